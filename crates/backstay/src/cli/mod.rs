@@ -1,0 +1,128 @@
+//! The command line: global options, the list of commands, and the way to each of them.
+//!
+//! A command that does not exist yet is not listed.
+
+mod version;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::failure::Outcome;
+use crate::output::{ColorChoice, Format, Lang, Ui};
+
+/// Where a node keeps its files unless `--state` says otherwise.
+pub const STATE_DIR_DEFAULT: &str = "/var/lib/backstay";
+
+/// Keeps a service reachable and its data whole while servers fail under it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "backstay",
+    version,
+    max_term_width = 110,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// Options that every command has.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command has.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Form of the data on standard output
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FORMAT",
+        default_value = "table"
+    )]
+    pub output: Format,
+    /// When to use colours (`NO_COLOR` is respected)
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
+    /// Only ASCII characters in tables
+    #[arg(long, global = true)]
+    pub ascii: bool,
+    /// Language of texts [default: from LANG]
+    #[arg(long, global = true, value_name = "LANG")]
+    pub lang: Option<Lang>,
+    /// State directory of this node
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "BACKSTAY_STATE",
+        hide_env_values = true,
+        default_value = STATE_DIR_DEFAULT
+    )]
+    pub state: PathBuf,
+    /// Socket of the daemon to talk to [default: run/api.sock in the state directory]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "BACKSTAY_SOCKET",
+        hide_env_values = true
+    )]
+    pub socket: Option<PathBuf>,
+}
+
+impl Global {
+    /// The socket that commands talk to.
+    pub fn socket_path(&self) -> PathBuf {
+        self.socket
+            .clone()
+            .unwrap_or_else(|| self.state.join("run").join("api.sock"))
+    }
+
+    /// How this run talks.
+    pub fn ui(&self) -> Ui {
+        Ui::new(self.output, self.color, self.ascii, self.lang)
+    }
+}
+
+/// All commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the version and what this build can do
+    Version,
+}
+
+/// Parses the command line, runs the command, and reports a failure.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ui = cli.global.ui();
+    match dispatch(&cli, &ui) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            ui.fail(&failure);
+            failure.exit_code().into()
+        }
+    }
+}
+
+fn dispatch(cli: &Cli, ui: &Ui) -> Outcome {
+    match &cli.command {
+        Command::Version => version::run(ui),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

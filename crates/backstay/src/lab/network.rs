@@ -1,0 +1,162 @@
+//! Network namespaces, bridges and cables of a lab.
+
+use std::fmt::Write as _;
+use std::fs;
+
+use super::cut::{Cut, ruleset};
+use super::tools;
+use super::topology::{LabId, NETNS_DIR, Network, Node, Outsider, mac_text};
+use crate::failure::Failure;
+
+/// Makes the switch and the outsiders; nodes are plugged in by [`add_node`].
+///
+/// # Errors
+/// When the kernel refuses, or when a namespace of this name exists.
+pub fn create(id: &LabId) -> Result<(), Failure> {
+    let switch = id.switch_netns();
+    add_netns(&switch)?;
+    let mut script = String::new();
+    for network in Network::ALL {
+        let bridge = network.bridge();
+        let _ = writeln!(script, "link add {bridge} type bridge mcast_snooping 0 forward_delay 0");
+        let _ = writeln!(script, "link set {bridge} up");
+    }
+    batch(&switch, &script)?;
+    for outsider in Outsider::ALL {
+        add_outsider(id, outsider)?;
+    }
+    apply_cuts(id, &[])
+}
+
+fn add_outsider(id: &LabId, outsider: Outsider) -> Result<(), Failure> {
+    let netns = id.outsider_netns(outsider);
+    add_netns(&netns)?;
+    let cable = Cable {
+        port: outsider.port(),
+        netns: &netns,
+        interface: Network::Service.short(),
+        network: Network::Service,
+        mac: outsider.mac(),
+    };
+    batch(&id.switch_netns(), &cable.script())?;
+    batch(&netns, &address_script(Network::Service, outsider.address()))
+}
+
+/// Makes a node's namespace and plugs it into its networks.
+///
+/// # Errors
+/// When the kernel refuses, or when the namespace exists.
+pub fn add_node(id: &LabId, node: Node) -> Result<(), Failure> {
+    let netns = id.node_netns(node);
+    add_netns(&netns)?;
+    let (mut cables, mut addresses) = (String::new(), String::new());
+    for network in node.networks() {
+        let cable = Cable {
+            port: node.port(*network),
+            netns: &netns,
+            interface: network.short(),
+            network: *network,
+            mac: node.mac(*network),
+        };
+        cables.push_str(&cable.script());
+        addresses.push_str(&address_script(*network, node.address(*network)));
+    }
+    batch(&id.switch_netns(), &cables)?;
+    batch(&netns, &addresses)
+}
+
+/// Pulls a node's plugs at the switch: nothing that its kernel still sends gets out.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn unplug_node(id: &LabId, node: Node) -> Result<(), Failure> {
+    let mut script = String::new();
+    for network in node.networks() {
+        let _ = writeln!(script, "link set {} down", node.port(*network));
+    }
+    batch(&id.switch_netns(), &script)
+}
+
+/// Removes a node's namespace with its addresses, packet filter and cables. One that is gone is fine.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn remove_node(id: &LabId, node: Node) -> Result<(), Failure> {
+    remove_netns(&id.node_netns(node))
+}
+
+/// Removes every namespace of the lab.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn remove(id: &LabId) -> Result<(), Failure> {
+    namespaces(id).iter().try_for_each(|netns| remove_netns(netns))
+}
+
+/// The lab's namespaces that exist.
+pub fn namespaces(id: &LabId) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(NETNS_DIR) else { return Vec::new() };
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.starts_with(&id.prefix()))
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+/// Replaces the broken links by `cuts`, atomically.
+///
+/// # Errors
+/// When the packet filter refuses.
+pub fn apply_cuts(id: &LabId, cuts: &[Cut]) -> Result<(), Failure> {
+    let script = ruleset(cuts);
+    tools::inside(&id.switch_netns(), || tools::run("nft", &["-f", "-"], &script))?.map(drop)
+}
+
+/// One cable from the switch to a namespace.
+struct Cable<'a> {
+    port: String,
+    netns: &'a str,
+    interface: &'a str,
+    network: Network,
+    mac: [u8; 6],
+}
+
+impl Cable<'_> {
+    fn script(&self) -> String {
+        let Self { port, netns, interface, network, mac } = self;
+        let (mac, bridge) = (mac_text(*mac), network.bridge());
+        format!(
+            "link add {port} type veth peer name {interface} address {mac} netns {netns}\n\
+             link set {port} master {bridge} up\n"
+        )
+    }
+}
+
+fn address_script(network: Network, address: std::net::Ipv4Addr) -> String {
+    let interface = network.short();
+    format!("address add {address}/24 dev {interface}\nlink set {interface} up\n")
+}
+
+/// Makes a namespace with loopback up and without IPv6, whose own chatter would only blur captures.
+fn add_netns(name: &str) -> Result<(), Failure> {
+    tools::run("ip", &["netns", "add", name], "")?;
+    tools::inside(name, || {
+        for scope in ["all", "default"] {
+            // A kernel without IPv6 has no such file, and nothing to switch off.
+            let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "1");
+        }
+    })?;
+    batch(name, "link set lo up\n")
+}
+
+fn remove_netns(name: &str) -> Result<(), Failure> {
+    if !super::topology::netns_path(name).exists() {
+        return Ok(());
+    }
+    tools::run("ip", &["netns", "delete", name], "").map(drop)
+}
+
+fn batch(netns: &str, script: &str) -> Result<(), Failure> {
+    tools::run("ip", &["-n", netns, "-batch", "-"], script).map(drop)
+}
