@@ -1,2 +1,3 @@
-//! placeholder
+//! Sans-IO: one replica of one mirror.
 #![forbid(unsafe_code)]
+pub mod control;

@@ -1,0 +1,141 @@
+//! What the node tells a mirror's replica, and what the replica reports back: the whole interface between the decision
+//! ("who is active, who must hold a write") and the data.
+
+use std::collections::BTreeSet;
+use wire::event::ReplicaLoss;
+use wire::layout::ReplicaState;
+use wire::{ByteCount, Duration, Epoch, Generation, NodeId, Time};
+
+/// From the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Follow `active`: accept its sessions with this epoch or a newer one, and nobody else's.
+    Follow {
+        /// Epoch of the record that says so.
+        epoch: Epoch,
+        /// The active by that record.
+        active: NodeId,
+    },
+    /// Accept nothing more from any older epoch and finish what is under way; answered by [`Report::Fenced`] (R3, R16).
+    Fence,
+    /// Become the active of `epoch`: reconcile every other member of `required` (R9), then serve: [`Report::Serving`].
+    Activate {
+        /// Epoch of the confirmed record.
+        epoch: Epoch,
+        /// R1: who must hold a write before it is acknowledged: this node's replica and these.
+        required: BTreeSet<NodeId>,
+        /// All replicas that a session is wanted with, required or not.
+        peers: BTreeSet<NodeId>,
+    },
+    /// While active: the sets changed. A node that is not in `required` any more was taken out by a *confirmed* change.
+    Sets {
+        /// The epoch that frames carry from now on.
+        epoch: Epoch,
+        /// R1: known set and every unresolved proposed set, together.
+        required: BTreeSet<NodeId>,
+    },
+    /// Answer the front end only before this time (R8). [`Time::MAX`]: no limit.
+    Lease {
+        /// The end of the lease.
+        until: Time,
+    },
+    /// The front end is closed: make everything durable on every required replica, clear the intent log, end the
+    /// sessions; answered by [`Report::Drained`].
+    Drain,
+    /// Answer every pending request with an error and drop the sessions; answered by [`Report::Closed`] when no local
+    /// I/O of this activation is under way any more (R16).
+    Abort,
+}
+
+/// To the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// The replica's metadata was read and its generation bumped, durably.
+    Attached {
+        /// The generation before the bump: compared with the record's (R14).
+        before: Generation,
+        /// The generation now.
+        generation: Generation,
+        /// What the data is.
+        state: ReplicaState,
+        /// Size of the data area.
+        data: ByteCount,
+        /// Highest epoch that this replica accepted.
+        epoch: Epoch,
+    },
+    /// The disk cannot be used; the reason is for people.
+    AttachFailed {
+        /// Such as "the disk belongs to another mirror".
+        reason: String,
+    },
+    /// Answer to [`Command::Fence`].
+    Fenced,
+    /// Reconciled: the front end is served.
+    Serving {
+        /// Of which activation.
+        epoch: Epoch,
+    },
+    /// A peer's session is lost, or it does not acknowledge. If it is required, writes wait until it is back or out.
+    PeerLost {
+        /// Which.
+        node: NodeId,
+        /// Why.
+        why: ReplicaLoss,
+    },
+    /// A required peer is back and holds everything again, without having left the set (R10).
+    PeerBack {
+        /// Which.
+        node: NodeId,
+        /// Its generation.
+        generation: Generation,
+    },
+    /// A resync to a peer began.
+    ResyncStarted {
+        /// Which.
+        node: NodeId,
+        /// What may differ.
+        dirty: ByteCount,
+        /// What the target itself had marked: its own writes that are discarded now.
+        discarded: ByteCount,
+    },
+    /// A peer committed a resync: it holds everything and may be counted (R5: from before the grow is proposed on).
+    PeerSynced {
+        /// Which.
+        node: NodeId,
+        /// Its generation.
+        generation: Generation,
+        /// What was sent.
+        sent: ByteCount,
+    },
+    /// This node follows a session of the active: its data is (`consistent`) or is not a point in the history.
+    Following {
+        /// Whose session.
+        active: NodeId,
+        /// False while a resync runs.
+        consistent: bool,
+    },
+    /// The local disk failed (or hangs: no error number); this leg is never trusted again in this life (G4, R7).
+    LocalFailed {
+        /// The system's error number.
+        errno: Option<i32>,
+    },
+    /// Answer to [`Command::Drain`].
+    Drained,
+    /// Answer to [`Command::Abort`].
+    Closed,
+}
+
+/// Figures for status and metrics; read at any time, decides nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Blocks marked against a peer, in bytes, per peer.
+    pub out_of_sync: Vec<(NodeId, ByteCount)>,
+    /// Bytes acknowledged to the application but not by the peer (asynchronous).
+    pub lag: ByteCount,
+    /// Age of the oldest such write.
+    pub lag_age: Duration,
+    /// Bytes sent by resyncs since attach.
+    pub resync_sent: ByteCount,
+    /// Regions in the intent log.
+    pub hot_regions: u64,
+}
