@@ -14,6 +14,7 @@ pub mod event;
 pub mod id;
 pub mod layout;
 pub mod mirror_frame;
+pub mod mutant;
 pub mod problem;
 pub mod record;
 pub mod time;
