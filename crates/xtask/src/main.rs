@@ -1,2 +1,88 @@
-//! placeholder
-fn main() {}
+//! The project's own commands: `cargo xtask ci`, `tlc`, `tidy`, `e2e`, `evidence`, `fix`.
+//!
+//! One module per command. Everything here is a thin layer over cargo, TLC and the `backstay` binary: what a step checks
+//! lives in the crate, the model or the scenario that it runs.
+
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line tool talks to its terminal"
+)]
+
+mod ci;
+mod failure;
+mod fix;
+mod project;
+mod shell;
+mod table;
+mod tidy;
+mod tlc;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::Outcome;
+use crate::project::Project;
+
+/// Checks, simulations and measurements of the backstay workspace.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", disable_help_subcommand = true)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Everything that must hold before a change lands; read-only.
+    Ci,
+    /// The inner loop.
+    Test {
+        /// What to run.
+        #[arg(value_enum, default_value = "quick")]
+        set: TestSet,
+    },
+    /// Rules of the code base: dependency edges, unsafe, links, named tests, file lengths, words.
+    Tidy,
+    /// The TLA+ models of `spec/`.
+    Tlc {
+        /// Also run every mutant; each must be caught.
+        #[arg(long)]
+        mutants: bool,
+        /// Only models whose name contains this.
+        only: Option<String>,
+    },
+    /// Brings formatting, simple lints and the length ratchet up to date; changes files.
+    Fix,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum TestSet {
+    /// Formatting, tidy and the unit tests.
+    Quick,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Outcome {
+    let project = Project::find()?;
+    match &args.command {
+        Command::Ci => ci::all(&project),
+        Command::Test {
+            set: TestSet::Quick,
+        } => ci::quick(&project),
+        Command::Tidy => tidy::run(&project),
+        Command::Tlc { mutants, only } => tlc::run(&project, *mutants, only.as_deref()),
+        Command::Fix => fix::run(&project),
+    }
+}
