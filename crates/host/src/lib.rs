@@ -1,1 +1,21 @@
-//! placeholder
+//! The Linux edge: everything that touches the kernel, and all of the project's unsafe code.
+//!
+//! Each module wraps one facility in safe functions. None of them decides anything: decisions are the cores' task.
+
+pub mod address;
+pub mod cgroup;
+pub mod clock;
+pub mod disk;
+pub mod handshake;
+pub mod lock;
+pub mod netlink;
+pub mod nft;
+pub mod pki;
+pub mod process;
+pub mod ring;
+pub mod seal;
+pub mod slots;
+pub mod tls;
+
+#[cfg(test)]
+mod scratch;
