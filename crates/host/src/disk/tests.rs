@@ -1,0 +1,303 @@
+use super::fault::{PowerLoss, power_loss};
+use super::*;
+use crate::clock;
+use crate::ring::{Op, Ring};
+use crate::scratch::Scratch;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use wire::Duration;
+
+/// A disk with a shim, its ring, and the directory that holds both.
+struct Bench {
+    scratch: Scratch,
+    ring: Ring,
+    disk: Arc<Disk>,
+}
+
+impl Bench {
+    fn new(name: &str, len: u64) -> Self {
+        let scratch = Scratch::new(name);
+        File::create(scratch.path().join("disk"))
+            .unwrap()
+            .set_len(len)
+            .unwrap();
+        let disk = open(&scratch);
+        Self {
+            scratch,
+            ring: Ring::new(None).unwrap(),
+            disk,
+        }
+    }
+
+    fn write(&mut self, offset: u64, byte: u8, len: usize, durable: bool) {
+        let mut data = Buf::new(len);
+        data.fill(byte);
+        let disk = Arc::clone(&self.disk);
+        self.run(Op::Write {
+            disk,
+            offset,
+            data: data.freeze(),
+            durable,
+        });
+    }
+
+    fn flush(&mut self) {
+        let disk = Arc::clone(&self.disk);
+        self.run(Op::Flush { disk });
+    }
+
+    fn run(&mut self, op: Op) {
+        self.ring.submit(0, op);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        let mut done = Vec::new();
+        let all = self.ring.in_flight();
+        self.ring
+            .wait(all, Some(clock::now() + Duration::from_secs(10)), &mut done)
+            .unwrap();
+        assert_eq!(done.len(), all);
+        assert!(done.iter().all(|completion| completion.result.is_ok()));
+    }
+
+    /// Everything that used the disk is gone, then the power fails; the result and the disk's bytes.
+    fn lose_power(self, seed: u64) -> (PowerLoss, Vec<u8>) {
+        let Self {
+            scratch,
+            ring,
+            disk,
+        } = self;
+        drop(ring);
+        drop(disk);
+        let path = scratch.path().join("disk");
+        let loss = power_loss(&path, &scratch.path().join("fault"), seed).unwrap();
+        (loss, std::fs::read(path).unwrap())
+    }
+}
+
+fn open(scratch: &Scratch) -> Arc<Disk> {
+    let options = OpenOptions {
+        fault_dir: Some(scratch.path().join("fault")),
+        ..OpenOptions::default()
+    };
+    Arc::new(Disk::open(&scratch.path().join("disk"), &options).unwrap())
+}
+
+fn block(bytes: &[u8], index: usize) -> BTreeSet<u8> {
+    bytes[index * 4096..(index + 1) * 4096]
+        .iter()
+        .copied()
+        .collect()
+}
+
+#[test]
+fn unflushed_writes_are_lost_kept_or_torn_and_flushed_ones_stay() {
+    let (mut lost, mut kept, mut torn) = (0, 0, 0);
+    for seed in 0..40 {
+        let mut bench = Bench::new("power", 1 << 20);
+        bench.write(0, 1, 4096, false);
+        bench.flush();
+        bench.write(0, 2, 4096, false);
+        bench.write(4096, 3, 4096, true);
+        let (loss, bytes) = bench.lose_power(seed);
+        assert_eq!(loss.kept + loss.lost + loss.torn, 1);
+        assert_eq!(block(&bytes, 1), BTreeSet::from([3]), "FUA stays");
+        match block(&bytes, 0).into_iter().collect::<Vec<u8>>()[..] {
+            [1] => lost += 1,
+            [2] => kept += 1,
+            [1, 2] => torn += 1,
+            ref other => panic!("content {other:?} was never written"),
+        }
+    }
+    assert!(
+        lost > 0 && kept > 0 && torn > 0,
+        "{lost} lost, {kept} kept, {torn} torn"
+    );
+}
+
+#[test]
+fn later_durable_write_is_not_undone_by_an_older_lost_one() {
+    for seed in 0..20 {
+        let mut bench = Bench::new("power-fua", 1 << 20);
+        bench.write(0, 1, 8192, false);
+        bench.write(4096, 2, 4096, true);
+        let (_, bytes) = bench.lose_power(seed);
+        assert_eq!(block(&bytes, 1), BTreeSet::from([2]));
+        assert!(block(&bytes, 0).is_subset(&BTreeSet::from([0, 1])));
+    }
+}
+
+#[test]
+fn flush_covers_only_what_completed_before_it_was_submitted() {
+    let mut undone = 0;
+    for seed in 0..40 {
+        let mut bench = Bench::new("power-race", 1 << 20);
+        let mut data = Buf::new(4096);
+        data.fill(5);
+        let disk = Arc::clone(&bench.disk);
+        bench.ring.submit(
+            1,
+            Op::Write {
+                disk,
+                offset: 0,
+                data: data.freeze(),
+                durable: false,
+            },
+        );
+        let disk = Arc::clone(&bench.disk);
+        bench.ring.submit(2, Op::Flush { disk });
+        bench.drain();
+        let (loss, bytes) = bench.lose_power(seed);
+        assert_eq!(
+            loss.kept + loss.lost + loss.torn,
+            1,
+            "the write is not covered"
+        );
+        undone += usize::from(block(&bytes, 0) == BTreeSet::from([0]));
+    }
+    assert!(undone > 0);
+}
+
+#[test]
+fn journal_survives_the_process_and_goes_on_in_the_next() {
+    let mut bench = Bench::new("power-adopt", 1 << 20);
+    bench.write(0, 1, 4096, false);
+    bench.flush();
+    bench.write(0, 2, 4096, false);
+    let Bench {
+        scratch,
+        ring,
+        disk,
+    } = bench;
+    drop(ring);
+    drop(disk);
+    let disk = open(&scratch);
+    let mut bench = Bench {
+        scratch,
+        ring: Ring::new(None).unwrap(),
+        disk,
+    };
+    bench.write(4096, 3, 4096, false);
+    let fault = bench.scratch.path().join("fault");
+    let (loss, _) = bench.lose_power(1);
+    assert_eq!(loss.kept + loss.lost + loss.torn, 2);
+    drop(fault);
+
+    let mut bench = Bench::new("power-adopt-flush", 1 << 20);
+    bench.write(0, 2, 4096, false);
+    let Bench {
+        scratch,
+        ring,
+        disk,
+    } = bench;
+    drop(ring);
+    drop(disk);
+    let disk = open(&scratch);
+    let mut bench = Bench {
+        scratch,
+        ring: Ring::new(None).unwrap(),
+        disk,
+    };
+    bench.flush();
+    let (loss, bytes) = bench.lose_power(1);
+    assert_eq!(
+        loss,
+        PowerLoss::default(),
+        "a flush covers what the process before wrote"
+    );
+    assert_eq!(block(&bytes, 0), BTreeSet::from([2]));
+}
+
+#[test]
+fn same_seed_gives_the_same_disk() {
+    let outcome = |seed| {
+        let mut bench = Bench::new("power-seed", 1 << 20);
+        for index in 0..64_u8 {
+            bench.write(
+                u64::from(index % 32) * 4096,
+                index + 1,
+                8192,
+                index % 7 == 0,
+            );
+        }
+        bench.lose_power(seed)
+    };
+    assert_eq!(outcome(5), outcome(5));
+    assert_ne!(outcome(5).1, outcome(6).1);
+}
+
+#[test]
+fn volatile_data_is_bounded() {
+    let mut bench = Bench::new("power-bound", 8 << 20);
+    for round in 0..100_u8 {
+        bench.write(u64::from(round % 8) << 20, round, 1 << 20, false);
+    }
+    let used: u64 = std::fs::read_dir(bench.scratch.path().join("fault"))
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!(
+        used <= fault::CACHE_MAX + (10 << 20),
+        "{used} bytes of journal"
+    );
+    bench.flush();
+    bench.write(0, 200, 4096, false);
+    bench.flush();
+    assert_eq!(bench.lose_power(3).0, PowerLoss::default());
+}
+
+#[test]
+fn busy_missing_and_unfit_disks_are_refused_with_a_reason() {
+    let scratch = Scratch::new("open");
+    let path = scratch.path().join("disk");
+    let options = OpenOptions::default();
+    let missing = Disk::open(&path, &options).unwrap_err();
+    assert!(matches!(missing, OpenError::Missing { .. }), "{missing}");
+
+    File::create(&path).unwrap();
+    let empty = Disk::open(&path, &options).unwrap_err();
+    assert!(
+        matches!(empty, OpenError::Geometry { size: 0, .. }),
+        "{empty}"
+    );
+
+    File::create(&path).unwrap().set_len(1 << 20).unwrap();
+    let held = Disk::open(&path, &options).unwrap();
+    assert_eq!(held.size(), 1 << 20);
+    let OpenError::InUse { by, .. } = Disk::open(&path, &options).unwrap_err() else {
+        panic!("opened twice")
+    };
+    assert!(by.contains(&std::process::id().to_string()), "{by}");
+
+    let dir = Disk::open(scratch.path(), &options).unwrap_err();
+    assert!(matches!(dir, OpenError::NotADisk { .. }), "{dir}");
+    assert!(!dir.hint().is_empty());
+}
+
+#[test]
+fn holes_and_data_are_told_apart() {
+    let bench = Bench::new("extent", 1 << 20);
+    let mut data = Buf::new(65536);
+    data.fill(9);
+    bench.disk.write_now(131_072, &data.freeze()).unwrap();
+    let end = bench.disk.size();
+    assert_eq!(
+        bench.disk.extent_at(0, end).unwrap(),
+        Extent {
+            len: 131_072,
+            hole: true
+        }
+    );
+    let extent = bench.disk.extent_at(131_072, 140_000).unwrap();
+    assert_eq!(
+        extent,
+        Extent {
+            len: 140_000 - 131_072,
+            hole: false
+        }
+    );
+    let mut back = Buf::new(4096);
+    bench.disk.read_now(131_072, &mut back).unwrap();
+    assert!(back.iter().all(|byte| *byte == 9));
+}

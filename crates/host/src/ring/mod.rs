@@ -1,0 +1,254 @@
+//! The reactor of an engine thread: disk I/O and readiness of descriptors, by io_uring or by a few threads.
+//!
+//! Buffers are owned: an [`Op`] takes them, its [`Completion`] gives them back, so the kernel never sees memory that
+//! somebody else may free or change. Submissions are batched: [`Ring::submit`] only queues, [`Ring::wait`] hands all of
+//! them to the kernel in the same call that waits.
+//!
+//! An operation completes in full or with an error: partial reads and writes are continued here, and zeroing falls back
+//! from deallocation to writing zeros. Operations of one ring are not ordered; whoever needs order waits.
+
+mod buf;
+mod op;
+mod threads;
+mod uring;
+
+pub use buf::{BUF_ALIGN, BUF_MAX, Buf, Frozen};
+pub use op::{Completion, Descriptor, Interest, Op};
+
+use crate::clock;
+use crate::disk::fault::{Gate, RECHECK};
+use op::{Flight, Next};
+use std::collections::VecDeque;
+use std::io;
+use std::marker::PhantomData;
+use threads::Threads;
+use uring::Uring;
+use wire::Time;
+
+/// Operations that are handed to the kernel in one call at most; more are handed over in several.
+const BATCH_MAX: u32 = 256;
+
+/// What zeroing by writing writes at once, in bytes.
+const ZEROS_LEN: usize = 1 << 20;
+
+/// How operations reach the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// io_uring.
+    Uring,
+    /// Plain system calls on a few threads, for kernels or policies that forbid io_uring.
+    Threads,
+}
+
+enum Core {
+    Uring(Box<Uring>),
+    Threads(Threads),
+}
+
+/// A flight that the fault shim holds back.
+struct Held {
+    flight: Flight,
+    until: Time,
+}
+
+/// The reactor. It belongs to the thread that made it.
+pub struct Ring {
+    core: Core,
+    zeros: Frozen,
+    held: Vec<Held>,
+    over: VecDeque<Completion>,
+    finished: Vec<(Flight, io::Result<u32>)>,
+    in_flight: usize,
+    /// The kernel ties a ring to the thread that first used it.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let in_flight = self.in_flight;
+        write!(
+            f,
+            "Ring({:?}, {in_flight} in flight, {} held)",
+            self.backend(),
+            self.held.len()
+        )
+    }
+}
+
+impl Ring {
+    /// A ring of the wished kind; with `None`, io_uring where the kernel lets us, else threads.
+    ///
+    /// # Errors
+    /// When the wished backend is forbidden or unknown here, or the process is out of descriptors or memory.
+    pub fn new(wish: Option<Backend>) -> io::Result<Self> {
+        let zeros = Buf::zeroed(ZEROS_LEN).freeze();
+        let core = match wish {
+            Some(Backend::Uring) => Core::Uring(Box::new(Uring::new(BATCH_MAX)?)),
+            Some(Backend::Threads) => Core::Threads(Threads::new(&zeros)?),
+            None => match Uring::new(BATCH_MAX) {
+                Ok(uring) => Core::Uring(Box::new(uring)),
+                Err(why) => {
+                    tracing::info!(%why, "io_uring is not available, using threads");
+                    Core::Threads(Threads::new(&zeros)?)
+                }
+            },
+        };
+        Ok(Self {
+            core,
+            zeros,
+            held: Vec::new(),
+            over: VecDeque::new(),
+            finished: Vec::new(),
+            in_flight: 0,
+            _not_send: PhantomData,
+        })
+    }
+
+    /// Which backend works.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        match self.core {
+            Core::Uring(_) => Backend::Uring,
+            Core::Threads(_) => Backend::Threads,
+        }
+    }
+
+    /// Operations that have not been returned by [`Ring::wait`].
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Queues an operation; it reaches the kernel with the next [`Ring::wait`].
+    pub fn submit(&mut self, token: u64, op: Op) {
+        self.in_flight += 1;
+        self.admit(Flight::new(token, op));
+    }
+
+    /// Ends every waiting [`Op::Ready`] with this token; it completes with `ECANCELED`, or as ready if it already was.
+    pub fn cancel_ready(&mut self, token: u64) {
+        match &mut self.core {
+            Core::Uring(uring) => uring.cancel_ready(token),
+            Core::Threads(threads) => threads.cancel_ready(token),
+        }
+    }
+
+    /// Hands everything queued to the kernel, then appends completions to `done`: at least `at_least`, or as many
+    /// as there are at `deadline` (`CLOCK_BOOTTIME`; `None` waits without an end). `at_least` 0 does not wait.
+    ///
+    /// # Errors
+    /// When the kernel refuses to wait at all; single operations fail in their completion.
+    pub fn wait(
+        &mut self,
+        at_least: usize,
+        deadline: Option<Time>,
+        done: &mut Vec<Completion>,
+    ) -> io::Result<()> {
+        let goal = done.len().saturating_add(at_least);
+        let mut first = true;
+        loop {
+            self.readmit_held();
+            self.collect(done);
+            let enough = done.len() >= goal;
+            if enough && !(first && at_least == 0) {
+                return self.poke();
+            }
+            if !enough && deadline.is_some_and(|at| at <= clock::now()) {
+                return self.poke();
+            }
+            first = false;
+            let want = if enough { 0 } else { 1 };
+            let until = deadline.into_iter().chain(self.next_recheck()).min();
+            match &mut self.core {
+                Core::Uring(uring) => uring.wait(want, until, &self.zeros, &mut self.finished)?,
+                Core::Threads(threads) => threads.wait(want, until, &mut self.finished)?,
+            }
+        }
+    }
+
+    /// Starts what is queued, without waiting.
+    fn poke(&mut self) -> io::Result<()> {
+        match &mut self.core {
+            Core::Uring(uring) => uring.submit(&self.zeros),
+            Core::Threads(_) => Ok(()),
+        }
+    }
+
+    fn collect(&mut self, done: &mut Vec<Completion>) {
+        if let Core::Uring(uring) = &mut self.core {
+            uring.reap(&mut self.finished);
+        }
+        let mut finished = std::mem::take(&mut self.finished);
+        for (flight, result) in finished.drain(..) {
+            self.step_over(flight, result);
+        }
+        self.finished = finished;
+        self.in_flight -= self.over.len();
+        done.extend(self.over.drain(..));
+    }
+
+    fn step_over(&mut self, mut flight: Flight, result: io::Result<u32>) {
+        match flight.advance(result) {
+            Next::Again => self.start(flight),
+            Next::Over(result) => self.end(flight, result),
+        }
+    }
+
+    fn end(&mut self, mut flight: Flight, result: io::Result<u32>) {
+        let ticket = flight.ticket.take();
+        let settled = match (ticket, flight.access()) {
+            (Some(ticket), Some((disk, _))) => disk.settle(ticket, result.is_ok()),
+            (None, _) | (_, None) => Ok(()),
+        };
+        let result = result.and_then(|count| settled.map(|()| count));
+        self.over.push_back(flight.complete(result));
+    }
+
+    fn admit(&mut self, mut flight: Flight) {
+        let gate = match flight.access() {
+            None => Gate::Go(None),
+            Some((disk, access)) => disk.gate(access, flight.was_delayed),
+        };
+        match gate {
+            Gate::Go(ticket) => {
+                flight.ticket = ticket;
+                self.start(flight);
+            }
+            Gate::Fail(errno) => self.end(flight, Err(errno.into())),
+            Gate::Hold { until } => {
+                flight.was_delayed |= until.is_some();
+                let until = until.unwrap_or_else(|| clock::now() + RECHECK);
+                self.held.push(Held { flight, until });
+            }
+        }
+    }
+
+    fn start(&mut self, flight: Flight) {
+        match &mut self.core {
+            Core::Uring(uring) => uring.start(flight),
+            Core::Threads(threads) => threads.start(flight),
+        }
+    }
+
+    fn readmit_held(&mut self) {
+        if self.held.is_empty() {
+            return;
+        }
+        let now = clock::now();
+        let (due, later) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|h| h.until <= now);
+        self.held = later;
+        let due: Vec<Held> = due;
+        for held in due {
+            self.admit(held.flight);
+        }
+    }
+
+    fn next_recheck(&self) -> Option<Time> {
+        self.held.iter().map(|held| held.until).min()
+    }
+}
+
+#[cfg(test)]
+mod tests;
