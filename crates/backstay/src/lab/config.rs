@@ -1,0 +1,151 @@
+//! Files that a lab's nodes start from: configuration, identity, disks.
+
+use std::fs::File;
+use std::time::SystemTime;
+
+use host::pki::{Authority, CA_LIFETIME, NODE_LIFETIME};
+
+use super::state::{Lab, Mode, Switch, Workload, word};
+use super::topology::{GROUP, MIRROR, Network, Node, OVERLAY_IP, SERVICE};
+use super::{tools, workload};
+use crate::failure::Failure;
+
+/// Name of the lab's cluster.
+const CLUSTER: &str = "lab";
+/// Room on each disk behind the mirrored volume, for the mirror's metadata.
+const METADATA_ROOM_BYTES: u64 = 16 << 20;
+/// Smallest volume that a file system with its journal makes sense on.
+pub const SIZE_MIN_BYTES: u64 = 32 << 20;
+
+/// Writes everything that nodes need before they start.
+///
+/// # Errors
+/// Names the file that could not be written or the step that failed.
+pub fn prepare(lab: &Lab) -> Result<(), Failure> {
+    tools::make_dir(&lab.mount())?;
+    write_identity(lab)?;
+    workload::write_start_script(lab)?;
+    tools::write_file(&lab.config(), &configuration(lab))?;
+    Node::DATA.into_iter().try_for_each(|node| make_disk(lab, node))?;
+    if lab.options.workload != Workload::None {
+        make_filesystem(lab)?;
+    }
+    create_mirror(lab)
+}
+
+fn write_identity(lab: &Lab) -> Result<(), Failure> {
+    let failed = |error: host::pki::PkiError| {
+        Failure::new("cannot make the certificates of the lab's nodes").from_error(&error)
+    };
+    let now = SystemTime::now();
+    let authority = Authority::create(CLUSTER, now, CA_LIFETIME).map_err(failed)?;
+    authority.save(&lab.dir.join("pki")).map_err(failed)?;
+    for node in Node::ALL {
+        let files = authority.issue(node.name(), now, NODE_LIFETIME).map_err(failed)?;
+        files.save(&lab.state_dir(node).join("pki")).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// The cluster's configuration file.
+pub fn configuration(lab: &Lab) -> String {
+    let options = &lab.options;
+    let mut text = format!(
+        "# Made by `backstay lab up`.\ncluster = \"{CLUSTER}\"\nprofile = \"{}\"\ntls = {}\n\n\
+         [register]\nkind = \"embedded\"\n\n[lab]\nfault_shim = true\n",
+        word(options.profile),
+        options.tls == Switch::On,
+    );
+    for node in Node::ALL {
+        text.push_str(&node_table(node));
+    }
+    text.push_str(&format!("\n[[group]]\nname = \"{GROUP}\"\n"));
+    text.push_str(&mirror_table(lab));
+    if options.workload != Workload::None {
+        text.push_str(&service_tables(lab));
+    }
+    text.push_str(&format!(
+        "\n[[group.resource]]\nkind = \"address\"\nip = \"{OVERLAY_IP}\"\nprefix = 32\ndriver = \"l2\"\n"
+    ));
+    text
+}
+
+fn node_table(node: Node) -> String {
+    let mut table = format!(
+        "\n[[node]]\nname = \"{node}\"\nservice = \"{}\"\nheartbeat = [\"{}\", \"{}\"]\n",
+        node.address(Network::Service),
+        node.address(Network::Heartbeat1),
+        node.address(Network::Heartbeat2),
+    );
+    table.push_str(&match node.is_data() {
+        true => format!("mirror = \"{}\"\n", node.address(Network::Mirror)),
+        false => "role = \"witness\"\n".to_owned(),
+    });
+    table
+}
+
+fn mirror_table(lab: &Lab) -> String {
+    let front_end = if lab.options.workload == Workload::None { "nbd-socket" } else { "fuse-loop" };
+    let [a, b] = Node::DATA.map(|node| format!("{node} = \"{}\"", lab.disk(node).display()));
+    let bound = match lab.options.mode {
+        Mode::Sync => "",
+        Mode::Async => "max_lag = \"64MiB\"\nmax_lag_seconds = 5\n",
+    };
+    format!(
+        "\n[[group.resource]]\nkind = \"mirror\"\nname = \"{MIRROR}\"\ndisk = {{ {a}, {b} }}\n\
+         size = {}\nmode = \"{}\"\n{bound}front_end = \"{front_end}\"\n",
+        lab.options.size_bytes,
+        word(lab.options.mode),
+    )
+}
+
+fn service_tables(lab: &Lab) -> String {
+    // A new PostgreSQL first makes its data directory.
+    let start_timeout = if lab.options.workload == Workload::Postgres { "60s" } else { "10s" };
+    format!(
+        "\n[[group.resource]]\nkind = \"filesystem\"\nmirror = \"{MIRROR}\"\nmount = \"{}\"\nfstype = \"ext4\"\n\
+         options = \"noatime\"\n\
+         \n[[group.resource]]\nkind = \"exec\"\nname = \"{SERVICE}\"\nstart = [\"{}\"]\n\
+         restart = 3\nrestart_window = \"60s\"\nstart_timeout = \"{start_timeout}\"\n",
+        lab.mount().display(),
+        lab.start_script().display(),
+    )
+}
+
+fn make_disk(lab: &Lab, node: Node) -> Result<(), Failure> {
+    let path = lab.disk(node);
+    tools::make_dir(&lab.node_dir(node))?;
+    let made = File::create(&path)
+        .and_then(|file| file.set_len(lab.options.size_bytes.saturating_add(METADATA_ROOM_BYTES)));
+    made.map_err(|error| Failure::new(format!("cannot make disk {}", path.display())).cause(error))
+}
+
+/// Makes the file system on the first node's disk before there is a mirror: existing data is kept.
+fn make_filesystem(lab: &Lab) -> Result<(), Failure> {
+    let blocks = (lab.options.size_bytes / 4096).to_string();
+    let disk = lab.disk(Node::NodeA).display().to_string();
+    let args = ["-q", "-F", "-b", "4096", "-E", "nodiscard,lazy_itable_init=0", &disk, &blocks];
+    tools::run("mkfs.ext4", &args, "").map(drop)
+}
+
+/// The first node's disk keeps its content and becomes the source; the other's is empty.
+fn create_mirror(lab: &Lab) -> Result<(), Failure> {
+    for (node, extra) in [(Node::NodeA, None), (Node::NodeB, Some("--empty"))] {
+        let exe = std::env::current_exe()
+            .map_err(|error| Failure::new("cannot find the path of this program").cause(error))?;
+        let output = std::process::Command::new(exe)
+            .arg("--state")
+            .arg(lab.state_dir(node))
+            .args(["mirror", "create", "--config"])
+            .arg(lab.config())
+            .args(["--node", node.name()])
+            .args(extra)
+            .output()
+            .map_err(|error| Failure::new("cannot run `backstay mirror create`").cause(error))?;
+        if !output.status.success() {
+            return Err(Failure::new(format!("cannot create the mirror on {node}"))
+                .cause(String::from_utf8_lossy(&output.stderr).trim()));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,13 @@
+//! Slow links.
+
+use super::state::Lab;
+use crate::failure::Failure;
+
+/// placeholder
+///
+/// # Errors
+/// Never.
+#[expect(clippy::unnecessary_wraps, reason = "placeholder")]
+pub fn apply(_lab: &Lab) -> Result<(), Failure> {
+    Ok(())
+}

@@ -1,0 +1,254 @@
+//! `lab.json`: what a lab consists of and what is broken in it, so that any later command can go on from there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
+
+use super::cut::Cut;
+use super::process;
+use super::topology::{LabId, Node, Outsider};
+use crate::failure::Failure;
+
+/// Version of the file.
+const SCHEMA: &str = "backstay.lab-state/1";
+
+/// How the lab was asked to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Options {
+    /// Replication.
+    pub mode: Mode,
+    /// Size of the mirrored volume in bytes.
+    pub size_bytes: u64,
+    /// Encryption of the mirror link.
+    pub tls: Switch,
+    /// Timing.
+    pub profile: Profile,
+    /// What runs in the group.
+    pub workload: Workload,
+}
+
+/// Replication mode of the mirror.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// A write is acknowledged once both nodes have it
+    #[default]
+    Sync,
+    /// A write is acknowledged once the active node has it
+    Async,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Switch {
+    /// Yes
+    #[default]
+    On,
+    /// No
+    Off,
+}
+
+/// Time limits of the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// Suspect after 500 ms, lease 1 s
+    #[default]
+    Lan,
+    /// Suspect after 100 ms, lease 250 ms
+    Fast,
+    /// Suspect after 2 s, lease 4 s
+    Cloud,
+}
+
+/// What runs in the group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Workload {
+    /// Nothing: no mount, the NBD socket is the mirror's only user
+    #[default]
+    None,
+    /// The embedded ledger of numbered rows
+    Ledger,
+    /// A PostgreSQL server on the mirrored file system
+    Postgres,
+}
+
+/// The word that stands for a value on the command line and in the configuration.
+pub fn word(value: impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+/// How a node is kept from working.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Condition {
+    /// It runs.
+    Up,
+    /// Everything was killed and its plugs are pulled.
+    Killed,
+    /// Every process has got SIGSTOP.
+    Stopped,
+    /// Its control group is frozen.
+    Paused,
+}
+
+/// One node of the lab.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeState {
+    /// Which.
+    pub node: Node,
+    /// Its first process, as seen outside.
+    pub pid: Option<i32>,
+    /// Whether it works.
+    pub condition: Condition,
+}
+
+/// A lab: its options and what was done to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lab {
+    schema: String,
+    /// Names its namespaces.
+    pub id: LabId,
+    /// Holds all of its files; absolute.
+    pub dir: PathBuf,
+    /// True if `lab up` made the directory, so that `lab down` removes it.
+    pub owns_dir: bool,
+    /// As asked for.
+    pub options: Options,
+    /// One per node.
+    pub nodes: Vec<NodeState>,
+    /// Broken links.
+    pub cuts: Vec<Cut>,
+}
+
+impl Lab {
+    /// A lab in which nothing runs yet.
+    pub fn new(dir: PathBuf, owns_dir: bool, options: Options) -> Self {
+        let nodes = Node::ALL
+            .map(|node| NodeState { node, pid: None, condition: Condition::Killed })
+            .to_vec();
+        let id = LabId::of_dir(&dir);
+        Self { schema: SCHEMA.to_owned(), id, dir, owns_dir, options, nodes, cuts: Vec::new() }
+    }
+
+    /// Reads the lab in `dir`.
+    ///
+    /// # Errors
+    /// When there is none, or its file cannot be understood.
+    pub fn load(dir: &Path) -> Result<Self, Failure> {
+        let path = state_file(dir);
+        let text = fs::read_to_string(&path).map_err(|error| {
+            Failure::new(format!("there is no lab in {}", dir.display()))
+                .cause(format!("cannot read {}: {error}", path.display()))
+                .hint("start one with `backstay lab up`")
+        })?;
+        let lab: Self = serde_json::from_str(&text).map_err(|error| {
+            Failure::new(format!("cannot understand {}", path.display()))
+                .cause(error)
+                .hint("remove the lab with `backstay lab down`")
+        })?;
+        Ok(lab)
+    }
+
+    /// Writes `lab.json`; a crash leaves the old one or the new one.
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub fn save(&self) -> Result<(), Failure> {
+        let path = state_file(&self.dir);
+        let failed = |error: &dyn std::fmt::Display| {
+            Failure::new(format!("cannot write {}", path.display())).cause(error)
+        };
+        let text = serde_json::to_string_pretty(self).map_err(|error| failed(&error))?;
+        let fresh = path.with_extension("json.new");
+        fs::write(&fresh, text).map_err(|error| failed(&error))?;
+        fs::rename(&fresh, &path).map_err(|error| failed(&error))
+    }
+
+    /// A node's part of the state. Every lab has every node.
+    pub fn node(&self, node: Node) -> &NodeState {
+        let found = self.nodes.iter().find(|state| state.node == node);
+        found.unwrap_or(&self.nodes[0])
+    }
+
+    /// A node's part of the state, to change it.
+    pub fn node_mut(&mut self, node: Node) -> Option<&mut NodeState> {
+        self.nodes.iter_mut().find(|state| state.node == node)
+    }
+
+    /// The node's first process if it lives.
+    pub fn live_pid(&self, node: Node) -> Option<Pid> {
+        let pid = self.node(node).pid.and_then(Pid::from_raw)?;
+        process::is_in_netns(pid, &self.id.node_netns(node)).then_some(pid)
+    }
+
+    /// Directory of a node's files.
+    pub fn node_dir(&self, node: Node) -> PathBuf {
+        self.dir.join(node.name())
+    }
+
+    /// A node's backing disk, a file.
+    pub fn disk(&self, node: Node) -> PathBuf {
+        self.node_dir(node).join("disk")
+    }
+
+    /// Where the fault shim of a node's disk is controlled.
+    pub fn disk_fault_dir(&self, node: Node) -> PathBuf {
+        self.state_dir(node).join(format!("fault-{}", super::topology::MIRROR))
+    }
+
+    /// A node's state directory.
+    pub fn state_dir(&self, node: Node) -> PathBuf {
+        self.node_dir(node).join("state")
+    }
+
+    /// The socket of a node's API, reachable from everywhere on this machine.
+    pub fn api_socket(&self, node: Node) -> PathBuf {
+        self.state_dir(node).join("run/api.sock")
+    }
+
+    /// The socket of a node's NBD server.
+    pub fn nbd_socket(&self, node: Node) -> PathBuf {
+        self.state_dir(node).join(format!("run/nbd-{}.sock", super::topology::MIRROR))
+    }
+
+    /// What the daemon of a node says.
+    pub fn log(&self, node: Node) -> PathBuf {
+        self.node_dir(node).join("daemon.log")
+    }
+
+    /// The cluster's configuration.
+    pub fn config(&self) -> PathBuf {
+        self.dir.join("backstay.toml")
+    }
+
+    /// Where the active mounts the mirrored file system, in its own mount namespace.
+    pub fn mount(&self) -> PathBuf {
+        self.dir.join("mnt")
+    }
+
+    /// What the exec resource runs.
+    pub fn start_script(&self) -> PathBuf {
+        self.dir.join("start-app")
+    }
+
+    /// While this file exists, the workload ends as soon as it starts.
+    pub fn app_fault_file(&self) -> PathBuf {
+        self.dir.join("app-fails")
+    }
+
+    /// Names of the namespaces of the outsiders.
+    pub fn outsider(&self, outsider: Outsider) -> String {
+        self.id.outsider_netns(outsider)
+    }
+}
+
+/// Path of the state file of the lab in `dir`.
+pub fn state_file(dir: &Path) -> PathBuf {
+    dir.join("lab.json")
+}
