@@ -25,7 +25,7 @@ TEST_NEEDS=(
   "tcpdump tcpdump"
   "java openjdk-17-jre-headless"
   "python3 python3"
-  "/usr/lib/python3*/*-packages/pip python3-pip"
+  "pip3 python3-pip"
 )
 
 say() { printf '%s\n' "$*" >&2; }
@@ -53,8 +53,8 @@ need_root() {
   [ "$(id -u)" = 0 ] || fail "$1 needs root: it makes network namespaces, mounts and nftables rules" "run it with sudo"
 }
 
-# install "PROGRAM PACKAGE"... : installs the packages whose program is missing.
-install() {
+# install_missing "PROGRAM PACKAGE"... : installs the packages whose program is missing.
+install_missing() {
   local need missing=()
   for need in "$@"; do
     has "${need% *}" || missing+=("${need#* }")
