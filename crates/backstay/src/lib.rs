@@ -7,6 +7,7 @@
 //! `pub fn run(args: &Args, ui: &output::Ui) -> failure::Outcome`, plus one variant and one match arm in [`cli`].
 
 pub mod cli;
+pub mod config;
 pub mod exit;
 pub mod failure;
 pub mod output;

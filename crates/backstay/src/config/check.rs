@@ -1,0 +1,377 @@
+//! What only the whole configuration can tell: clashes, dangling names, and what would break a promise.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use wire::NodeId;
+
+use super::decode::{Parts, Read};
+use super::diagnostic::{Diagnostic, Fault};
+use super::model::{Filesystem, Node, NodeRole, Resource};
+use super::suggest::{closest, list_or};
+
+/// Most groups in a cluster; a group's id is one byte, and each has its own keeper process.
+const GROUPS_MAX: usize = 32;
+/// Most resources in a group.
+const RESOURCES_MAX: usize = 64;
+/// Most heartbeat links per node.
+const LINKS_MAX: usize = 8;
+
+/// Reports everything that is wrong among the parts.
+pub(super) fn check(parts: &mut Parts<'_>) {
+    nodes(parts);
+    addresses(parts);
+    links(parts);
+    zones(parts);
+    ports(parts);
+    groups(parts);
+    resources(parts);
+    overlay_addresses(parts);
+    place_disks(parts);
+}
+
+/// Reports every name that comes twice; `key` is where it stands.
+fn unique<'a, 'b: 'a, T: 'b>(
+    things: impl Iterator<Item = (String, &'a Read<'b, T>)>,
+    key: &str,
+    kind: &str,
+) {
+    let mut seen = BTreeSet::new();
+    for (name, thing) in things {
+        if name.is_empty() || seen.insert(name.clone()) {
+            continue;
+        }
+        let what = format!("two {kind} are called `{name}`");
+        let diagnostic = Diagnostic::new(Fault::Clash, thing.from.place(key), what);
+        thing.from.report(diagnostic.hint("give each its own name"));
+    }
+}
+
+fn nodes(parts: &Parts<'_>) {
+    unique(
+        parts
+            .nodes
+            .iter()
+            .map(|node| (node.value.name.clone(), node)),
+        "name",
+        "nodes",
+    );
+    let complete = parts.root.tables("node").len() == parts.nodes.len();
+    if !complete {
+        return;
+    }
+    let data = parts
+        .nodes
+        .iter()
+        .filter(|node| node.value.is_data())
+        .count();
+    let witnesses = parts.nodes.len() - data;
+    let root = &parts.root;
+    if data != 2 && !parts.nodes.is_empty() {
+        let what = format!("the cluster has {data} data nodes");
+        let diagnostic = Diagnostic::new(Fault::NotYet, root.place("node"), what);
+        root.report(diagnostic.hint("this release runs pairs: give two nodes of role data"));
+    } else if data == 2 && witnesses != 1 {
+        let what = format!("the register `embedded` has {witnesses} witnesses");
+        let why = "with two votes neither node could decide alone, with four a tie is possible";
+        let hint = "add one [[node]] with role = \"witness\" on a third machine";
+        let diagnostic = Diagnostic::new(Fault::Unsafe, root.place("register"), what);
+        root.report(diagnostic.why(why).hint(hint));
+    }
+}
+
+fn addresses(parts: &Parts<'_>) {
+    let mut owners: BTreeMap<IpAddr, &str> = BTreeMap::new();
+    for node in &parts.nodes {
+        for (key, address) in addresses_by_key(&node.value) {
+            let name = node.value.name.as_str();
+            match owners.insert(address, name) {
+                Some(owner) if owner != name => {
+                    let what =
+                        format!("nodes `{owner}` and `{name}` have the same address {address}");
+                    let diagnostic = Diagnostic::new(Fault::Clash, node.from.place(key), what);
+                    node.from
+                        .report(diagnostic.hint("give each node its own addresses"));
+                }
+                Some(_) | None => {}
+            }
+        }
+    }
+}
+
+fn addresses_by_key(node: &Node) -> Vec<(&'static str, IpAddr)> {
+    let mut list: Vec<_> = node
+        .heartbeat
+        .iter()
+        .map(|address| ("heartbeat", *address))
+        .collect();
+    if let NodeRole::Data { service, mirror } = node.role {
+        list.extend([("service", service), ("mirror", mirror)]);
+    }
+    list
+}
+
+fn links(parts: &Parts<'_>) {
+    let Some(first) = parts.nodes.first() else {
+        return;
+    };
+    for node in &parts.nodes {
+        let links = &node.value.heartbeat;
+        let place = node.from.place("heartbeat");
+        let object = node.from.object();
+        if links
+            .iter()
+            .enumerate()
+            .any(|(index, link)| links[..index].contains(link))
+        {
+            let what = format!("`heartbeat` in {object} has one address twice");
+            node.from.report(Diagnostic::new(Fault::Clash, place, what));
+        }
+        if links.len() > LINKS_MAX {
+            let what = format!("`heartbeat` in {object} has more than {LINKS_MAX} links");
+            node.from.report(Diagnostic::new(Fault::Value, place, what));
+        }
+        if links.len() != first.value.heartbeat.len() {
+            let (here, there) = (links.len(), first.value.heartbeat.len());
+            let what = format!(
+                "{object} has {here} heartbeat links, {} has {there}",
+                first.from.object()
+            );
+            let why = "the first address of each node is one link, the second the next, and so on";
+            let diagnostic = Diagnostic::new(Fault::Clash, place, what).why(why);
+            node.from
+                .report(diagnostic.hint("give every node one address per link"));
+        }
+        let families = links.iter().zip(&first.value.heartbeat);
+        if families
+            .into_iter()
+            .any(|(a, b)| a.is_ipv4() != b.is_ipv4())
+        {
+            let what = format!("a heartbeat link of {object} mixes IPv4 and IPv6");
+            node.from.report(Diagnostic::new(Fault::Clash, place, what));
+        }
+    }
+}
+
+fn zones(parts: &Parts<'_>) {
+    let (data, witnesses): (Vec<_>, Vec<_>) =
+        parts.nodes.iter().partition(|node| node.value.is_data());
+    for witness in witnesses {
+        let Some(zone) = &witness.value.zone else {
+            continue;
+        };
+        for node in data
+            .iter()
+            .filter(|node| node.value.zone.as_ref() == Some(zone))
+        {
+            let what = format!(
+                "{} is in zone `{zone}`, as {} is",
+                witness.from.object(),
+                node.from.object()
+            );
+            let why = "when that zone fails, the other node has no majority and cannot take over";
+            let diagnostic = Diagnostic::new(Fault::Unsafe, witness.from.place("zone"), what);
+            witness.from.report(
+                diagnostic
+                    .why(why)
+                    .hint("put the witness into a third zone"),
+            );
+        }
+    }
+}
+
+fn ports(parts: &Parts<'_>) {
+    let Some(ports) = &parts.ports else {
+        return;
+    };
+    let tcp = [
+        ("control", ports.value.control),
+        ("mirror", ports.value.mirror),
+        ("api", ports.value.api),
+    ];
+    for (index, (key, port)) in tcp.iter().enumerate() {
+        if let Some((other, _)) = tcp[..index].iter().find(|(_, taken)| taken == port) {
+            let what = format!("ports `{other}` and `{key}` are both {port}");
+            ports
+                .from
+                .report(Diagnostic::new(Fault::Clash, ports.from.place(key), what));
+        }
+    }
+}
+
+fn groups(parts: &Parts<'_>) {
+    unique(
+        parts
+            .groups
+            .iter()
+            .map(|group| (group.value.clone(), group)),
+        "name",
+        "groups",
+    );
+    if parts.groups.len() > GROUPS_MAX {
+        let what = format!("there are more than {GROUPS_MAX} groups");
+        parts.root.report(Diagnostic::new(
+            Fault::Value,
+            parts.root.place("group"),
+            what,
+        ));
+    }
+    for (index, group) in parts.groups.iter().enumerate() {
+        let list: Vec<_> = in_group(parts, index).collect();
+        let place = group.from.place("resource");
+        if list.len() > RESOURCES_MAX {
+            let what = format!(
+                "{} has more than {RESOURCES_MAX} resources",
+                group.from.object()
+            );
+            group
+                .from
+                .report(Diagnostic::new(Fault::Value, place, what));
+        }
+        let tables = group.from.has("resource") && group.from.kinds("resource").len() == list.len();
+        if tables
+            && !list
+                .iter()
+                .any(|read| matches!(read.value, Resource::Mirror(_)))
+        {
+            let what = format!("{} has no mirror", group.from.object());
+            let diagnostic = Diagnostic::new(Fault::NotYet, place, what);
+            group
+                .from
+                .report(diagnostic.hint("this release runs groups with a mirrored disk: add one"));
+        }
+    }
+}
+
+fn in_group<'p, 'a>(
+    parts: &'p Parts<'a>,
+    group: usize,
+) -> impl Iterator<Item = &'p Read<'a, Resource>> {
+    parts
+        .resources
+        .iter()
+        .filter(move |(index, _)| *index == group)
+        .map(|(_, resource)| resource)
+}
+
+fn resources(parts: &Parts<'_>) {
+    for index in 0..parts.groups.len() {
+        for kind in ["exec", "filesystem"] {
+            let same_kind = in_group(parts, index).filter(|read| read.value.kind() == kind);
+            let key = if kind == "exec" { "name" } else { "mount" };
+            unique(
+                same_kind.map(|read| (read.value.name(), read)),
+                key,
+                "resources of the group",
+            );
+        }
+        filesystems(parts, index);
+    }
+    let all = || parts.resources.iter().map(|(_, resource)| resource);
+    for (kind, key, words) in [
+        ("mirror", "name", "mirrors"),
+        ("address", "ip", "address resources"),
+    ] {
+        let same_kind = all().filter(|read| read.value.kind() == kind);
+        unique(same_kind.map(|read| (read.value.name(), read)), key, words);
+    }
+}
+
+fn filesystems(parts: &Parts<'_>, group: usize) {
+    let mut earlier: Vec<&str> = Vec::new();
+    let mut mounted: Vec<&str> = Vec::new();
+    for read in in_group(parts, group) {
+        match &read.value {
+            Resource::Mirror(mirror) => earlier.push(&mirror.name),
+            Resource::Filesystem(filesystem) => {
+                filesystem_on(parts, group, read, filesystem, &earlier);
+                if mounted.contains(&filesystem.mirror.as_str()) {
+                    let what = format!("mirror `{}` has two file systems", filesystem.mirror);
+                    let place = read.from.place("mirror");
+                    read.from.report(Diagnostic::new(Fault::Clash, place, what));
+                }
+                mounted.push(&filesystem.mirror);
+            }
+            Resource::Exec(_) | Resource::Address(_) => {}
+        }
+    }
+}
+
+fn filesystem_on(
+    parts: &Parts<'_>,
+    group: usize,
+    read: &Read<'_, Resource>,
+    filesystem: &Filesystem,
+    earlier: &[&str],
+) {
+    let wanted = filesystem.mirror.as_str();
+    if earlier.contains(&wanted) {
+        return;
+    }
+    let place = read.from.place("mirror");
+    let object = read.from.object();
+    let all: Vec<String> = in_group(parts, group)
+        .filter(|read| matches!(read.value, Resource::Mirror(_)))
+        .map(|read| read.value.name())
+        .collect();
+    if all.iter().any(|name| name == wanted) {
+        let what = format!("{object} comes before its mirror `{wanted}`");
+        let diagnostic = Diagnostic::new(Fault::Clash, place, what);
+        read.from.report(
+            diagnostic
+                .why("resources start in the order written")
+                .hint("write the mirror first"),
+        );
+        return;
+    }
+    let what = format!("{object} is on mirror `{wanted}`, which its group does not have");
+    let names = || all.iter().map(String::as_str);
+    let hint = match closest(wanted, names()) {
+        Some(name) => format!("did you mean `{name}`?"),
+        None if all.is_empty() => "add a resource of kind = \"mirror\" before it".into(),
+        None => format!("mirrors of the group are {}", list_or(names())),
+    };
+    read.from
+        .report(Diagnostic::new(Fault::Reference, place, what).hint(hint));
+}
+
+/// An address that follows the active must not be a node's own.
+fn overlay_addresses(parts: &Parts<'_>) {
+    for (_, read) in &parts.resources {
+        let Resource::Address(address) = &read.value else {
+            continue;
+        };
+        let owner = parts
+            .nodes
+            .iter()
+            .find(|node| node.value.addresses().any(|ip| ip == address.ip));
+        if let Some(node) = owner {
+            let what = format!(
+                "{} is an own address of {}",
+                read.from.object(),
+                node.from.object()
+            );
+            let why = "it would stay on that node after a failover";
+            let diagnostic = Diagnostic::new(Fault::Unsafe, read.from.place("ip"), what).why(why);
+            read.from
+                .report(diagnostic.hint("use an address that no node has"));
+        }
+    }
+}
+
+/// Disks were numbered among the data nodes; ids count the witness too.
+fn place_disks(parts: &mut Parts<'_>) {
+    let ids: Vec<NodeId> = (0..=NodeId::MAX.0)
+        .map(NodeId)
+        .zip(&parts.nodes)
+        .filter(|(_, node)| node.value.is_data())
+        .map(|(id, _)| id)
+        .collect();
+    for (_, read) in &mut parts.resources {
+        if let Resource::Mirror(mirror) = &mut read.value {
+            for (disk, id) in mirror.disks.iter_mut().zip(&ids) {
+                disk.0 = *id;
+            }
+        }
+    }
+}
