@@ -69,6 +69,11 @@ impl<'a> Parts<'a> {
                 from: reader,
             });
         }
+        let cluster = root.text("cluster").map(|cluster| cluster.value);
+        let profile = root
+            .text("profile")
+            .and_then(|profile| Profile::from_name(&profile.value));
+        let tls = root.flag("tls");
         root.table("register")
             .and_then(|register| register.text("kind"));
         let ports = root
