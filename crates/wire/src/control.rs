@@ -216,8 +216,6 @@ pub struct GroupBeat {
     pub granted: Option<(NodeId, Duration)>,
     /// What stands against promoting the sender; none if it could take over.
     pub obstacle: Option<Obstacle>,
-    /// Out-of-sync bytes of the sender's replica, as far as it knows.
-    pub out_of_sync_bytes: u64,
 }
 
 /// What a node does for a group.

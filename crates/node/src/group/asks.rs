@@ -1,0 +1,207 @@
+//! What people ask: moved, stopped, started; passed on to the active where needed.
+
+use super::{Around, Group, LocalAsk, Out, Pending, State, StopWhy};
+use std::collections::{BTreeMap, VecDeque};
+use wire::control::{GroupRequest, Message, RequestFault};
+use wire::event::What;
+use wire::record::{Hold, Intent};
+use wire::{Duration, NodeId, Nonce, Time};
+
+/// How long a request is passed on before it is answered with "no active".
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Answers kept, so that a repeated request gets the same one.
+const ANSWERS_MAX: usize = 16;
+
+/// Requests on their way.
+#[derive(Debug, Default)]
+pub(crate) struct Asks {
+    /// Asked here, passed on to the active: the request and when to give up.
+    waiting: BTreeMap<Nonce, (GroupRequest, Time)>,
+    /// Answers given to other nodes.
+    answered: VecDeque<(Nonce, Result<(), RequestFault>)>,
+}
+
+impl Group {
+    /// A person asks on this node.
+    pub(crate) fn on_ask(&mut self, cx: Around<'_>, (id, request, reason): LocalAsk) {
+        let active = self.register.confirmed().map(|r| r.active);
+        if active == Some(self.me) {
+            let result = self.carry_out(cx, request);
+            self.journal.push(
+                cx.now,
+                What::Asked {
+                    request,
+                    reason,
+                    result,
+                },
+            );
+            self.out.push_back(Out::Answer(id, result));
+        } else if active.is_some_and(|node| cx.links.is_up(cx.now, node)) {
+            self.journal.push(
+                cx.now,
+                What::Asked {
+                    request,
+                    reason,
+                    result: Ok(()),
+                },
+            );
+            self.asks
+                .waiting
+                .insert(id, (request, cx.now + ASK_TIMEOUT));
+            self.resend_asks(cx);
+        } else {
+            let result = Err(RequestFault::NoActive);
+            self.journal.push(
+                cx.now,
+                What::Asked {
+                    request,
+                    reason,
+                    result,
+                },
+            );
+            self.out.push_back(Out::Answer(id, result));
+        }
+        self.drive(cx);
+    }
+
+    pub(super) fn resend_asks(&mut self, cx: Around<'_>) {
+        let over: Vec<Nonce> = self
+            .asks
+            .waiting
+            .iter()
+            .filter(|(_, w)| w.1 <= cx.now)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in over {
+            self.asks.waiting.remove(&id);
+            self.out
+                .push_back(Out::Answer(id, Err(RequestFault::NoActive)));
+        }
+        let Some(active) = self.register.confirmed().map(|r| r.active) else {
+            return;
+        };
+        let group = self.id();
+        for (id, (request, _)) in &self.asks.waiting {
+            let message = Message::Ask {
+                id: *id,
+                group,
+                request: *request,
+            };
+            self.out.push_back(Out::Send(active, message));
+        }
+    }
+
+    pub(super) fn on_answer(&mut self, id: Nonce, result: Result<(), RequestFault>) {
+        if self.asks.waiting.remove(&id).is_some() {
+            self.out.push_back(Out::Answer(id, result));
+        }
+    }
+
+    /// Another node passes a person's request on.
+    pub(super) fn on_ask_from(
+        &mut self,
+        cx: Around<'_>,
+        from: NodeId,
+        id: Nonce,
+        request: GroupRequest,
+    ) {
+        let known = self
+            .asks
+            .answered
+            .iter()
+            .find(|(known, _)| *known == id)
+            .map(|(_, r)| *r);
+        let result = known.unwrap_or_else(|| {
+            let result = self.carry_out(cx, request);
+            let reason = String::new();
+            self.journal.push(
+                cx.now,
+                What::Asked {
+                    request,
+                    reason,
+                    result,
+                },
+            );
+            self.asks.answered.push_back((id, result));
+            if self.asks.answered.len() > ANSWERS_MAX {
+                self.asks.answered.pop_front();
+            }
+            result
+        });
+        self.out
+            .push_back(Out::Send(from, Message::Answer { id, result }));
+    }
+
+    /// Begins what was asked, or says why not. The end of it is seen in the status.
+    fn carry_out(&mut self, cx: Around<'_>, request: GroupRequest) -> Result<(), RequestFault> {
+        match request {
+            GroupRequest::Move(to) => self.ask_move(cx, to),
+            GroupRequest::Stop => match self.state {
+                State::Held => Err(RequestFault::Already),
+                State::Active { restarting: None } if self.pending.is_none() => {
+                    self.begin_stop(cx, StopWhy::Hold(Hold::Stopped));
+                    Ok(())
+                }
+                _ => Err(RequestFault::Busy),
+            },
+            GroupRequest::Start => match self.state {
+                State::Held => self.ask_start(cx),
+                State::Active { .. } => Err(RequestFault::Already),
+                _ => Err(RequestFault::Busy),
+            },
+        }
+    }
+
+    fn ask_move(&mut self, cx: Around<'_>, to: Option<NodeId>) -> Result<(), RequestFault> {
+        if self
+            .register
+            .confirmed()
+            .is_none_or(|r| r.active != self.me)
+        {
+            return Err(RequestFault::NoActive);
+        }
+        if !matches!(self.state, State::Active { restarting: None }) || self.pending.is_some() {
+            return Err(RequestFault::Busy);
+        }
+        if to == Some(self.me) {
+            return Err(RequestFault::Already);
+        }
+        let to = match to {
+            Some(node) => match self.target_fault(cx, node) {
+                Some(fault) => return Err(RequestFault::Target(node, fault)),
+                None => node,
+            },
+            None => self.best_target(cx).ok_or(RequestFault::NoTarget)?,
+        };
+        self.journal.begin(cx.now);
+        let act = wire::event::Act::HandOver(to);
+        self.journal.decide(
+            cx.now,
+            act,
+            wire::event::Rule::Asked,
+            Vec::new(),
+            Vec::new(),
+        );
+        self.begin_stop(cx, StopWhy::HandOver { to, failed: false });
+        Ok(())
+    }
+
+    fn ask_start(&mut self, cx: Around<'_>) -> Result<(), RequestFault> {
+        let Some(record) = self.register.confirmed().cloned() else {
+            return Err(RequestFault::NoActive);
+        };
+        if self.pending.is_some() {
+            return Err(RequestFault::Busy);
+        }
+        self.clear_failures();
+        let nonce = self.next_nonce();
+        let mut next = record.successor(nonce);
+        next.intent = Intent::Serve;
+        for member in next.members.values_mut() {
+            member.failed = false;
+        }
+        self.journal.begin(cx.now);
+        self.propose(cx, next, Pending::Unhold);
+        Ok(())
+    }
+}

@@ -1,0 +1,331 @@
+//! Settling, following, and becoming active in place of another.
+
+use super::{Around, Group, Out, Pending, Starting, State, Taking};
+use mirror::control::Command;
+use std::collections::BTreeMap;
+use wire::control::Obstacle;
+use wire::event::{Act, Because, Phase, Rule, Seen, What};
+use wire::layout::ReplicaState;
+use wire::mutant::{self, Mutant};
+use wire::record::Intent;
+use wire::{Duration, Epoch, NodeId, Record, Sync, Time, Version};
+
+impl Group {
+    /// Leaves `Settling` once the mirrors are attached and a record is known or may be made.
+    pub(super) fn try_settle(&mut self, cx: Around<'_>) {
+        let ready = |r: &super::Replica| r.failed || r.attached.is_some();
+        if !self.replicas.iter().all(ready) || self.pending.is_some() {
+            return;
+        }
+        let Some(record) = self.register.confirmed().cloned() else {
+            self.try_bootstrap(cx);
+            return;
+        };
+        self.seen = record.version;
+        self.change_state(cx.now, State::Standby);
+        if record.active != self.me {
+            if self.instance_open {
+                let seen = vec![Seen::AtEpoch(record.epoch)];
+                self.journal
+                    .decide(cx.now, Act::StepDown, Rule::Deposed, seen, Vec::new());
+                self.leave(cx);
+            } else {
+                self.enter_standby(cx, &record);
+            }
+            return;
+        }
+        match record.intent {
+            Intent::Hold(_) => self.enter_held(cx),
+            Intent::Handover { from } if from != self.me => self.take_handover(cx, &record),
+            Intent::Handover { .. } | Intent::Serve => self.resume(cx),
+        }
+    }
+
+    /// The first record: only a node whose disks hold the origin may make it, and only as version 1.
+    fn try_bootstrap(&mut self, cx: Around<'_>) {
+        let origin = |r: &super::Replica| {
+            r.attached.is_some_and(|a| a.state == ReplicaState::Origin) && !r.failed
+        };
+        if self.replicas.is_empty() || !self.replicas.iter().all(origin) {
+            return;
+        }
+        let me = self.me;
+        let generation = self.generation();
+        let members: BTreeMap<NodeId, wire::Member> = (self.config.members.iter())
+            .map(|&id| {
+                let sync = if id == me { Sync::InSync } else { Sync::Out };
+                let generation = if id == me {
+                    generation
+                } else {
+                    wire::Generation(0)
+                };
+                (
+                    id,
+                    wire::Member {
+                        sync,
+                        generation,
+                        failed: false,
+                    },
+                )
+            })
+            .collect();
+        let nonce = self.next_nonce();
+        let record = Record {
+            version: Version(1),
+            epoch: Epoch(1),
+            active: me,
+            members,
+            intent: Intent::Serve,
+            nonce,
+        };
+        self.journal.begin(cx.now);
+        self.journal.decide(
+            cx.now,
+            Act::Bootstrap,
+            Rule::FirstRecord,
+            Vec::new(),
+            Vec::new(),
+        );
+        self.change_state(cx.now, State::Starting(Starting::Barrier { solo: false }));
+        self.propose(cx, record, Pending::Bootstrap);
+    }
+
+    /// Follows the record's active.
+    pub(super) fn enter_standby(&mut self, cx: Around<'_>, record: &Record) {
+        self.lost.clear();
+        self.synced.clear();
+        self.growing = None;
+        self.sets_sent = None;
+        self.change_state(cx.now, State::Standby);
+        self.tell_lease(cx.now, Time::ZERO);
+        self.tell_mirrors(&Command::Follow {
+            epoch: record.epoch,
+            active: record.active,
+        });
+    }
+
+    /// A restarted active: confirms its record by a barrier before it answers anything (R6).
+    pub(super) fn resume(&mut self, cx: Around<'_>) {
+        if let Some(obstacle) = self.obstacle()
+            && matches!(
+                obstacle,
+                Obstacle::RolledBack | Obstacle::DiskFailed | Obstacle::Inconsistent
+            )
+        {
+            self.cannot_resume(cx, obstacle);
+            return;
+        }
+        let Some(record) = self.register.confirmed().cloned() else {
+            return;
+        };
+        let solo = record.is_solo() && self.register.unresolved().is_empty();
+        self.journal.begin(cx.now);
+        let seen = vec![Seen::AtEpoch(record.epoch)];
+        self.journal
+            .decide(cx.now, Act::Resume, Rule::Barrier, seen, Vec::new());
+        self.change_state(cx.now, State::Starting(Starting::Barrier { solo }));
+        if mutant::on(Mutant::NoBarrier) {
+            self.begin_start(cx);
+            return;
+        }
+        self.propose_barrier(cx, &record);
+    }
+
+    pub(super) fn propose_barrier(&mut self, cx: Around<'_>, record: &Record) {
+        let nonce = self.next_nonce();
+        let generation = self.generation();
+        let mut next = record.successor(nonce);
+        next.intent = Intent::Serve;
+        if let Some(mine) = next.members.get_mut(&self.me) {
+            mine.generation = generation;
+        }
+        self.propose(cx, next, Pending::Barrier);
+    }
+
+    /// The record names this node, but its disk must not be served: hand over to a replica that may, or stay down.
+    fn cannot_resume(&mut self, cx: Around<'_>, obstacle: Obstacle) {
+        let Some(record) = self.register.confirmed().cloned() else {
+            return;
+        };
+        let other = record.in_sync().into_iter().find(|id| *id != self.me);
+        let seen = vec![Seen::OwnObstacle(obstacle)];
+        let Some(to) = other else {
+            self.journal
+                .decide(cx.now, Act::Wait, Rule::DiskFailedHere, seen, Vec::new());
+            self.change_state(cx.now, State::Broken);
+            return;
+        };
+        self.journal.decide(
+            cx.now,
+            Act::HandOver(to),
+            Rule::DiskFailedHere,
+            seen,
+            Vec::new(),
+        );
+        self.stop_for_disk(cx, to);
+    }
+
+    // ---- taking over ------------------------------------------------------------------------------------------
+
+    /// The active is silent: take over if every rule allows it (R3, R8).
+    pub(super) fn consider_takeover(&mut self, cx: Around<'_>) {
+        let Some(record) = self.register.confirmed().cloned() else {
+            return;
+        };
+        let wanted = matches!(record.intent, Intent::Serve | Intent::Handover { .. });
+        if record.active == self.me || !wanted || self.pending.is_some() {
+            return;
+        }
+        if cx.links.is_up(cx.now, record.active) {
+            self.journal.abandon();
+            return;
+        }
+        let silent = cx.links.silent(cx.now, record.active);
+        if silent < self.timing.suspect
+            || self.config.asynchronous && !mutant::on(Mutant::AsyncPromoted)
+        {
+            return;
+        }
+        if self.obstacle().is_some() || self.lease_may_run(cx, &record) || !self.majority_heard(cx)
+        {
+            return;
+        }
+        self.begin_takeover(cx, &record, silent);
+    }
+
+    /// True while somebody may still hold a lease that this node, or a node that it hears, granted (R8).
+    fn lease_may_run(&self, cx: Around<'_>, record: &Record) -> bool {
+        let own = self.lease.takeover_obstacle(cx.now, self.me).is_some();
+        if own && !mutant::on(Mutant::TakeoverBeforeGrantsEnd) {
+            return true;
+        }
+        self.peers.iter().any(|(node, (at, beat))| {
+            cx.links.is_up(cx.now, *node)
+                && beat
+                    .granted
+                    .is_some_and(|(to, left)| to == record.active && cx.now.since(*at) < left)
+        })
+    }
+
+    fn majority_heard(&self, cx: Around<'_>) -> bool {
+        let heard = cx.links.hears(cx.now).len() + 1;
+        heard * 2 > self.members.len()
+    }
+
+    fn begin_takeover(&mut self, cx: Around<'_>, record: &Record, silent: Duration) {
+        self.journal.begin(cx.now - silent);
+        self.journal.phase(
+            cx.now - silent + self.timing.suspect.min(silent),
+            Phase::Detect,
+        );
+        self.journal.phase(cx.now, Phase::Lease);
+        let seen = vec![
+            Seen::Silent(record.active, silent),
+            Seen::AtEpoch(record.epoch),
+        ];
+        let rejected = vec![(Act::Wait, Because::WouldBlock)];
+        let act = Act::TakeOver(record.active);
+        self.journal
+            .decide(cx.now, act, Rule::PromoteInSync, seen, rejected);
+        self.fence(cx, false);
+    }
+
+    /// The former active gave the group to this node, after it had stopped.
+    pub(super) fn take_handover(&mut self, cx: Around<'_>, record: &Record) {
+        self.journal.begin(cx.now);
+        let seen = vec![Seen::AtEpoch(record.epoch)];
+        let act = match record.intent {
+            Intent::Handover { from } => Act::TakeHandover(from),
+            Intent::Serve | Intent::Hold(_) => Act::Resume,
+        };
+        self.journal
+            .decide(cx.now, act, Rule::Handover, seen, Vec::new());
+        self.fence(cx, true);
+    }
+
+    fn fence(&mut self, cx: Around<'_>, handover: bool) {
+        let left = self.all_mirrors();
+        self.change_state(cx.now, State::Taking(Taking::Fencing { left, handover }));
+        self.tell_mirrors(&Command::Fence);
+        if mutant::on(Mutant::PromoteWithoutFence) || mutant::on(Mutant::NoDrain) {
+            self.state = State::Taking(Taking::Fencing {
+                left: [].into(),
+                handover,
+            });
+        }
+    }
+
+    pub(super) fn on_fenced(&mut self, mirror: u8) {
+        if let State::Taking(Taking::Fencing { left, .. }) = &mut self.state {
+            left.remove(&mirror);
+        }
+    }
+
+    pub(super) fn continue_taking(&mut self, cx: Around<'_>) {
+        let State::Taking(Taking::Fencing { left, handover }) = &self.state else {
+            return;
+        };
+        if !left.is_empty() || self.pending.is_some() {
+            return;
+        }
+        let Some(record) = self.register.confirmed().cloned() else {
+            return;
+        };
+        if *handover {
+            self.begin_start(cx);
+            return;
+        }
+        let alive = cx.links.is_up(cx.now, record.active);
+        if alive || self.obstacle().is_some() {
+            self.journal.abandon();
+            self.enter_standby(cx, &record);
+            return;
+        }
+        let nonce = self.next_nonce();
+        let (me, generation) = (self.me, self.generation());
+        let mut next = record.successor(nonce);
+        next.active = me;
+        next.intent = Intent::Serve;
+        for (id, member) in &mut next.members {
+            // R3: the new set is what is reconciled: this replica alone. The others come back by a resync.
+            member.sync = if *id == me { Sync::InSync } else { Sync::Out };
+            if *id == me {
+                member.generation = generation;
+            }
+        }
+        self.change_state(cx.now, State::Taking(Taking::Proposing));
+        self.propose(cx, next, Pending::TakeOver);
+    }
+
+    /// Somebody may still hold a lease: follow again, try later.
+    pub(super) fn on_takeover_refused(&mut self, cx: Around<'_>, holder: NodeId, left: Duration) {
+        self.pending = None;
+        let seen = vec![Seen::WitnessLease(holder, left)];
+        let rejected = vec![(Act::TakeOver(holder), Because::LeaseRunning)];
+        self.journal
+            .decide(cx.now, Act::Wait, Rule::PromoteInSync, seen, rejected);
+        self.journal.abandon();
+        if let Some(record) = self.register.confirmed().cloned() {
+            self.enter_standby(cx, &record);
+        }
+    }
+
+    pub(super) fn change_state(&mut self, now: Time, state: State) {
+        let from = self.role();
+        self.state = state;
+        let to = self.role();
+        if from != to {
+            self.journal.push(now, What::RoleChanged { from, to });
+        }
+    }
+
+    /// Lowers or raises the end of what gate and device may answer, in this order: device, then gate.
+    pub(super) fn tell_lease(&mut self, _now: Time, until: Time) {
+        if self.lease_told == until {
+            return;
+        }
+        self.lease_told = until;
+        self.tell_mirrors(&Command::Lease { until });
+        self.out.push_back(Out::Lease(until));
+    }
+}

@@ -1,0 +1,149 @@
+//! What stands against readiness right now, and when it began and ended.
+
+use crate::config::NodeRole;
+use crate::group::{Group, State};
+use crate::machine::Node;
+use std::collections::BTreeSet;
+use wire::control::{Obstacle, Role};
+use wire::event::{Event, What};
+use wire::problem::Problem;
+use wire::record::{Hold, Intent};
+use wire::{NodeId, Time};
+
+/// The problems that were announced.
+#[derive(Debug, Default)]
+pub(crate) struct Problems {
+    known: BTreeSet<Problem>,
+}
+
+impl Problems {
+    /// Events for what began and ended since the last call.
+    pub(crate) fn change(&mut self, now: Time, found: BTreeSet<Problem>) -> Vec<Event> {
+        if found == self.known {
+            return Vec::new();
+        }
+        let began = found
+            .difference(&self.known)
+            .cloned()
+            .map(What::ProblemBegan);
+        let ended = self
+            .known
+            .difference(&found)
+            .cloned()
+            .map(What::ProblemEnded);
+        let event = |what| Event {
+            at: now,
+            group: None,
+            incident: 0,
+            what,
+        };
+        let events = began.chain(ended).map(event).collect();
+        self.known = found;
+        events
+    }
+}
+
+impl Node {
+    /// Everything that stands against readiness, as this node sees it.
+    pub(crate) fn find_problems(&self, now: Time) -> BTreeSet<Problem> {
+        let mut found = BTreeSet::new();
+        for (node, links) in &self.config.links {
+            if !self.links.is_up(now, *node) {
+                if self.links.silent(now, *node) >= self.config.timing.suspect {
+                    found.insert(Problem::NodeSilent { node: *node });
+                }
+                continue;
+            }
+            let silent = links
+                .iter()
+                .filter(|link| !self.links.link_up(now, *node, **link));
+            found.extend(silent.map(|link| Problem::LinkSilent {
+                node: *node,
+                link: link.0,
+            }));
+        }
+        for group in &self.groups {
+            self.group_problems(now, group, &mut found);
+        }
+        found
+    }
+
+    fn group_problems(&self, now: Time, group: &Group, found: &mut BTreeSet<Problem>) {
+        let id = group.id();
+        if group.no_majority {
+            found.insert(Problem::RegisterUnreachable { group: id });
+        }
+        if group.alarm.is_some() || !self.config.voting {
+            found.insert(Problem::NoVote {
+                node: self.config.me,
+            });
+        }
+        if let Some(Intent::Hold(hold)) = group.register.confirmed().map(|r| r.intent) {
+            found.insert(Problem::Held {
+                group: id,
+                by_person: hold == Hold::Stopped,
+            });
+            return;
+        }
+        if group.state == State::Broken {
+            found.insert(Problem::DiskFailed {
+                group: id,
+                node: self.config.me,
+            });
+        }
+        if group.role() == Role::Frozen {
+            found.insert(Problem::Frozen { group: id });
+        }
+        if group.config.asynchronous {
+            found.insert(Problem::AsyncManual { group: id });
+        }
+        if let Some((node, obstacle)) = self.no_standby(now, group) {
+            found.insert(Problem::NoStandby {
+                group: id,
+                node,
+                obstacle,
+            });
+        }
+    }
+
+    /// The closest standby and what stands against it, if no node but the active could serve.
+    pub(crate) fn no_standby(&self, now: Time, group: &Group) -> Option<(NodeId, Obstacle)> {
+        let record = group.register.confirmed()?;
+        let mut closest = None;
+        for node in group
+            .config
+            .members
+            .iter()
+            .filter(|id| **id != record.active)
+        {
+            match self.standby_obstacle(now, group, *node) {
+                None => return None,
+                Some(obstacle) => closest = closest.or(Some((*node, obstacle))),
+            }
+        }
+        closest
+    }
+
+    fn standby_obstacle(&self, now: Time, group: &Group, node: NodeId) -> Option<Obstacle> {
+        if self.config.nodes.get(&node) != Some(&NodeRole::Data) {
+            return Some(Obstacle::NotAttached);
+        }
+        if node == self.config.me {
+            return group.obstacle();
+        }
+        if !self.links.is_up(now, node) {
+            return Some(Obstacle::NotAttached);
+        }
+        if group
+            .register
+            .confirmed()
+            .is_some_and(|r| !r.may_promote(node))
+        {
+            return Some(Obstacle::OutOfSync);
+        }
+        group
+            .peers
+            .get(&node)
+            .map_or(Some(Obstacle::NotAttached), |(_, beat)| beat.obstacle)
+    }
+}
