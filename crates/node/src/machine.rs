@@ -181,11 +181,13 @@ impl Node {
 
     fn on_persisted(&mut self, now: Time, ticket: u64) {
         let later = self.waiting.split_off(&(ticket + 1));
-        for (group, ticket) in core::mem::replace(&mut self.waiting, later)
-            .into_values()
-            .flatten()
-        {
-            self.with(now, group, |g, cx| g.on_persisted(cx, ticket));
+        for waiting in core::mem::replace(&mut self.waiting, later).into_values() {
+            for group in &mut self.groups {
+                group.lease.term_persisted(waiting.longest_term);
+            }
+            for (group, ticket) in waiting.registers {
+                self.with(now, group, |g, cx| g.on_persisted(cx, ticket));
+            }
         }
     }
 

@@ -81,11 +81,7 @@ impl Group {
         if others.is_empty() {
             return Time::MAX;
         }
-        self.lease
-            .until(&others)
-            .unwrap_or(Time::ZERO)
-            .max(Time::ZERO)
-            .min(now + self.timing.lease)
+        self.lease.until(&others).unwrap_or(Time::ZERO)
     }
 
     /// Keeps gate and device in step with the lease, and notices its end.
