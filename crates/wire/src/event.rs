@@ -33,7 +33,7 @@ pub enum Severity {
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "code", rename_all = "kebab-case")]
+#[serde(tag = "code", content = "args", rename_all = "kebab-case")]
 pub enum What {
     /// The daemon began its work.
     Started {
