@@ -1,0 +1,70 @@
+//! What a replica is told once, at its start.
+
+use wire::{Duration, NodeId};
+
+/// Values that do not change in a replica's life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// This node.
+    pub node: NodeId,
+    /// Size of the disk, in bytes.
+    pub disk_bytes: u64,
+    /// Hash of the kernel's boot id: another one than at the last attach means that volatile caches are gone.
+    pub boot: u64,
+    /// The mirror's identity if this replica is the origin and has none yet: a fresh random number.
+    pub new_mirror: u128,
+    /// The mirror's identity as this node knows it: a disk of another mirror is refused. None: any is taken.
+    pub expect_mirror: Option<u128>,
+    /// When a write is acknowledged.
+    pub ack: Ack,
+    /// A required replica that leaves an operation unacknowledged for this long is reported lost (R18).
+    pub ack_timeout: Duration,
+    /// A local disk operation under way for longer than this means that the disk hangs.
+    pub io_timeout: Duration,
+    /// Pause before the first try to connect again.
+    pub redial_min: Duration,
+    /// Longest pause between two tries to connect.
+    pub redial_max: Duration,
+    /// How often the bitmap of a peer that follows without being required is brought to a committed point.
+    pub point_interval: Duration,
+    /// Most resync chunks (64 KiB each) under way at once.
+    pub resync_chunks_max: usize,
+    /// Most regions (64 KiB each) in the intent log: what a crash of the active may cost in resync. No more than
+    /// the layout has room for; a single larger request may go beyond it.
+    pub hot_regions_max: u64,
+}
+
+/// When a write is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// When every required replica has it (R1).
+    Sync,
+    /// When the local disk has it. The peer follows, at most this far behind; beyond it the peer is dropped and
+    /// comes back by bitmap resync.
+    Async {
+        /// Most bytes sent and not acknowledged.
+        buffer_max_bytes: u64,
+    },
+}
+
+impl Config {
+    /// Defaults for a pair on a LAN: acknowledgements within 1 s, disk operations within 5 s, 64 MiB of hot regions.
+    #[must_use]
+    pub const fn lan(node: NodeId, disk_bytes: u64, boot: u64, new_mirror: u128) -> Self {
+        Self {
+            node,
+            disk_bytes,
+            boot,
+            new_mirror,
+            expect_mirror: None,
+            ack: Ack::Sync,
+            ack_timeout: Duration::from_millis(1_000),
+            io_timeout: Duration::from_millis(5_000),
+            redial_min: Duration::from_millis(20),
+            redial_max: Duration::from_millis(1_000),
+            point_interval: Duration::from_millis(1_000),
+            resync_chunks_max: 8,
+            hot_regions_max: 1_024,
+        }
+    }
+}
