@@ -18,4 +18,6 @@ pub mod slots;
 pub mod tls;
 
 #[cfg(test)]
+mod netns;
+#[cfg(test)]
 mod scratch;
