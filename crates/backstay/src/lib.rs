@@ -8,6 +8,8 @@
 
 pub mod cli;
 pub mod config;
+pub mod eventlog;
 pub mod exit;
 pub mod failure;
 pub mod output;
+pub mod render;

@@ -1,0 +1,3 @@
+//! Texts for people: made from codes and arguments, only here, so that a second language is one more catalogue.
+
+pub mod names;
