@@ -8,6 +8,7 @@ pub mod clock;
 pub mod disk;
 pub mod handshake;
 pub mod lock;
+pub mod nbd;
 pub mod netlink;
 pub mod nft;
 pub mod pki;

@@ -11,9 +11,11 @@ mod buf;
 mod op;
 mod threads;
 mod uring;
+mod watch;
 
 pub use buf::{BUF_ALIGN, BUF_MAX, Buf, Frozen};
 pub use op::{Completion, Descriptor, Interest, Op};
+pub use watch::Watch;
 
 use crate::clock;
 use crate::disk::fault::{Gate, RECHECK};

@@ -99,6 +99,12 @@ impl Interest {
         self.0
     }
 
+    /// Whether waiting for this also waits for `other`.
+    #[must_use]
+    pub fn covers(self, other: Self) -> bool {
+        self.0.contains(other.0)
+    }
+
     /// The `result` of an [`Op::Ready`] as readiness.
     #[must_use]
     pub fn of_result(result: u32) -> Self {
