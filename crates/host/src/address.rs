@@ -46,7 +46,13 @@ impl Arp {
     /// # Errors
     /// [`ArpError`].
     pub fn open(index: u32, mac: Mac) -> Result<Self, ArpError> {
-        let fail = |doing| move |source| ArpError { doing, index, source };
+        let fail = |doing| {
+            move |source| ArpError {
+                doing,
+                index,
+                source,
+            }
+        };
         let protocol = NonZeroU32::new(u32::from(ETHERTYPE_ARP.to_be())).map(Protocol::from_raw);
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket =
@@ -78,7 +84,13 @@ impl Arp {
         pause: Duration,
     ) -> Result<Option<Mac>, ArpError> {
         for _ in 0..tries {
-            self.send(&packet(REQUEST, self.mac, Ipv4Addr::UNSPECIFIED, [0; 6], ip))?;
+            self.send(&packet(
+                REQUEST,
+                self.mac,
+                Ipv4Addr::UNSPECIFIED,
+                [0; 6],
+                ip,
+            ))?;
             let deadline = Instant::now() + pause;
             if let Some(holder) = self.hear(ip, deadline)? {
                 return Ok(Some(holder));
@@ -120,7 +132,11 @@ impl Arp {
     }
 
     const fn failed(&self, doing: &'static str, source: io::Error) -> ArpError {
-        ArpError { doing, index: self.index, source }
+        ArpError {
+            doing,
+            index: self.index,
+            source,
+        }
     }
 }
 
@@ -165,7 +181,11 @@ fn bind_to_interface(socket: &OwnedFd, index: u32) -> io::Result<()> {
     // SAFETY: `address` is a valid sockaddr_ll of `length` bytes that lives over the call; the kernel only reads it.
     #[expect(unsafe_code, reason = "see the justification")]
     let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[cfg(test)]
@@ -187,7 +207,12 @@ mod tests {
             let pause = Duration::from_millis(200);
             let (held, free) = ([10, 9, 0, 1].into(), [10, 9, 0, 77].into());
             assert_eq!(arp().find_holder(held, 3, pause).unwrap(), node);
-            assert_eq!(arp().find_holder(free, 2, Duration::from_millis(30)).unwrap(), None);
+            assert_eq!(
+                arp()
+                    .find_holder(free, 2, Duration::from_millis(30))
+                    .unwrap(),
+                None
+            );
         });
     }
 

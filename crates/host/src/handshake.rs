@@ -64,7 +64,10 @@ impl Hello {
     }
 
     const fn features(&self) -> Features {
-        Features { compatible: self.compatible.get(), incompatible: self.incompatible.get() }
+        Features {
+            compatible: self.compatible.get(),
+            incompatible: self.incompatible.get(),
+        }
     }
 }
 
@@ -156,18 +159,31 @@ pub fn initiate(
     channel.send(&Hello::ours(Verdict::Taken))?;
     let found = tls.peer_of(&channel.tls)?;
     if found != peer {
-        return Err(HandshakeError::OtherPeer { expected: peer.to_owned(), found });
+        return Err(HandshakeError::OtherPeer {
+            expected: peer.to_owned(),
+            found,
+        });
     }
     let answer = channel.receive()?;
     match answer.verdict.get() {
         0 => {}
         1 => return Err(HandshakeError::NotWanted),
-        2 => return Err(HandshakeError::Version { theirs: answer.version.get() }),
-        3 => return Err(HandshakeError::Features { bits: answer.incompatible.get() }),
+        2 => {
+            return Err(HandshakeError::Version {
+                theirs: answer.version.get(),
+            });
+        }
+        3 => {
+            return Err(HandshakeError::Features {
+                bits: answer.incompatible.get(),
+            });
+        }
         _ => return Err(HandshakeError::Malformed),
     }
     if !answer.features().understood() {
-        return Err(HandshakeError::Features { bits: answer.incompatible.get() });
+        return Err(HandshakeError::Features {
+            bits: answer.incompatible.get(),
+        });
     }
     let keys = Exported::from(&channel.tls)?;
     Ok(SessionKeys::new(keys.id, found, keys.there, keys.back))
@@ -194,11 +210,15 @@ pub fn answer(
     let hello = channel.receive()?;
     if hello.version.get() != CONTROL {
         channel.send(&Hello::ours(Verdict::Version)).ok();
-        return Err(HandshakeError::Version { theirs: hello.version.get() });
+        return Err(HandshakeError::Version {
+            theirs: hello.version.get(),
+        });
     }
     if !hello.features().understood() {
         channel.send(&Hello::ours(Verdict::Features)).ok();
-        return Err(HandshakeError::Features { bits: hello.incompatible.get() });
+        return Err(HandshakeError::Features {
+            bits: hello.incompatible.get(),
+        });
     }
     let keys = Exported::from(&channel.tls)?;
     channel.send(&Hello::ours(Verdict::Taken))?;
@@ -241,7 +261,11 @@ impl Deadline {
 
     fn left(self) -> Result<Duration, HandshakeError> {
         let left = self.0.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(HandshakeError::TimedOut) } else { Ok(left) }
+        if left.is_zero() {
+            Err(HandshakeError::TimedOut)
+        } else {
+            Ok(left)
+        }
     }
 }
 
@@ -260,7 +284,11 @@ impl Channel {
     ) -> Result<Self, HandshakeError> {
         socket.set_nonblocking(false)?;
         socket.set_nodelay(true)?;
-        Ok(Self { socket, tls, deadline })
+        Ok(Self {
+            socket,
+            tls,
+            deadline,
+        })
     }
 
     fn shake_hands(&mut self) -> Result<(), HandshakeError> {
@@ -333,25 +361,39 @@ mod tests {
     fn meet(initiator: &Tls, responder: Tls, peer: &str) -> (Agreed, Agreed) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = listener.local_addr().unwrap();
-        let answering = thread::spawn(move || {
-            answer(&responder, listener.accept().unwrap().0, LIMIT)
-        });
-        (initiate(initiator, peer, to, LIMIT), answering.join().unwrap())
+        let answering =
+            thread::spawn(move || answer(&responder, listener.accept().unwrap().0, LIMIT));
+        (
+            initiate(initiator, peer, to, LIMIT),
+            answering.join().unwrap(),
+        )
     }
 
     #[test]
     fn two_nodes_agree_on_fresh_keys_each_time() {
         let lab = Cluster::new("handshake-good", "lab");
-        let (a, b) = (lab.tls("node-a", Purpose::Session), lab.tls("node-b", Purpose::Session));
+        let (a, b) = (
+            lab.tls("node-a", Purpose::Session),
+            lab.tls("node-b", Purpose::Session),
+        );
         let (there, here) = meet(&a, b.clone(), "node-b");
         let (there, here) = (there.unwrap(), here.unwrap());
-        assert_eq!((there.peer.as_str(), here.peer.as_str()), ("node-b", "node-a"));
+        assert_eq!(
+            (there.peer.as_str(), here.peer.as_str()),
+            ("node-b", "node-a")
+        );
         assert_eq!(there.id, here.id);
         let (mut sends, mut opens) = (PeerSessions::new(), PeerSessions::new());
         sends.install(&there);
         opens.install(&here);
-        assert_eq!(opens.open(&mut sends.seal(b"beat").unwrap()).unwrap(), b"beat");
-        assert_eq!(sends.open(&mut opens.seal(b"back").unwrap()).unwrap(), b"back");
+        assert_eq!(
+            opens.open(&mut sends.seal(b"beat").unwrap()).unwrap(),
+            b"beat"
+        );
+        assert_eq!(
+            sends.open(&mut opens.seal(b"back").unwrap()).unwrap(),
+            b"back"
+        );
         let (again, _) = meet(&a, b, "node-b");
         assert_ne!(again.unwrap().id, there.id);
     }
@@ -397,7 +439,11 @@ mod tests {
     fn a_silent_or_babbling_client_ends_at_the_limit() {
         let lab = Cluster::new("handshake-silent", "lab");
         let b = lab.tls("node-b", Purpose::Session);
-        for words in [b"".as_slice(), b"GET / HTTP/1.0\r\n\r\n", &[0x16, 3, 1, 0xff, 0xff]] {
+        for words in [
+            b"".as_slice(),
+            b"GET / HTTP/1.0\r\n\r\n",
+            &[0x16, 3, 1, 0xff, 0xff],
+        ] {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             client.write_all(words).unwrap();

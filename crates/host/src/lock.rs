@@ -29,7 +29,10 @@ pub enum LockError {
 }
 
 fn holder(pid: Option<u32>) -> String {
-    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+    pid.map_or_else(
+        || "another process".to_owned(),
+        |pid| format!("process {pid}"),
+    )
 }
 
 /// Held until it is dropped or the process ends. Not inherited by children.
@@ -45,7 +48,10 @@ impl StateLock {
     /// [`LockError::Held`] names the other daemon.
     pub fn take(dir: &Path) -> Result<Self, LockError> {
         let path = dir.join("lock");
-        let fail = |source| LockError::Io { path: path.clone(), source };
+        let fail = |source| LockError::Io {
+            path: path.clone(),
+            source,
+        };
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -60,7 +66,10 @@ impl StateLock {
                 let mut text = String::new();
                 let read = file.take(32).read_to_string(&mut text);
                 let pid = read.ok().and_then(|_| text.trim().parse().ok());
-                return Err(LockError::Held { dir: dir.to_owned(), pid });
+                return Err(LockError::Held {
+                    dir: dir.to_owned(),
+                    pid,
+                });
             }
             Err(e) => return Err(fail(e.into())),
         }
@@ -81,7 +90,10 @@ mod tests {
         let first = StateLock::take(dir.path()).unwrap();
         let refused = StateLock::take(dir.path()).unwrap_err();
         let text = refused.to_string();
-        assert!(text.ends_with(&format!("is in use by process {}", std::process::id())), "{text}");
+        assert!(
+            text.ends_with(&format!("is in use by process {}", std::process::id())),
+            "{text}"
+        );
         drop(first);
         drop(StateLock::take(dir.path()).unwrap());
     }

@@ -30,12 +30,19 @@ pub(crate) struct Cable {
 impl Cable {
     pub(crate) fn new(test: &str) -> Self {
         let name = |end| format!("bs-{test}-{}-{end}", std::process::id());
-        let cable = Self { node: name("n"), client: name("c") };
+        let cable = Self {
+            node: name("n"),
+            client: name("c"),
+        };
         for namespace in [&cable.node, &cable.client] {
             ip(&["netns", "add", namespace]);
         }
         let peer = ["peer", "name", "eth0", "netns", &cable.client];
-        ip(&[&["-n", &cable.node, "link", "add", "eth0", "type", "veth"], &peer[..]].concat());
+        ip(&[
+            &["-n", &cable.node, "link", "add", "eth0", "type", "veth"],
+            &peer[..],
+        ]
+        .concat());
         for (namespace, address) in [(&cable.node, "10.9.0.1/24"), (&cable.client, "10.9.0.2/24")] {
             ip(&["-n", namespace, "addr", "add", address, "dev", "eth0"]);
             ip(&["-n", namespace, "link", "set", "eth0", "up"]);
@@ -58,13 +65,19 @@ impl Cable {
 impl Drop for Cable {
     fn drop(&mut self) {
         for namespace in [&self.node, &self.client] {
-            Command::new("ip").args(["netns", "del", namespace]).status().ok();
+            Command::new("ip")
+                .args(["netns", "del", namespace])
+                .status()
+                .ok();
         }
     }
 }
 
 fn ip(args: &[&str]) {
-    assert!(Command::new("ip").args(args).status().unwrap().success(), "ip {args:?}");
+    assert!(
+        Command::new("ip").args(args).status().unwrap().success(),
+        "ip {args:?}"
+    );
 }
 
 fn inside<T: Send>(namespace: &str, body: impl FnOnce() -> T + Send) -> T {

@@ -127,8 +127,7 @@ impl Gate {
         let script = script(&gate.table, plan)?;
         if nft(&plan.group, &script).is_err() {
             let table = &gate.table;
-            let anew =
-                format!("add table netdev {table}\ndelete table netdev {table}\n{script}");
+            let anew = format!("add table netdev {table}\ndelete table netdev {table}\n{script}");
             nft(&plan.group, &anew)?;
         }
         Ok(gate)
@@ -148,7 +147,11 @@ impl Gate {
             })
             .collect::<Result<_, _>>()?;
         let table = table_name(&plan.group)?;
-        Ok(Self { table, addresses, socket: Socket::open(Family::Netfilter)? })
+        Ok(Self {
+            table,
+            addresses,
+            socket: Socket::open(Family::Netfilter)?,
+        })
     }
 
     /// Opens the gate until the lease ends, whether it was open or not.
@@ -271,8 +274,8 @@ impl Gate {
         message.nested(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
             self.addresses.iter().fold(list, |list, ip| {
                 list.nested(NFTA_LIST_ELEM, |element| {
-                    let element = element
-                        .nested(NFTA_SET_ELEM_KEY, |key| key.attribute(NFTA_DATA_VALUE, ip));
+                    let element =
+                        element.nested(NFTA_SET_ELEM_KEY, |key| key.attribute(NFTA_DATA_VALUE, ip));
                     match timeout {
                         None => element,
                         Some(timeout) => {
@@ -319,7 +322,9 @@ fn parse(element: &[u8]) -> Option<(IpAddr, Duration)> {
 fn table_name(group: &str) -> Result<String, GateError> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-' || b == b'.';
     if group.is_empty() || group.len() > 64 || !group.bytes().all(plain) {
-        return Err(GateError::Name { name: group.to_owned() });
+        return Err(GateError::Name {
+            name: group.to_owned(),
+        });
     }
     Ok(format!("backstay_{group}"))
 }
@@ -374,8 +379,14 @@ fn nft(group: &str, script: &str) -> Result<(), GateError> {
     if output.status.success() {
         return Ok(());
     }
-    let answer: String = String::from_utf8_lossy(&output.stderr).chars().take(300).collect();
-    Err(GateError::Nft { group: group.to_owned(), answer: answer.trim().to_owned() })
+    let answer: String = String::from_utf8_lossy(&output.stderr)
+        .chars()
+        .take(300)
+        .collect();
+    Err(GateError::Nft {
+        group: group.to_owned(),
+        answer: answer.trim().to_owned(),
+    })
 }
 
 #[cfg(test)]

@@ -73,7 +73,12 @@ impl SessionKeys {
         send: [u8; KEY_BYTES],
         receive: [u8; KEY_BYTES],
     ) -> Self {
-        Self { id, peer, send, receive }
+        Self {
+            id,
+            peer,
+            send,
+            receive,
+        }
     }
 }
 
@@ -138,7 +143,9 @@ fn parse_header(datagram: &[u8]) -> Result<Header, OpenError> {
 
 /// None only for a key of the wrong length, which the type excludes.
 fn cipher(key: &[u8; KEY_BYTES]) -> Option<LessSafeKey> {
-    UnboundKey::new(&CHACHA20_POLY1305, key).ok().map(LessSafeKey::new)
+    UnboundKey::new(&CHACHA20_POLY1305, key)
+        .ok()
+        .map(LessSafeKey::new)
 }
 
 fn nonce(counter: u64) -> Nonce {
@@ -157,13 +164,20 @@ pub struct Sealer {
 
 impl fmt::Debug for Sealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sealer").field("id", &self.id).field("next", &self.next).finish_non_exhaustive()
+        f.debug_struct("Sealer")
+            .field("id", &self.id)
+            .field("next", &self.next)
+            .finish_non_exhaustive()
     }
 }
 
 impl Sealer {
     fn new(id: SessionId, key: &[u8; KEY_BYTES]) -> Option<Self> {
-        Some(Self { id, key: cipher(key)?, next: 0 })
+        Some(Self {
+            id,
+            key: cipher(key)?,
+            next: 0,
+        })
     }
 
     /// Makes a datagram of `payload`. Each copy for another link is sealed by itself, with a counter of its own.
@@ -172,7 +186,9 @@ impl Sealer {
     /// [`SealError::TooLong`], [`SealError::UsedUp`].
     pub fn seal(&mut self, payload: &[u8]) -> Result<Vec<u8>, SealError> {
         if payload.len() > PAYLOAD_MAX {
-            return Err(SealError::TooLong { bytes: payload.len() });
+            return Err(SealError::TooLong {
+                bytes: payload.len(),
+            });
         }
         if self.next >= COUNTER_MAX {
             return Err(SealError::UsedUp);
@@ -191,7 +207,9 @@ impl Sealer {
         datagram.extend_from_slice(payload);
         let aad = Aad::from(header.as_bytes());
         let body = &mut datagram[HEADER_BYTES..];
-        let tag = self.key.seal_in_place_separate_tag(nonce(counter), aad, body);
+        let tag = self
+            .key
+            .seal_in_place_separate_tag(nonce(counter), aad, body);
         datagram.extend_from_slice(tag.map_err(|_| SealError::UsedUp)?.as_ref());
         Ok(datagram)
     }
@@ -206,13 +224,19 @@ pub struct Opener {
 
 impl fmt::Debug for Opener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Opener").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Opener")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
 impl Opener {
     fn new(id: SessionId, key: &[u8; KEY_BYTES]) -> Option<Self> {
-        Some(Self { id, key: cipher(key)?, seen: Window::new() })
+        Some(Self {
+            id,
+            key: cipher(key)?,
+            seen: Window::new(),
+        })
     }
 
     /// Opens a datagram in place and gives its payload.
@@ -252,7 +276,10 @@ struct Window {
 
 impl Window {
     const fn new() -> Self {
-        Self { end: 0, seen: [0; WORDS] }
+        Self {
+            end: 0,
+            seen: [0; WORDS],
+        }
     }
 
     fn place(counter: u64) -> (usize, u64) {
@@ -305,14 +332,18 @@ impl PeerSessions {
     /// No session yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { sessions: VecDeque::new() }
+        Self {
+            sessions: VecDeque::new(),
+        }
     }
 
     /// Starts to use the keys of a finished handshake; the oldest session falls out.
     pub fn install(&mut self, keys: &SessionKeys) {
         let sealer = Sealer::new(keys.id, &keys.send);
         let opener = Opener::new(keys.id, &keys.receive);
-        let (Some(sealer), Some(opener)) = (sealer, opener) else { return };
+        let (Some(sealer), Some(opener)) = (sealer, opener) else {
+            return;
+        };
         self.sessions.push_front(Session { sealer, opener });
         self.sessions.truncate(SESSIONS_MAX);
     }
@@ -334,7 +365,11 @@ impl PeerSessions {
     /// # Errors
     /// [`SealError`].
     pub fn seal(&mut self, payload: &[u8]) -> Result<Vec<u8>, SealError> {
-        self.sessions.front_mut().ok_or(SealError::NoSession)?.sealer.seal(payload)
+        self.sessions
+            .front_mut()
+            .ok_or(SealError::NoSession)?
+            .sealer
+            .seal(payload)
     }
 
     /// Opens with the session that the datagram names.
@@ -343,8 +378,14 @@ impl PeerSessions {
     /// [`OpenError`].
     pub fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Result<&'a [u8], OpenError> {
         let key = key_of(datagram)?;
-        let session = self.sessions.iter_mut().find(|session| session.opener.id == key);
-        session.ok_or(OpenError::UnknownKey(key))?.opener.open(datagram)
+        let session = self
+            .sessions
+            .iter_mut()
+            .find(|session| session.opener.id == key);
+        session
+            .ok_or(OpenError::UnknownKey(key))?
+            .opener
+            .open(datagram)
     }
 }
 
@@ -356,8 +397,18 @@ mod tests {
         let (forth, back) = ([7; KEY_BYTES], [9; KEY_BYTES]);
         let mut a = PeerSessions::new();
         let mut b = PeerSessions::new();
-        a.install(&SessionKeys::new(SessionId(id), "node-b".into(), forth, back));
-        b.install(&SessionKeys::new(SessionId(id), "node-a".into(), back, forth));
+        a.install(&SessionKeys::new(
+            SessionId(id),
+            "node-b".into(),
+            forth,
+            back,
+        ));
+        b.install(&SessionKeys::new(
+            SessionId(id),
+            "node-a".into(),
+            back,
+            forth,
+        ));
         (a, b)
     }
 
@@ -401,7 +452,10 @@ mod tests {
         let (mut a, mut b) = pair(1);
         let sealed = a.seal(b"grant until").unwrap();
         for length in 0..sealed.len() {
-            assert!(b.open(&mut sealed[..length].to_vec()).is_err(), "{length} bytes");
+            assert!(
+                b.open(&mut sealed[..length].to_vec()).is_err(),
+                "{length} bytes"
+            );
         }
         let mut longer = vec![0; DATAGRAM_MAX + 1];
         longer[..sealed.len()].copy_from_slice(&sealed);
@@ -420,10 +474,18 @@ mod tests {
         let (mut a, _) = pair(1);
         let mut b = PeerSessions::new();
         let other = [8; KEY_BYTES];
-        b.install(&SessionKeys::new(SessionId(1), "node-a".into(), other, other));
+        b.install(&SessionKeys::new(
+            SessionId(1),
+            "node-a".into(),
+            other,
+            other,
+        ));
         assert_eq!(b.open(&mut a.seal(b"x").unwrap()), Err(OpenError::Forged));
         let (mut c, _) = pair(2);
-        assert_eq!(b.open(&mut c.seal(b"x").unwrap()), Err(OpenError::UnknownKey(SessionId(2))));
+        assert_eq!(
+            b.open(&mut c.seal(b"x").unwrap()),
+            Err(OpenError::UnknownKey(SessionId(2)))
+        );
     }
 
     #[test]
@@ -435,7 +497,10 @@ mod tests {
         for (counter, datagram) in sealed.iter().enumerate().take(count - 1) {
             let accepted = b.open(&mut datagram.clone()).is_ok();
             assert_eq!(accepted, counter >= 10, "counter {counter}");
-            assert!(b.open(&mut datagram.clone()).is_err(), "counter {counter} again");
+            assert!(
+                b.open(&mut datagram.clone()).is_err(),
+                "counter {counter} again"
+            );
         }
     }
 
@@ -446,7 +511,9 @@ mod tests {
         let mut state = 42_u64;
         let mut newest = 0_u64;
         for _ in 0..200_000 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             let step = state >> 40;
             let counter = match step % 16 {
                 0 => newest + step % 5_000,
@@ -455,7 +522,11 @@ mod tests {
             };
             let old = newest.saturating_sub(counter) >= WINDOW;
             let expected = !old && !seen.contains(&counter);
-            assert_eq!(window.is_new(counter), expected, "counter {counter}, newest {newest}");
+            assert_eq!(
+                window.is_new(counter),
+                expected,
+                "counter {counter}, newest {newest}"
+            );
             if expected {
                 window.mark(counter);
                 seen.insert(counter);
@@ -473,8 +544,16 @@ mod tests {
             b.install(&keys);
             assert!(b.open(&mut early.pop().unwrap()).is_ok(), "session {id}");
         }
-        b.install(&SessionKeys::new(SessionId(99), "node-a".into(), [1; 32], [2; 32]));
-        assert_eq!(b.open(&mut early.pop().unwrap()), Err(OpenError::UnknownKey(SessionId(1))));
+        b.install(&SessionKeys::new(
+            SessionId(99),
+            "node-a".into(),
+            [1; 32],
+            [2; 32],
+        ));
+        assert_eq!(
+            b.open(&mut early.pop().unwrap()),
+            Err(OpenError::UnknownKey(SessionId(1)))
+        );
         assert!(b.knows(SessionId(99)) && !b.knows(SessionId(1)));
     }
 }

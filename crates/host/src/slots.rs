@@ -178,7 +178,11 @@ impl Slots {
     /// # Errors
     /// [`SaveError::Failed`] also when the file exists already: nothing is ever overwritten.
     pub fn create(path: &Path, payload: &[u8]) -> Result<Self, SaveError> {
-        let fail = |doing, source| SaveError::Failed { doing, path: path.to_owned(), source };
+        let fail = |doing, source| SaveError::Failed {
+            doing,
+            path: path.to_owned(),
+            source,
+        };
         let draft = path.with_extension("new");
         let file = OpenOptions::new()
             .read(true)
@@ -191,7 +195,12 @@ impl Slots {
         // Real zeros, so that later saves change no block mapping.
         let zeros = vec![0; 2 * SLOT_BYTES];
         file.write_all_at(&zeros, 0).map_err(|e| fail("write", e))?;
-        let mut slots = Self { file, path: path.to_owned(), sequence: 0, failed: false };
+        let mut slots = Self {
+            file,
+            path: path.to_owned(),
+            sequence: 0,
+            failed: false,
+        };
         slots.save(payload)?;
         slots.file.sync_all().map_err(|e| fail("sync", e))?;
         let cwd = rustix::fs::CWD;
@@ -206,24 +215,41 @@ impl Slots {
     /// # Errors
     /// See [`OpenError`]; the file is never changed.
     pub fn open(path: &Path) -> Result<Opened, OpenError> {
-        let fail = |doing, source| OpenError::Io { doing, path: path.to_owned(), source };
+        let fail = |doing, source| OpenError::Io {
+            doing,
+            path: path.to_owned(),
+            source,
+        };
         let opened = OpenOptions::new().read(true).write(true).open(path);
         let file = match opened {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(OpenError::Missing { path: path.to_owned() });
+                return Err(OpenError::Missing {
+                    path: path.to_owned(),
+                });
             }
             Err(e) => return Err(fail("open", e)),
         };
         let mut bytes = vec![0; 2 * SLOT_BYTES];
         let read = read_as_far_as_it_goes(&file, &mut bytes).map_err(|e| fail("read", e))?;
         if read == 0 {
-            return Err(OpenError::Empty { path: path.to_owned() });
+            return Err(OpenError::Empty {
+                path: path.to_owned(),
+            });
         }
         let (a, b) = bytes.split_at(SLOT_BYTES);
         let (sequence, payload, other) = choose(path, read_slot(a), read_slot(b))?;
-        let slots = Self { file, path: path.to_owned(), sequence, failed: false };
-        Ok(Opened { slots, payload, other })
+        let slots = Self {
+            file,
+            path: path.to_owned(),
+            sequence,
+            failed: false,
+        };
+        Ok(Opened {
+            slots,
+            payload,
+            other,
+        })
     }
 
     /// Writes `payload` into the older slot and syncs it: durable when this returns.
@@ -232,13 +258,21 @@ impl Slots {
     /// [`SaveError::Failed`] ends this file's use: every later call fails too.
     pub fn save(&mut self, payload: &[u8]) -> Result<(), SaveError> {
         if self.failed {
-            return Err(SaveError::FailedBefore { path: self.path.clone() });
+            return Err(SaveError::FailedBefore {
+                path: self.path.clone(),
+            });
         }
         let sequence = self.sequence.saturating_add(1);
         let bytes = encode(sequence, payload)?;
         self.failed = true;
-        let fail = |doing, source| SaveError::Failed { doing, path: self.path.clone(), source };
-        self.file.write_all_at(&bytes, offset_of(sequence)).map_err(|e| fail("write", e))?;
+        let fail = |doing, source| SaveError::Failed {
+            doing,
+            path: self.path.clone(),
+            source,
+        };
+        self.file
+            .write_all_at(&bytes, offset_of(sequence))
+            .map_err(|e| fail("write", e))?;
         self.file.sync_data().map_err(|e| fail("sync", e))?;
         self.failed = false;
         self.sequence = sequence;
@@ -253,7 +287,11 @@ impl Slots {
 }
 
 const fn offset_of(sequence: u64) -> u64 {
-    if sequence % 2 == 1 { 0 } else { SLOT_BYTES as u64 }
+    if sequence % 2 == 1 {
+        0
+    } else {
+        SLOT_BYTES as u64
+    }
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {
@@ -280,7 +318,9 @@ fn read_as_far_as_it_goes(file: &File, bytes: &mut [u8]) -> io::Result<usize> {
 
 /// One slot's bytes, padded to whole sectors.
 fn encode(sequence: u64, payload: &[u8]) -> Result<Vec<u8>, SaveError> {
-    let too_long = || SaveError::TooLong { bytes: payload.len() };
+    let too_long = || SaveError::TooLong {
+        bytes: payload.len(),
+    };
     if payload.len() > PAYLOAD_MAX {
         return Err(too_long());
     }
@@ -310,7 +350,9 @@ fn header_crc(header: &Header) -> u32 {
 }
 
 fn read_slot(slot: &[u8]) -> Slot {
-    let Ok((header, rest)) = Header::read_from_prefix(slot) else { return Slot::Broken };
+    let Ok((header, rest)) = Header::read_from_prefix(slot) else {
+        return Slot::Broken;
+    };
     if header.as_bytes().iter().all(|b| *b == 0) {
         return Slot::Blank;
     }
@@ -322,17 +364,28 @@ fn read_slot(slot: &[u8]) -> Slot {
     }
     let sequence = header.sequence.get();
     if header.format.get() > FORMAT {
-        return Slot::Newer { format: header.format.get(), sequence };
+        return Slot::Newer {
+            format: header.format.get(),
+            sequence,
+        };
     }
     let bits = header.incompatible.get();
-    if !(Features { compatible: 0, incompatible: bits }).understood() {
+    if !(Features {
+        compatible: 0,
+        incompatible: bits,
+    })
+    .understood()
+    {
         return Slot::Features { bits, sequence };
     }
-    let payload = usize::try_from(header.payload_bytes.get()).ok().and_then(|n| rest.get(..n));
+    let payload = usize::try_from(header.payload_bytes.get())
+        .ok()
+        .and_then(|n| rest.get(..n));
     match payload {
-        Some(payload) if crc32c::crc32c(payload) == header.payload_crc.get() => {
-            Slot::Whole { sequence, payload: payload.to_vec() }
-        }
+        Some(payload) if crc32c::crc32c(payload) == header.payload_crc.get() => Slot::Whole {
+            sequence,
+            payload: payload.to_vec(),
+        },
         Some(_) | None => Slot::Broken,
     }
 }
@@ -351,7 +404,11 @@ impl Slot {
 /// The newest slot decides, also when this release cannot read it: an older value must not come back to life.
 fn choose(path: &Path, a: Slot, b: Slot) -> Result<(u64, Vec<u8>, OtherSlot), OpenError> {
     let path = path.to_owned();
-    let (newest, other) = if a.sequence() >= b.sequence() { (a, b) } else { (b, a) };
+    let (newest, other) = if a.sequence() >= b.sequence() {
+        (a, b)
+    } else {
+        (b, a)
+    };
     let other = match (&newest, &other) {
         (Slot::Broken | Slot::Foreign, _) | (_, Slot::Broken | Slot::Foreign) => OtherSlot::Broken,
         (_, Slot::Blank) => OtherSlot::Blank,

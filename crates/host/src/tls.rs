@@ -195,7 +195,14 @@ impl MirrorStream {
     }
 
     const fn new(socket: TcpStream, remote: SocketAddr, layer: Layer, phase: Phase) -> Self {
-        Self { socket, remote, layer, phase, outgoing: VecDeque::new(), peer: None }
+        Self {
+            socket,
+            remote,
+            layer,
+            phase,
+            outgoing: VecDeque::new(),
+            peer: None,
+        }
     }
 
     /// How far the stream is.
@@ -237,7 +244,10 @@ impl MirrorStream {
             }
             (_, Layer::Plain { .. }) => !self.outgoing.is_empty(),
         };
-        Interest { readable: self.phase != Phase::Connecting, writable }
+        Interest {
+            readable: self.phase != Phase::Connecting,
+            writable,
+        }
     }
 
     /// Puts bytes at the end of the queue; [`MirrorStream::flush`] sends them.
@@ -246,7 +256,10 @@ impl MirrorStream {
     /// [`QueueFull`]: nothing was taken.
     pub fn queue(&mut self, bytes: &[u8]) -> Result<(), QueueFull> {
         if self.outgoing.len() + bytes.len() > QUEUE_MAX {
-            return Err(QueueFull { pending: self.pending(), bytes: bytes.len() });
+            return Err(QueueFull {
+                pending: self.pending(),
+                bytes: bytes.len(),
+            });
         }
         self.outgoing.extend(bytes);
         Ok(())
@@ -323,7 +336,11 @@ impl Layer {
 
     fn tls(tls: &Tls, mut connection: rustls::Connection) -> Self {
         connection.set_buffer_limit(Some(TLS_STEP));
-        Self::Tls(Box::new(TlsLayer { connection, tls: tls.clone(), taken: 0 }))
+        Self::Tls(Box::new(TlsLayer {
+            connection,
+            tls: tls.clone(),
+            taken: 0,
+        }))
     }
 }
 
@@ -347,11 +364,7 @@ impl TlsLayer {
         Ok(Some(self.tls.peer_of(&self.connection)?))
     }
 
-    fn read(
-        &mut self,
-        socket: &mut TcpStream,
-        buffer: &mut [u8],
-    ) -> Result<Received, StreamError> {
+    fn read(&mut self, socket: &mut TcpStream, buffer: &mut [u8]) -> Result<Received, StreamError> {
         loop {
             match self.connection.reader().read(buffer) {
                 Ok(0) => return Ok(Received::Closed),
@@ -416,12 +429,19 @@ impl TlsLayer {
                 other => other.into(),
             });
         }
-        Ok(if read == 0 { Received::Closed } else { Received::Bytes(read) })
+        Ok(if read == 0 {
+            Received::Closed
+        } else {
+            Received::Bytes(read)
+        })
     }
 }
 
 fn closed() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "the peer closed the connection")
+    io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        "the peer closed the connection",
+    )
 }
 
 fn read_plain(
@@ -466,7 +486,11 @@ fn flush_plain(
 }
 
 fn start_connect(to: SocketAddr, from: Option<IpAddr>, tuning: Tuning) -> io::Result<TcpStream> {
-    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let family = if to.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
     let socket = TcpStream::from(socket);

@@ -25,7 +25,11 @@ pub(crate) struct Message {
 impl Message {
     /// A request of `kind`, with further `NLM_F_…` flags.
     pub(crate) const fn new(kind: u16, flags: u16) -> Self {
-        Self { kind, flags: flags | NLM_F_REQUEST, body: Vec::new() }
+        Self {
+            kind,
+            flags: flags | NLM_F_REQUEST,
+            body: Vec::new(),
+        }
     }
 
     pub(crate) const fn acknowledged(mut self) -> Self {
@@ -120,10 +124,15 @@ fn parse_reply(bytes: &[u8]) -> Option<(Reply<'_>, usize)> {
     let reply = match kind {
         NLMSG_ERROR | NLMSG_DONE => match code(body).unwrap_or(0) {
             0 => Reply::Done { sequence },
-            errno => Reply::Error { errno: Errno::from_raw_os_error(errno) },
+            errno => Reply::Error {
+                errno: Errno::from_raw_os_error(errno),
+            },
         },
         // No-operation and overrun carry nothing.
-        0..NLMSG_FIRST => Reply::Data { sequence: 0, body: &[] },
+        0..NLMSG_FIRST => Reply::Data {
+            sequence: 0,
+            body: &[],
+        },
         NLMSG_FIRST.. => Reply::Data { sequence, body },
     };
     Some((reply, length))
@@ -167,7 +176,9 @@ mod tests {
             .nested(2, |inner| inner.attribute(3, &[9]).attribute(4, &[]));
         let bytes = message.finish(7);
         let all: Vec<_> = replies(&bytes).collect();
-        let [Some(Reply::Data { sequence: 7, body })] = all.as_slice() else { panic!("{all:?}") };
+        let [Some(Reply::Data { sequence: 7, body })] = all.as_slice() else {
+            panic!("{all:?}")
+        };
         let read: Vec<_> = attributes(&body[4..]).collect();
         assert_eq!(read[0], (1, b"eth0\0".as_slice()));
         let inner: Vec<_> = attributes(read[1].1).collect();

@@ -82,20 +82,20 @@ pub(crate) struct Socket {
 
 impl Socket {
     pub(crate) fn open(family: Family) -> Result<Self, NetlinkError> {
-        let fail = |doing| move |e: Errno| NetlinkError::Socket { doing, source: e.into() };
+        let fail = |doing| {
+            move |e: Errno| NetlinkError::Socket {
+                doing,
+                source: e.into(),
+            }
+        };
         let protocol = match family {
             // Protocol 0 (NETLINK_ROUTE).
             Family::Route => None,
             Family::Netfilter => Some(NETFILTER),
         };
         let flags = SocketFlags::CLOEXEC;
-        let fd = rustix::net::socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            flags,
-            protocol,
-        )
-        .map_err(fail("open"))?;
+        let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)
+            .map_err(fail("open"))?;
         rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0)).map_err(fail("bind"))?;
         set_socket_timeout(&fd, Timeout::Recv, Some(ANSWER_LIMIT)).map_err(fail("set up"))?;
         Ok(Self { fd, sequence: 0 })
@@ -130,7 +130,8 @@ impl Socket {
         messages: Vec<Message>,
     ) -> Result<(), NetlinkError> {
         let end = self.send(messages)?;
-        self.answers(doing, end.wrapping_sub(1), |_| Ok(())).map(drop)
+        self.answers(doing, end.wrapping_sub(1), |_| Ok(()))
+            .map(drop)
     }
 
     /// Gives the messages consecutive numbers; returns the last one's.
@@ -142,8 +143,12 @@ impl Socket {
         }
         self.drain();
         let kernel = SocketAddrNetlink::new(0, 0);
-        rustix::net::sendto(&self.fd, &bytes, SendFlags::empty(), &kernel)
-            .map_err(|e| NetlinkError::Socket { doing: "write to", source: e.into() })?;
+        rustix::net::sendto(&self.fd, &bytes, SendFlags::empty(), &kernel).map_err(|e| {
+            NetlinkError::Socket {
+                doing: "write to",
+                source: e.into(),
+            }
+        })?;
         Ok(self.sequence)
     }
 
@@ -168,13 +173,19 @@ impl Socket {
                     Ok(received) => received,
                     Err(Errno::INTR) => continue,
                     Err(e) => {
-                        return Err(NetlinkError::Socket { doing: "read from", source: e.into() });
+                        return Err(NetlinkError::Socket {
+                            doing: "read from",
+                            source: e.into(),
+                        });
                     }
                 };
             for reply in message::replies(&buffer[..length]) {
                 match reply.ok_or(NetlinkError::Malformed)? {
                     Reply::Error { errno, .. } => {
-                        return Err(NetlinkError::Refused { doing, source: errno.into() });
+                        return Err(NetlinkError::Refused {
+                            doing,
+                            source: errno.into(),
+                        });
                     }
                     Reply::Done { sequence } if sequence == last => return Ok(()),
                     Reply::Data { sequence, body } if sequence == last => take(body)?,

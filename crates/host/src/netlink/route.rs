@@ -70,7 +70,9 @@ impl Routes {
     /// # Errors
     /// [`NetlinkError::Socket`].
     pub fn open() -> Result<Self, NetlinkError> {
-        Ok(Self { socket: Socket::open(Family::Route)? })
+        Ok(Self {
+            socket: Socket::open(Family::Route)?,
+        })
     }
 
     /// All interfaces.
@@ -93,7 +95,9 @@ impl Routes {
     /// [`NetlinkError::NoInterface`] if there is none.
     pub fn link(&mut self, name: &str) -> Result<Link, NetlinkError> {
         let found = self.links()?.into_iter().find(|link| link.name == name);
-        found.ok_or_else(|| NetlinkError::NoInterface { name: name.to_owned() })
+        found.ok_or_else(|| NetlinkError::NoInterface {
+            name: name.to_owned(),
+        })
     }
 
     /// The interface that carries this address.
@@ -101,10 +105,18 @@ impl Routes {
     /// # Errors
     /// [`NetlinkError::NoInterface`] if there is none.
     pub fn link_with(&mut self, ip: IpAddr) -> Result<Link, NetlinkError> {
-        let none = || NetlinkError::NoInterface { name: format!("with address {ip}") };
-        let assigned = self.addresses()?.into_iter().find(|assigned| assigned.ip == ip);
+        let none = || NetlinkError::NoInterface {
+            name: format!("with address {ip}"),
+        };
+        let assigned = self
+            .addresses()?
+            .into_iter()
+            .find(|assigned| assigned.ip == ip);
         let index = assigned.ok_or_else(none)?.index;
-        self.links()?.into_iter().find(|link| link.index == index).ok_or_else(none)
+        self.links()?
+            .into_iter()
+            .find(|link| link.index == index)
+            .ok_or_else(none)
     }
 
     /// All addresses on all interfaces.
@@ -166,14 +178,18 @@ impl Routes {
 }
 
 fn describe(request: Message, address: Assigned) -> Message {
-    let family = if address.ip.is_ipv4() { AF_INET } else { AF_INET6 };
+    let family = if address.ip.is_ipv4() {
+        AF_INET
+    } else {
+        AF_INET6
+    };
     let mut header = [family, address.prefix, 0, 0, 0, 0, 0, 0];
     header[4..8].copy_from_slice(&address.index.to_ne_bytes());
     let request = request.raw(&header);
     match address.ip {
-        IpAddr::V4(ip) => {
-            request.attribute(IFA_LOCAL, &ip.octets()).attribute(IFA_ADDRESS, &ip.octets())
-        }
+        IpAddr::V4(ip) => request
+            .attribute(IFA_LOCAL, &ip.octets())
+            .attribute(IFA_ADDRESS, &ip.octets()),
         IpAddr::V6(ip) => request.attribute(IFA_LOCAL, &ip.octets()),
     }
 }
@@ -216,13 +232,21 @@ fn parse_address(body: &[u8]) -> Option<Assigned> {
             found = parse_ip(family, payload);
         }
     }
-    Some(Assigned { index, ip: found?, prefix })
+    Some(Assigned {
+        index,
+        ip: found?,
+        prefix,
+    })
 }
 
 fn parse_ip(family: u8, payload: &[u8]) -> Option<IpAddr> {
     match family {
-        AF_INET => Some(IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(payload).ok()?))),
-        AF_INET6 => Some(IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(payload).ok()?))),
+        AF_INET => Some(IpAddr::V4(Ipv4Addr::from(
+            <[u8; 4]>::try_from(payload).ok()?,
+        ))),
+        AF_INET6 => Some(IpAddr::V6(Ipv6Addr::from(
+            <[u8; 16]>::try_from(payload).ok()?,
+        ))),
         _ => None,
     }
 }
@@ -242,7 +266,11 @@ mod tests {
             for ip in ["10.9.0.10", "fd00::10"] {
                 let ip: IpAddr = ip.parse().unwrap();
                 let prefix = if ip.is_ipv4() { 32 } else { 128 };
-                let address = Assigned { index: lo.index, ip, prefix };
+                let address = Assigned {
+                    index: lo.index,
+                    ip,
+                    prefix,
+                };
                 routes.remove(address).unwrap();
                 routes.add(address).unwrap();
                 routes.add(address).unwrap();

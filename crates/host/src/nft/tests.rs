@@ -36,11 +36,19 @@ impl World {
         cable.on_node(|| {
             let mut routes = Routes::open().unwrap();
             let index = routes.link("eth0").unwrap().index;
-            routes.add(Assigned { index, ip: VIP.into(), prefix: 32 }).unwrap();
+            routes
+                .add(Assigned {
+                    index,
+                    ip: VIP.into(),
+                    prefix: 32,
+                })
+                .unwrap();
             // One socket per address, so that replies come from the address that was asked.
             for ip in [VIP, NODE] {
                 let socket = UdpSocket::bind((ip, 7)).unwrap();
-                socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+                socket
+                    .set_read_timeout(Some(Duration::from_millis(50)))
+                    .unwrap();
                 let stop = Arc::clone(&stop);
                 thread::spawn(move || echo(&socket, &stop));
             }
@@ -56,10 +64,14 @@ impl World {
     fn answers(&self, ip: Ipv4Addr) -> bool {
         self.cable.on_client(|| {
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-            socket.set_read_timeout(Some(Duration::from_millis(60))).unwrap();
+            socket
+                .set_read_timeout(Some(Duration::from_millis(60)))
+                .unwrap();
             socket.send_to(b"?", (ip, 7)).unwrap();
             let mut reply = [0; 8];
-            socket.recv_from(&mut reply).is_ok_and(|(_, from)| from.ip() == ip)
+            socket
+                .recv_from(&mut reply)
+                .is_ok_and(|(_, from)| from.ip() == ip)
         })
     }
 
@@ -68,7 +80,9 @@ impl World {
         self.cable.on_client(|| {
             let link = Routes::open().unwrap().link("eth0").unwrap();
             let arp = Arp::open(link.index, link.mac.unwrap()).unwrap();
-            arp.find_holder(ip, 1, Duration::from_millis(60)).unwrap().is_some()
+            arp.find_holder(ip, 1, Duration::from_millis(60))
+                .unwrap()
+                .is_some()
         })
     }
 }
@@ -97,8 +111,14 @@ fn the_address_is_silent_unless_the_gate_is_open() {
     let world = World::new("gate");
     assert!(world.answers(VIP) && world.answers_arp(VIP), "no gate yet");
     let mut gate = world.gate();
-    assert!(!world.answers(VIP) && !world.answers_arp(VIP), "a new gate is closed");
-    assert!(world.answers(NODE) && world.answers_arp(NODE), "other addresses pass");
+    assert!(
+        !world.answers(VIP) && !world.answers_arp(VIP),
+        "a new gate is closed"
+    );
+    assert!(
+        world.answers(NODE) && world.answers_arp(NODE),
+        "other addresses pass"
+    );
     assert_eq!(gate.renew(in_time(LEASE)).unwrap(), Passage::Closed);
     assert!(!world.answers(VIP), "a renewal opens nothing");
 
@@ -106,17 +126,26 @@ fn the_address_is_silent_unless_the_gate_is_open() {
     assert!(world.answers(VIP) && world.answers_arp(VIP));
     assert_eq!(gate.renew(in_time(LEASE)).unwrap(), Passage::Open);
     let left = gate.left().unwrap();
-    assert!(left.len() == 1 && left[0].0 == IpAddr::from(VIP) && left[0].1 <= LEASE, "{left:?}");
+    assert!(
+        left.len() == 1 && left[0].0 == IpAddr::from(VIP) && left[0].1 <= LEASE,
+        "{left:?}"
+    );
 
     thread::sleep(LEASE);
-    assert!(!world.answers(VIP) && !world.answers_arp(VIP), "the lease ended");
+    assert!(
+        !world.answers(VIP) && !world.answers_arp(VIP),
+        "the lease ended"
+    );
     assert_eq!(gate.renew(in_time(LEASE)).unwrap(), Passage::Closed);
     assert!(gate.left().unwrap().is_empty());
 
     gate.open(Time::MAX).unwrap();
     assert_eq!(gate.left().unwrap(), [(VIP.into(), Duration::MAX)]);
     gate.renew(in_time(LEASE)).unwrap();
-    assert!(gate.left().unwrap()[0].1 <= LEASE, "an endless lease becomes a finite one");
+    assert!(
+        gate.left().unwrap()[0].1 <= LEASE,
+        "an endless lease becomes a finite one"
+    );
     gate.close().unwrap();
     gate.close().unwrap();
     assert!(!world.answers(VIP) && world.answers(NODE));
@@ -142,7 +171,9 @@ fn setting_the_gate_up_again_keeps_it_open() {
     assert_eq!(second.renew(in_time(LEASE)).unwrap(), Passage::Open);
     let mut other_interfaces = plan();
     other_interfaces.interfaces.push("lo".into());
-    let mut anew = world.cable.on_node(|| Gate::install(&other_interfaces).unwrap());
+    let mut anew = world
+        .cable
+        .on_node(|| Gate::install(&other_interfaces).unwrap());
     assert_eq!(anew.renew(in_time(LEASE)).unwrap(), Passage::Closed);
 }
 
@@ -160,8 +191,14 @@ fn a_lease_that_ended_closes_the_gate() {
 fn a_gate_without_its_table_is_an_error() {
     let world = World::new("gone");
     let mut gate = world.cable.on_node(|| Gate::attach(&plan()).unwrap());
-    assert!(matches!(gate.open(in_time(LEASE)), Err(GateError::Netlink(_))));
-    assert!(matches!(gate.renew(in_time(LEASE)), Err(GateError::Netlink(_))));
+    assert!(matches!(
+        gate.open(in_time(LEASE)),
+        Err(GateError::Netlink(_))
+    ));
+    assert!(matches!(
+        gate.renew(in_time(LEASE)),
+        Err(GateError::Netlink(_))
+    ));
     assert!(gate.close().is_err());
 }
 
@@ -205,7 +242,10 @@ fn a_stopped_process_holds_nothing_open() {
         assert!(started.elapsed() < Duration::from_secs(5), "never opened");
     }
     thread::sleep(LEASE * 2);
-    assert!(world.answers(VIP) && world.answers_arp(VIP), "renewals keep it open");
+    assert!(
+        world.answers(VIP) && world.answers_arp(VIP),
+        "renewals keep it open"
+    );
 
     kill_process(pid, Signal::STOP).unwrap();
     let stopped = Instant::now();
@@ -215,15 +255,24 @@ fn a_stopped_process_holds_nothing_open() {
             last_answer = stopped.elapsed();
         }
     }
-    assert!(last_answer <= LEASE, "answered {last_answer:?} after the stop");
+    assert!(
+        last_answer <= LEASE,
+        "answered {last_answer:?} after the stop"
+    );
     assert!(!world.answers_arp(VIP) && world.answers(NODE));
 
     kill_process(pid, Signal::CONT).unwrap();
     let silent = Instant::now();
     while !world.answers(VIP) {
-        assert!(silent.elapsed() < Duration::from_secs(5), "never opened again");
+        assert!(
+            silent.elapsed() < Duration::from_secs(5),
+            "never opened again"
+        );
     }
-    assert!(silent.elapsed() > Duration::from_millis(400), "the late renewal opened it");
+    assert!(
+        silent.elapsed() > Duration::from_millis(400),
+        "the late renewal opened it"
+    );
     refresher.kill().unwrap();
     refresher.wait().unwrap();
 }
@@ -231,7 +280,11 @@ fn a_stopped_process_holds_nothing_open() {
 #[test]
 fn names_that_could_be_rules_are_refused() {
     let bad = |group: &str, interface: &str| {
-        let plan = GatePlan { group: group.into(), interfaces: vec![interface.into()], ..plan() };
+        let plan = GatePlan {
+            group: group.into(),
+            interfaces: vec![interface.into()],
+            ..plan()
+        };
         Gate::install(&plan).is_err_and(|e| matches!(e, GateError::Name { .. }))
     };
     assert!(bad("db; flush ruleset", "eth0") && bad("", "eth0"));

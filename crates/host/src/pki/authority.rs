@@ -28,7 +28,9 @@ pub struct Authority {
 
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authority").field("cluster", &self.cluster).finish_non_exhaustive()
+        f.debug_struct("Authority")
+            .field("cluster", &self.cluster)
+            .finish_non_exhaustive()
     }
 }
 
@@ -51,11 +53,16 @@ impl Authority {
     /// # Errors
     /// [`PkiError::Name`], or [`PkiError::Make`] if the system has no randomness.
     pub fn create(cluster: &str, now: SystemTime, lifetime: Duration) -> Result<Self, PkiError> {
-        let make = |source| PkiError::Make { what: "the CA's certificate", source };
+        let make = |source| PkiError::Make {
+            what: "the CA's certificate",
+            source,
+        };
         let domain = domain(cluster)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, format!("CA of {domain}"));
+        params
+            .distinguished_name
+            .push(DnType::CommonName, format!("CA of {domain}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.name_constraints = Some(NameConstraints {
@@ -66,7 +73,11 @@ impl Authority {
         let key = KeyPair::generate().map_err(make)?;
         let certificate = params.self_signed(&key).map_err(make)?.pem();
         let issuer = Issuer::new(params, key);
-        Ok(Self { cluster: cluster.to_owned(), certificate, issuer })
+        Ok(Self {
+            cluster: cluster.to_owned(),
+            certificate,
+            issuer,
+        })
     }
 
     /// Reads `ca.crt` and `ca.key` from `directory`.
@@ -77,11 +88,22 @@ impl Authority {
         domain(cluster)?;
         let (certificate_path, key_path) = (directory.join(CA_CERTIFICATE), directory.join(CA_KEY));
         let certificate = files::read(&certificate_path)?;
-        let key = KeyPair::from_pem(&files::read_private(&key_path)?)
-            .map_err(|_| PkiError::Unreadable { path: key_path, what: "private key" })?;
-        let issuer = Issuer::from_ca_cert_pem(&certificate, key)
-            .map_err(|_| PkiError::Unreadable { path: certificate_path, what: "CA certificate" })?;
-        Ok(Self { cluster: cluster.to_owned(), certificate, issuer })
+        let key = KeyPair::from_pem(&files::read_private(&key_path)?).map_err(|_| {
+            PkiError::Unreadable {
+                path: key_path,
+                what: "private key",
+            }
+        })?;
+        let issuer =
+            Issuer::from_ca_cert_pem(&certificate, key).map_err(|_| PkiError::Unreadable {
+                path: certificate_path,
+                what: "CA certificate",
+            })?;
+        Ok(Self {
+            cluster: cluster.to_owned(),
+            certificate,
+            issuer,
+        })
     }
 
     /// Writes `ca.crt` (0644) and `ca.key` (0600) into `directory`, which is made if need be.
@@ -105,14 +127,19 @@ impl Authority {
         now: SystemTime,
         lifetime: Duration,
     ) -> Result<NodeFiles, PkiError> {
-        let make = |source| PkiError::Make { what: "the node's certificate", source };
+        let make = |source| PkiError::Make {
+            what: "the node's certificate",
+            source,
+        };
         let name = host_name(node, &self.cluster)?;
         let mut params = CertificateParams::new(vec![name.clone()]).map_err(make)?;
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         params.use_authority_key_identifier_extension = true;
         set_lifetime(&mut params, now, lifetime);
         let key = KeyPair::generate().map_err(make)?;
@@ -139,6 +166,9 @@ impl NodeFiles {
 }
 
 fn set_lifetime(params: &mut CertificateParams, now: SystemTime, lifetime: Duration) {
-    params.not_before = now.checked_sub(BACKDATED).unwrap_or(SystemTime::UNIX_EPOCH).into();
+    params.not_before = now
+        .checked_sub(BACKDATED)
+        .unwrap_or(SystemTime::UNIX_EPOCH)
+        .into();
     params.not_after = now.checked_add(lifetime).unwrap_or(now).into();
 }

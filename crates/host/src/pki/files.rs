@@ -29,18 +29,29 @@ pub(super) fn make_directory(path: &Path) -> Result<(), PkiError> {
 pub(super) fn write_new(path: &Path, mode: u32, text: &str) -> Result<(), PkiError> {
     let mut open = OpenOptions::new();
     open.write(true).create_new(true).mode(mode);
-    match open.open(path).and_then(|file| write_durably(file, mode, text)) {
+    match open
+        .open(path)
+        .and_then(|file| write_durably(file, mode, text))
+    {
         Ok(()) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            Err(PkiError::Exists { path: path.to_owned() })
-        }
-        Err(source) => Err(PkiError::Io { doing: "write", path: path.to_owned(), source }),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(PkiError::Exists {
+            path: path.to_owned(),
+        }),
+        Err(source) => Err(PkiError::Io {
+            doing: "write",
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 
 /// Replaces a file as a whole: readers see the old or the new one.
 pub(super) fn replace(path: &Path, mode: u32, text: &str) -> Result<(), PkiError> {
-    let fail = |source| PkiError::Io { doing: "write", path: path.to_owned(), source };
+    let fail = |source| PkiError::Io {
+        doing: "write",
+        path: path.to_owned(),
+        source,
+    };
     let mut draft = path.as_os_str().to_owned();
     draft.push(".new");
     fs::remove_file(&draft).or_else(|e| match e.kind() {
@@ -59,20 +70,34 @@ fn write_durably(mut file: File, mode: u32, text: &str) -> io::Result<()> {
 }
 
 pub(super) fn read(path: &Path) -> Result<String, PkiError> {
-    let fail = |source| PkiError::Io { doing: "read", path: path.to_owned(), source };
+    let fail = |source| PkiError::Io {
+        doing: "read",
+        path: path.to_owned(),
+        source,
+    };
     let length = fs::metadata(path).map_err(fail)?.len();
     if length > PEM_MAX {
-        return Err(PkiError::Unreadable { path: path.to_owned(), what: "PEM: it is too long" });
+        return Err(PkiError::Unreadable {
+            path: path.to_owned(),
+            what: "PEM: it is too long",
+        });
     }
     fs::read_to_string(path).map_err(fail)
 }
 
 /// Reads a private key, and refuses one that others can read too.
 pub(super) fn read_private(path: &Path) -> Result<String, PkiError> {
-    let fail = |source| PkiError::Io { doing: "read", path: path.to_owned(), source };
+    let fail = |source| PkiError::Io {
+        doing: "read",
+        path: path.to_owned(),
+        source,
+    };
     let mode = fs::metadata(path).map_err(fail)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(PkiError::Exposed { path: path.to_owned(), mode });
+        return Err(PkiError::Exposed {
+            path: path.to_owned(),
+            mode,
+        });
     }
     read(path)
 }

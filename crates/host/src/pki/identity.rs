@@ -77,7 +77,10 @@ impl Identity {
         let certificate = read_certificate(&certificate_path)?;
         let key_path = directory.join(NODE_KEY);
         let key = PrivateKeyDer::from_pem_slice(files::read_private(&key_path)?.as_bytes())
-            .map_err(|_| PkiError::Unreadable { path: key_path.clone(), what: "private key" })?;
+            .map_err(|_| PkiError::Unreadable {
+                path: key_path.clone(),
+                what: "private key",
+            })?;
         let expires = check_certificate(&certificate_path, &certificate, &name, &roots, now)?;
         let whole = rustls::sign::CertifiedKey::from_der(
             vec![certificate.clone()],
@@ -256,15 +259,22 @@ fn node_name(certificate: &CertificateDer<'_>, suffix: &str) -> Option<String> {
 }
 
 fn read_certificate(path: &Path) -> Result<CertificateDer<'static>, PkiError> {
-    CertificateDer::from_pem_slice(files::read(path)?.as_bytes())
-        .map_err(|_| PkiError::Unreadable { path: path.to_owned(), what: "certificate" })
+    CertificateDer::from_pem_slice(files::read(path)?.as_bytes()).map_err(|_| {
+        PkiError::Unreadable {
+            path: path.to_owned(),
+            what: "certificate",
+        }
+    })
 }
 
 fn read_roots(path: &Path) -> Result<Arc<RootCertStore>, PkiError> {
     let mut roots = RootCertStore::empty();
     roots
         .add(read_certificate(path)?)
-        .map_err(|_| PkiError::Unreadable { path: path.to_owned(), what: "CA certificate" })?;
+        .map_err(|_| PkiError::Unreadable {
+            path: path.to_owned(),
+            what: "CA certificate",
+        })?;
     Ok(Arc::new(roots))
 }
 
@@ -278,21 +288,30 @@ fn check_certificate(
 ) -> Result<SystemTime, PkiError> {
     let unusable = |source| classify(path.to_owned(), name, source);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since_epoch = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     let at = UnixTime::since_unix_epoch(since_epoch);
     let build = |e: &dyn fmt::Display| PkiError::Configure(rustls::Error::General(e.to_string()));
     let as_client =
         WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(&provider))
             .build()
             .map_err(|e| build(&e))?;
-    as_client.verify_client_cert(certificate, &[], at).map_err(unusable)?;
+    as_client
+        .verify_client_cert(certificate, &[], at)
+        .map_err(unusable)?;
     let as_server =
         rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), provider)
             .build()
             .map_err(|e| build(&e))?;
     let expected = ServerName::try_from(name).map_err(|e| build(&e))?;
-    as_server.verify_server_cert(certificate, &[], &expected, &[], at).map_err(unusable)?;
-    let unreadable = || PkiError::Unreadable { path: path.to_owned(), what: "certificate" };
+    as_server
+        .verify_server_cert(certificate, &[], &expected, &[], at)
+        .map_err(unusable)?;
+    let unreadable = || PkiError::Unreadable {
+        path: path.to_owned(),
+        what: "certificate",
+    };
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| unreadable())?;
     let end = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
     Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(end))
@@ -300,7 +319,10 @@ fn check_certificate(
 
 fn classify(path: PathBuf, name: &str, error: rustls::Error) -> PkiError {
     let rustls::Error::InvalidCertificate(cause) = &error else {
-        return PkiError::Unusable { path, source: error };
+        return PkiError::Unusable {
+            path,
+            source: error,
+        };
     };
     #[expect(clippy::wildcard_enum_match_arm, reason = "the library's enum grows")]
     match cause {
@@ -313,8 +335,14 @@ fn classify(path: PathBuf, name: &str, error: rustls::Error) -> PkiError {
             PkiError::WrongAuthority { path }
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            PkiError::WrongName { path, expected: name.to_owned() }
+            PkiError::WrongName {
+                path,
+                expected: name.to_owned(),
+            }
         }
-        _ => PkiError::Unusable { path, source: error },
+        _ => PkiError::Unusable {
+            path,
+            source: error,
+        },
     }
 }

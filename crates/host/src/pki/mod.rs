@@ -41,7 +41,9 @@ pub enum PkiError {
         source: io::Error,
     },
     /// Others than the owner can read a private key.
-    #[error("{path} has mode {mode:04o}: a private key may be readable by its owner only (chmod 600)")]
+    #[error(
+        "{path} has mode {mode:04o}: a private key may be readable by its owner only (chmod 600)"
+    )]
     Exposed {
         /// The key file.
         path: PathBuf,
@@ -57,7 +59,9 @@ pub enum PkiError {
         what: &'static str,
     },
     /// Outside of the certificate's lifetime by this machine's clock.
-    #[error("{path} expired {days} days ago by this machine's clock; issue a new one with `backstay init --renew`")]
+    #[error(
+        "{path} expired {days} days ago by this machine's clock; issue a new one with `backstay init --renew`"
+    )]
     Expired {
         /// The certificate.
         path: PathBuf,
@@ -126,11 +130,15 @@ fn domain(cluster: &str) -> Result<String, PkiError> {
 /// Checks one DNS label (RFC 1123 §2.1), lower case only: certificates compare without case, configurations do not.
 fn label(name: &str) -> Result<&str, PkiError> {
     let fits = (1..=63).contains(&name.len());
-    let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let plain = name
+        .bytes()
+        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if fits && plain && !name.starts_with('-') && !name.ends_with('-') {
         return Ok(name);
     }
-    Err(PkiError::Name { name: name.to_owned() })
+    Err(PkiError::Name {
+        name: name.to_owned(),
+    })
 }
 
 #[cfg(test)]

@@ -7,7 +7,11 @@ use std::time::{Duration, SystemTime};
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn write_identity(dir: &Path, authority: &Authority, node: &str, lifetime: Duration) {
-    authority.issue(node, SystemTime::now(), lifetime).unwrap().save(dir).unwrap();
+    authority
+        .issue(node, SystemTime::now(), lifetime)
+        .unwrap()
+        .save(dir)
+        .unwrap();
 }
 
 fn authority(cluster: &str) -> Authority {
@@ -23,18 +27,27 @@ fn an_issued_identity_loads_and_its_key_is_private() {
     let identity = Identity::load(dir.path(), "lab", "node-a", SystemTime::now()).unwrap();
     assert_eq!(identity.node(), "node-a");
     for key in ["ca.key", "node.key"] {
-        let mode = std::fs::metadata(dir.path().join(key)).unwrap().permissions().mode();
+        let mode = std::fs::metadata(dir.path().join(key))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600, "{key}");
     }
     let shown = format!("{identity:?} {loaded:?}");
-    assert!(!shown.contains("PRIVATE") && !shown.contains("key"), "{shown}");
+    assert!(
+        !shown.contains("PRIVATE") && !shown.contains("key"),
+        "{shown}"
+    );
 }
 
 #[test]
 fn a_ca_is_never_overwritten() {
     let dir = Scratch::new("pki-exists");
     authority("lab").save(dir.path()).unwrap();
-    assert!(matches!(authority("lab").save(dir.path()), Err(PkiError::Exists { .. })));
+    assert!(matches!(
+        authority("lab").save(dir.path()),
+        Err(PkiError::Exists { .. })
+    ));
 }
 
 #[test]
@@ -46,8 +59,14 @@ fn each_defect_has_its_own_answer() {
 
     write_identity(dir.path(), &ours, "node-a", DAY * 90);
     assert!(matches!(load("node-b", now), PkiError::WrongName { .. }));
-    assert!(matches!(load("node-a", now + DAY * 93), PkiError::Expired { days: 3, .. }));
-    assert!(matches!(load("node-a", now - DAY * 9), PkiError::NotYetValid { .. }));
+    assert!(matches!(
+        load("node-a", now + DAY * 93),
+        PkiError::Expired { days: 3, .. }
+    ));
+    assert!(matches!(
+        load("node-a", now - DAY * 9),
+        PkiError::NotYetValid { .. }
+    ));
     assert!(matches!(load("Node_A", now), PkiError::Name { .. }));
 
     let other = Scratch::new("pki-defects-other");
@@ -84,5 +103,8 @@ fn a_ca_cannot_sign_for_another_cluster() {
     let pretender = Authority::load(dir.path(), "prod").unwrap();
     write_identity(dir.path(), &pretender, "node-a", DAY);
     let refused = Identity::load(dir.path(), "prod", "node-a", SystemTime::now());
-    assert!(matches!(refused, Err(PkiError::Unusable { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(PkiError::Unusable { .. })),
+        "{refused:?}"
+    );
 }

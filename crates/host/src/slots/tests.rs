@@ -34,8 +34,15 @@ fn a_torn_write_never_loses_the_older_slot() {
             std::fs::write(&path, &torn).unwrap();
             let opened = Slots::open(&path).unwrap();
             let whole = written == (0..newer.len());
-            let expected = if whole { payload(3, 7_000) } else { payload(2, 6_000) };
-            assert_eq!(opened.payload, expected, "cut at {cut}, first part lost: {lost_first}");
+            let expected = if whole {
+                payload(3, 7_000)
+            } else {
+                payload(2, 6_000)
+            };
+            assert_eq!(
+                opened.payload, expected,
+                "cut at {cut}, first part lost: {lost_first}"
+            );
         }
     }
 }
@@ -50,7 +57,10 @@ fn a_save_after_a_torn_write_reuses_the_torn_slot() {
     bytes[HEADER_BYTES] ^= 1;
     std::fs::write(&path, &bytes).unwrap();
     let mut opened = Slots::open(&path).unwrap();
-    assert_eq!((opened.payload.as_slice(), opened.other), (b"two".as_slice(), OtherSlot::Broken));
+    assert_eq!(
+        (opened.payload.as_slice(), opened.other),
+        (b"two".as_slice(), OtherSlot::Broken)
+    );
     opened.slots.save(b"three").unwrap();
     assert_eq!(Slots::open(&path).unwrap().payload, b"three");
 }
@@ -84,7 +94,9 @@ fn a_newer_format_is_refused_although_the_older_slot_is_readable() {
     header.header_crc = U32::new(header_crc(&header));
     bytes[SLOT_BYTES..SLOT_BYTES + HEADER_BYTES].copy_from_slice(header.as_bytes());
     std::fs::write(&path, &bytes).unwrap();
-    assert!(matches!(Slots::open(&path), Err(OpenError::Newer { format, .. }) if format == FORMAT + 1));
+    assert!(
+        matches!(Slots::open(&path), Err(OpenError::Newer { format, .. }) if format == FORMAT + 1)
+    );
 }
 
 #[test]
@@ -101,7 +113,10 @@ fn too_long_a_payload_is_refused_and_the_file_stays_usable() {
     let dir = Scratch::new("slots-long");
     let path = dir.path().join("member.state");
     let mut slots = Slots::create(&path, &payload(1, PAYLOAD_MAX)).unwrap();
-    assert!(matches!(slots.save(&payload(2, PAYLOAD_MAX + 1)), Err(SaveError::TooLong { .. })));
+    assert!(matches!(
+        slots.save(&payload(2, PAYLOAD_MAX + 1)),
+        Err(SaveError::TooLong { .. })
+    ));
     slots.save(&payload(3, PAYLOAD_MAX)).unwrap();
     assert_eq!(Slots::open(&path).unwrap().payload, payload(3, PAYLOAD_MAX));
 }
@@ -109,8 +124,20 @@ fn too_long_a_payload_is_refused_and_the_file_stays_usable() {
 #[test]
 fn a_failed_save_is_final() {
     // /dev/full accepts the open and refuses every write.
-    let file = OpenOptions::new().read(true).write(true).open("/dev/full").unwrap();
-    let mut slots = Slots { file, path: "/dev/full".into(), sequence: 1, failed: false };
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let mut slots = Slots {
+        file,
+        path: "/dev/full".into(),
+        sequence: 1,
+        failed: false,
+    };
     assert!(matches!(slots.save(b"x"), Err(SaveError::Failed { .. })));
-    assert!(matches!(slots.save(b"x"), Err(SaveError::FailedBefore { .. })));
+    assert!(matches!(
+        slots.save(b"x"),
+        Err(SaveError::FailedBefore { .. })
+    ));
 }
