@@ -275,15 +275,16 @@ fn remove_tree(path: &Path, depth: usize) -> io::Result<()> {
     fs::remove_dir(path)
 }
 
+/// A control group for one test, emptied and removed at its end.
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::process::{Child, Command};
+pub(crate) mod fixture {
+    use super::Cgroup;
+    use std::time::Duration;
 
-    struct Temporary(Cgroup);
+    pub(crate) struct Temporary(pub(crate) Cgroup);
 
     impl Temporary {
-        fn new(test: &str) -> Self {
+        pub(crate) fn new(test: &str) -> Self {
             let name = format!("backstay-test-{test}-{}", std::process::id());
             let cgroup = Cgroup::own().unwrap().child(&name).unwrap();
             cgroup.create().unwrap();
@@ -298,6 +299,13 @@ mod tests {
             self.0.remove().ok();
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixture::Temporary;
+    use super::*;
+    use std::process::{Child, Command};
 
     fn sleeper(cgroup: &Cgroup) -> Child {
         let child = Command::new("sleep").arg("60").spawn().unwrap();

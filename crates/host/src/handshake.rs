@@ -127,16 +127,17 @@ pub enum HandshakeError {
 
 impl From<io::Error> for HandshakeError {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::TimedOut,
-            io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::BrokenPipe => Self::Closed,
-            #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum that grows")]
-            _ => match error.downcast::<rustls::Error>() {
-                Ok(tls) => Self::Tls(tls),
-                Err(error) => Self::Io(error),
-            },
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut, UnexpectedEof, WouldBlock};
+        let kind = error.kind();
+        if matches!(kind, WouldBlock | TimedOut) {
+            return Self::TimedOut;
+        }
+        if matches!(kind, UnexpectedEof | ConnectionReset | BrokenPipe) {
+            return Self::Closed;
+        }
+        match error.downcast::<rustls::Error>() {
+            Ok(tls) => Self::Tls(tls),
+            Err(error) => Self::Io(error),
         }
     }
 }

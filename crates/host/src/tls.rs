@@ -424,10 +424,10 @@ impl TlsLayer {
             // The alert tells the peer why; it may be gone already.
             self.write_out(socket).ok();
             let first = self.connection.is_handshaking();
-            return Err(match refused {
-                rustls::Error::InvalidMessage(_) if first => StreamError::PlainPeer,
-                other => other.into(),
-            });
+            if first && matches!(refused, rustls::Error::InvalidMessage(_)) {
+                return Err(StreamError::PlainPeer);
+            }
+            return Err(refused.into());
         }
         Ok(if read == 0 {
             Received::Closed

@@ -54,10 +54,10 @@ pub(super) fn replace(path: &Path, mode: u32, text: &str) -> Result<(), PkiError
     };
     let mut draft = path.as_os_str().to_owned();
     draft.push(".new");
-    fs::remove_file(&draft).or_else(|e| match e.kind() {
-        io::ErrorKind::NotFound => Ok(()),
-        _ => Err(fail(e)),
-    })?;
+    match fs::remove_file(&draft) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fail(e)),
+        Ok(()) | Err(_) => {}
+    }
     write_new(Path::new(&draft), mode, text)?;
     fs::rename(&draft, path).map_err(fail)
 }

@@ -250,9 +250,11 @@ impl Tls {
 fn node_name(certificate: &CertificateDer<'_>, suffix: &str) -> Option<String> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let extension = parsed.subject_alternative_name().ok()??;
-    let mut names = extension.value.general_names.iter().map(|name| match name {
-        GeneralName::DNSName(name) => name.strip_suffix(suffix),
-        _ => None,
+    let mut names = extension.value.general_names.iter().map(|name| {
+        let GeneralName::DNSName(name) = name else {
+            return None;
+        };
+        name.strip_suffix(suffix)
     });
     let name = names.next()??;
     names.next().is_none().then(|| name.to_owned())

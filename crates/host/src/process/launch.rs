@@ -293,7 +293,10 @@ fn obey(socket: &mut UnixStream) -> Result<std::convert::Infallible, String> {
     if let Some(user) = &launch.user {
         change_user(user).map_err(step("change the user"))?;
     }
-    let directory = launch.directory.as_deref().unwrap_or(Path::new("/"));
+    let directory = launch
+        .directory
+        .as_deref()
+        .unwrap_or_else(|| Path::new("/"));
     std::env::set_current_dir(directory).map_err(step("change the directory"))?;
     let failed = Command::new(program)
         .args(arguments)
