@@ -1,6 +1,6 @@
 //! Processes that are no children at heart: a service runs on when the daemon dies, and the next daemon adopts it.
 //!
-//! A service is started by way of a short-lived copy of this binary (the *launcher*, [`launch`]): it joins the group's
+//! A service is started by way of a short-lived copy of this binary (the *launcher*, [`run_launcher`]): it joins the group's
 //! control group, starts a session of its own, changes user and directory, and becomes the service by `exec`. Nothing has
 //! to be done between fork and exec in this process, whose threads and locked memory would make that slow and unsafe,
 //! and no process of the service ever runs outside of its control group.
