@@ -11,6 +11,8 @@
 )]
 
 mod ci;
+mod e2e;
+mod evidence;
 mod failure;
 mod fix;
 mod project;
@@ -54,6 +56,19 @@ enum Command {
         /// Only models whose name contains this.
         only: Option<String>,
     },
+    /// Scenarios on real processes: needs root and the programs that ./test installs.
+    E2e {
+        /// As long as the evidence asks for, not once.
+        #[arg(long)]
+        long: bool,
+        /// Only scenarios whose name contains this.
+        only: Option<String>,
+    },
+    /// Runs a long campaign and writes docs/evidence/NAME.md; without a name, lists them.
+    Evidence {
+        /// The campaign.
+        name: Option<String>,
+    },
     /// Brings formatting, simple lints and the length ratchet up to date; changes files.
     Fix,
 }
@@ -83,6 +98,15 @@ fn run(args: &Args) -> Outcome {
         } => ci::quick(&project),
         Command::Tidy => tidy::run(&project),
         Command::Tlc { mutants, only } => tlc::run(&project, *mutants, only.as_deref()),
+        Command::E2e { long, only } => {
+            let depth = if *long {
+                e2e::Depth::Long
+            } else {
+                e2e::Depth::Once
+            };
+            e2e::run(&project, depth, only.as_deref())
+        }
+        Command::Evidence { name } => evidence::run(&project, name.as_deref()),
         Command::Fix => fix::run(&project),
     }
 }

@@ -36,6 +36,11 @@ impl Project {
         Ok(Self { root, cache })
     }
 
+    /// Where cargo puts what it builds.
+    pub(crate) fn target(&self) -> PathBuf {
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root.join("target"), PathBuf::from)
+    }
+
     /// The tracked and the new, not ignored files of the tree, relative to the root, sorted.
     pub(crate) fn files(&self) -> Outcome<Vec<String>> {
         let listing = shell::capture(shell::command("git", &self.root).args([

@@ -33,6 +33,19 @@ impl Table {
         out
     }
 
+    /// The same as a Markdown table.
+    pub(crate) fn markdown(&self) -> String {
+        let mut out = String::new();
+        for (index, row) in self.rows.iter().enumerate() {
+            let cells: Vec<String> = row.iter().map(|cell| cell.replace('|', "\\|")).collect();
+            let _ = writeln!(out, "| {} |", cells.join(" | "));
+            if index == 0 {
+                let _ = writeln!(out, "|{}", "---|".repeat(row.len()));
+            }
+        }
+        out
+    }
+
     fn widths(&self) -> Vec<usize> {
         (0..self.rows[0].len())
             .map(|column| {
@@ -72,6 +85,13 @@ mod tests {
         let mut table = Table::new(&["model", "s"]);
         table.row(vec!["Late".into(), "7".into()]);
         assert_eq!(table.text(), "model  s\nLate   7\n");
+    }
+
+    #[test]
+    fn markdown_keeps_bars_inside_cells() {
+        let mut table = Table::new(&["a", "b"]);
+        table.row(vec!["1|2".into(), "3".into()]);
+        assert_eq!(table.markdown(), "| a | b |\n|---|---|\n| 1\\|2 | 3 |\n");
     }
 
     #[test]

@@ -1,0 +1,132 @@
+//! `cargo xtask e2e`: the release binary on real processes, namespaces, disks and tools.
+//!
+//! A scenario makes its own lab in its own directory and takes it down again. It fails with a sentence; its lab's logs are
+//! kept then. `cargo xtask e2e NAME` repeats one.
+
+mod breaks;
+pub(crate) mod demo;
+mod lab;
+mod leftovers;
+mod nbd;
+mod silence;
+mod wait;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::failure::{Failure, Outcome};
+use crate::project::Project;
+use crate::shell;
+use crate::table::Table;
+
+/// How much time a scenario may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Each thing once: for every change.
+    Once,
+    /// As long as the evidence asks for.
+    Long,
+}
+
+/// What a scenario needs.
+#[derive(Debug)]
+pub(crate) struct World {
+    /// The release binary.
+    pub(crate) backstay: PathBuf,
+    /// Where labs are made; in memory if the machine has such a place.
+    pub(crate) scratch: PathBuf,
+    pub(crate) depth: Depth,
+}
+
+/// A claim about the whole system.
+struct Scenario {
+    name: &'static str,
+    run: fn(&World) -> Outcome,
+}
+
+const SCENARIOS: [Scenario; 7] = [
+    Scenario {
+        name: "every_break_passes",
+        run: breaks::every_break_passes,
+    },
+    Scenario {
+        name: "postgres_loses_no_row",
+        run: breaks::postgres_loses_no_row,
+    },
+    Scenario {
+        name: "nbd_tools_read_what_they_wrote",
+        run: nbd::tools_read_what_they_wrote,
+    },
+    Scenario {
+        name: "fio_verifies_while_the_standby_dies_twice",
+        run: nbd::fio_verifies,
+    },
+    Scenario {
+        name: "stopped_active_falls_silent_within_its_lease",
+        run: silence::stopped_active,
+    },
+    Scenario {
+        name: "two_labs_run_side_by_side",
+        run: leftovers::two_labs,
+    },
+    Scenario {
+        name: "lab_down_leaves_nothing_after_every_break",
+        run: leftovers::every_break,
+    },
+];
+
+impl World {
+    /// Builds the release binary.
+    pub(crate) fn build(project: &Project, depth: Depth) -> Outcome<Self> {
+        let build = ["build", "--release", "--locked", "--package", "backstay"];
+        shell::run(shell::cargo(&project.root).args(build))?;
+        let memory = PathBuf::from("/dev/shm");
+        Ok(Self {
+            backstay: project.target().join("release/backstay"),
+            scratch: if memory.is_dir() {
+                memory
+            } else {
+                project.cache.clone()
+            },
+            depth,
+        })
+    }
+}
+
+/// Runs every scenario whose name contains `only`.
+pub(crate) fn run(project: &Project, depth: Depth, only: Option<&str>) -> Outcome {
+    let world = World::build(project, depth)?;
+    let mut table = Table::new(&["scenario", "seconds", "result"]);
+    let (mut passed, mut failed) = (0, 0);
+    for scenario in SCENARIOS
+        .iter()
+        .filter(|s| only.is_none_or(|part| s.name.contains(part)))
+    {
+        println!("\n-- {}", scenario.name);
+        let started = Instant::now();
+        let outcome = (scenario.run)(&world);
+        let result = if outcome.is_ok() { "ok" } else { "FAILED" };
+        if let Err(failure) = outcome {
+            eprintln!("{failure}\nagain: cargo xtask e2e {}", scenario.name);
+            failed += 1;
+        } else {
+            passed += 1;
+        }
+        table.row(vec![
+            scenario.name.into(),
+            seconds(started.elapsed()),
+            result.into(),
+        ]);
+    }
+    print!("\n{}", table.text());
+    println!("e2e: {passed} passed, {failed} failed");
+    match (passed, failed) {
+        (0, 0) => Err(Failure::new("no scenario has such a name")),
+        (_, 0) => Ok(()),
+        _ => Err(Failure::new(format!("{failed} scenarios failed"))),
+    }
+}
+
+fn seconds(took: Duration) -> String {
+    format!("{:.1}", took.as_secs_f64())
+}

@@ -1,0 +1,153 @@
+//! A lab for one scenario: up when made, down when dropped.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{World, wait};
+use crate::failure::{Context, Failure, Outcome};
+use crate::shell;
+
+/// A healthy cluster is in sync again within this time after a heal.
+const IN_SYNC_MAX: Duration = Duration::from_secs(60);
+
+/// A running lab.
+#[derive(Debug)]
+pub(crate) struct Lab {
+    backstay: PathBuf,
+    /// The lab's directory.
+    pub(crate) dir: PathBuf,
+    down: bool,
+}
+
+impl Lab {
+    /// `backstay lab up` in a directory of this name, with further arguments.
+    pub(crate) fn up(world: &World, name: &str, args: &[&str]) -> Outcome<Self> {
+        let dir = world
+            .scratch
+            .join(format!("backstay-e2e-{}-{name}", std::process::id()));
+        let lab = Self {
+            backstay: world.backstay.clone(),
+            dir,
+            down: false,
+        };
+        let _document = lab.command(&["up"], args)?;
+        Ok(lab)
+    }
+
+    /// `backstay.lab/1` as it is now.
+    pub(crate) fn status(&self) -> Outcome<Value> {
+        self.command(&["status"], &[])
+    }
+
+    /// Breaks a node or a link.
+    pub(crate) fn fault(&self, target: &str, fault: &str) -> Outcome {
+        println!("lab break {target} {fault}");
+        self.command(&["break", target, fault], &[]).map(drop)
+    }
+
+    /// Heals a node, a link or `all`.
+    pub(crate) fn heal(&self, target: &str) -> Outcome {
+        println!("lab heal {target}");
+        self.command(&["heal", target], &[]).map(drop)
+    }
+
+    /// The name of the node that has this role.
+    pub(crate) fn node(&self, role: &str) -> Outcome<Node> {
+        let status = self.status()?;
+        let nodes = status["nodes"].as_array().into_iter().flatten();
+        let found = nodes.into_iter().find(|node| node["role"] == role);
+        let found = found.ok_or_else(|| Failure::new(format!("the lab has no {role} node")))?;
+        let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
+        Ok(Node {
+            name: text("name"),
+            netns: text("netns"),
+            nbd: text("nbd"),
+        })
+    }
+
+    /// Waits until both replicas are in sync, by the word of the node `name`.
+    pub(crate) fn wait_in_sync(&self, name: &str) -> Outcome {
+        wait::until("both replicas are in sync", IN_SYNC_MAX, || {
+            let group = self.group(name).ok()?;
+            (group["in_sync"].as_array()?.len() == 2).then_some(())
+        })
+    }
+
+    /// What the daemon of the node `name` says about the lab's one group.
+    pub(crate) fn group(&self, name: &str) -> Outcome<Value> {
+        let socket = self.dir.join(name).join("state/run/api.sock");
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--fail", "--max-time", "5", "--unix-socket"])
+            .arg(&socket)
+            .arg("http://backstay/api/v1/status");
+        let status = parse(&shell::capture(&mut curl)?)?;
+        Ok(status["groups"][0].clone())
+    }
+
+    /// Compares the first `bytes` of both backing disks.
+    pub(crate) fn compare_disks(&self, bytes: u64) -> Outcome {
+        let mut cmp = Command::new("cmp");
+        cmp.arg(format!("--bytes={bytes}"))
+            .arg(self.dir.join("node-a/disk"))
+            .arg(self.dir.join("node-b/disk"));
+        shell::capture(&mut cmp)
+            .map(drop)
+            .map_err(|failure| Failure::new("the replicas differ").because(failure))
+    }
+
+    /// Takes the lab down and says so when that fails; dropping it does the same quietly.
+    pub(crate) fn down(mut self) -> Outcome {
+        self.down = true;
+        self.command(&["down"], &[]).map(drop)
+    }
+
+    fn command(&self, words: &[&str], args: &[&str]) -> Outcome<Value> {
+        let mut command = Command::new("timeout");
+        command
+            .arg("180")
+            .arg(&self.backstay)
+            .arg("lab")
+            .args(words)
+            .arg("--dir")
+            .arg(&self.dir)
+            .args(["-o", "json"])
+            .args(args);
+        let text = shell::capture(&mut command)?;
+        if text.trim().is_empty() {
+            return Ok(Value::Null);
+        }
+        parse(&text)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.down {
+            return;
+        }
+        if let Err(failure) = self.command(&["down"], &[]) {
+            eprintln!("{failure}");
+        }
+    }
+}
+
+/// What a scenario needs to know of a node.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) netns: String,
+    /// URI of the mirrored volume; empty for a witness.
+    pub(crate) nbd: String,
+}
+
+fn parse(text: &str) -> Outcome<Value> {
+    serde_json::from_str(text)
+        .map_err(std::io::Error::other)
+        .context(format!(
+            "read `{}` as JSON",
+            text.chars().take(80).collect::<String>()
+        ))
+}
