@@ -487,7 +487,7 @@ fn any_bytes_in_any_pieces_are_survived() {
     session.extend(request(0, 2, 0, 0));
     assert_eq!(
         play(&session, 1),
-        5,
+        4,
         "ready, read, write, end; status is refused"
     );
     let mut random = 0x1234_5678_9abc_def0_u64;

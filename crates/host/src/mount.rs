@@ -1,0 +1,160 @@
+//! Mounting and unmounting file systems.
+
+use rustix::mount::{MountFlags, UnmountFlags, mount as sys_mount, unmount as sys_unmount};
+use std::ffi::CString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// How hard to unmount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmount {
+    /// Only when nobody uses it.
+    Clean,
+    /// Take it out of the tree at once; it goes when its last user does.
+    Lazy,
+}
+
+/// One line of the mount table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mounted {
+    /// Where.
+    pub target: PathBuf,
+    /// `ext4`, `fuse.backstay`, …
+    pub fstype: String,
+    /// The device or name.
+    pub source: String,
+    /// The device number, `major:minor`.
+    pub device: String,
+}
+
+/// Mounts the file system on `source` at `target`. `options` are comma-separated, as for `mount -o`.
+///
+/// # Errors
+/// What the kernel says; options that it does not know are `EINVAL`.
+pub fn mount(source: &Path, target: &Path, fstype: &str, options: &str) -> io::Result<()> {
+    let (flags, data) = split_options(options);
+    let data = CString::new(data)?;
+    Ok(sys_mount(source, target, fstype, flags, data.as_c_str())?)
+}
+
+/// Unmounts what is at `target`.
+///
+/// # Errors
+/// `EBUSY` when it is in use, `EINVAL` when nothing is mounted there.
+pub fn unmount(target: &Path, how: Unmount) -> io::Result<()> {
+    let flags = match how {
+        Unmount::Clean => UnmountFlags::empty(),
+        Unmount::Lazy => UnmountFlags::DETACH,
+    };
+    Ok(sys_unmount(target, flags | UnmountFlags::NOFOLLOW)?)
+}
+
+/// What is mounted at `target`: the topmost mount, if there is one. Does not touch the file system itself, which may hang.
+///
+/// # Errors
+/// When the mount table cannot be read.
+pub fn mounted_at(target: &Path) -> io::Result<Option<Mounted>> {
+    Ok(mounts()?
+        .into_iter()
+        .rev()
+        .find(|mounted| mounted.target == target))
+}
+
+/// The mounts that this process sees, lowest first.
+///
+/// # Errors
+/// When the mount table cannot be read.
+pub fn mounts() -> io::Result<Vec<Mounted>> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(table.lines().filter_map(parse_line).collect())
+}
+
+/// `36 35 98:0 /root /target rw,noatime master:1 - ext4 /dev/sda1 rw,errors=continue`
+fn parse_line(line: &str) -> Option<Mounted> {
+    let (left, right) = line.split_once(" - ")?;
+    let left: Vec<&str> = left.split(' ').collect();
+    let mut right = right.split(' ');
+    Some(Mounted {
+        target: PathBuf::from(unescape(left.get(4)?)),
+        device: (*left.get(2)?).to_owned(),
+        fstype: right.next()?.to_owned(),
+        source: unescape(right.next()?),
+    })
+}
+
+/// The table writes blanks and backslashes as three octal digits.
+fn unescape(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        plain.push_str(before);
+        let code = after
+            .get(..3)
+            .and_then(|octal| u8::from_str_radix(octal, 8).ok());
+        match code {
+            Some(code) => {
+                plain.push(char::from(code));
+                rest = &after[3..];
+            }
+            None => {
+                plain.push('\\');
+                rest = after;
+            }
+        }
+    }
+    plain.push_str(rest);
+    plain
+}
+
+/// Options that are flags of the system call, and the others for the file system.
+fn split_options(options: &str) -> (MountFlags, String) {
+    let mut flags = MountFlags::empty();
+    let mut data = Vec::new();
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "defaults" | "rw" | "suid" | "dev" | "exec" | "async" => {}
+            "ro" => flags |= MountFlags::RDONLY,
+            "nosuid" => flags |= MountFlags::NOSUID,
+            "nodev" => flags |= MountFlags::NODEV,
+            "noexec" => flags |= MountFlags::NOEXEC,
+            "noatime" => flags |= MountFlags::NOATIME,
+            "nodiratime" => flags |= MountFlags::NODIRATIME,
+            "relatime" => flags |= MountFlags::RELATIME,
+            "strictatime" => flags |= MountFlags::STRICTATIME,
+            "lazytime" => flags |= MountFlags::LAZYTIME,
+            "sync" => flags |= MountFlags::SYNCHRONOUS,
+            "dirsync" => flags |= MountFlags::DIRSYNC,
+            other => data.push(other),
+        }
+    }
+    (flags, data.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_sorted_into_flags_and_data() {
+        let (flags, data) = split_options("noatime,errors=remount-ro,,ro,data=ordered");
+        assert_eq!(flags, MountFlags::NOATIME | MountFlags::RDONLY);
+        assert_eq!(data, "errors=remount-ro,data=ordered");
+    }
+
+    #[test]
+    fn mount_table_lines_are_understood() {
+        let line = "36 35 7:0 / /mnt/a\\040b rw master:1 - ext4 /dev/loop0 rw";
+        let mounted = parse_line(line).unwrap();
+        assert_eq!(mounted.target, Path::new("/mnt/a b"));
+        assert_eq!((&*mounted.fstype, &*mounted.source), ("ext4", "/dev/loop0"));
+        assert_eq!(mounted.device, "7:0");
+        assert_eq!(parse_line("nonsense"), None);
+        assert_eq!(unescape("a\\zzz\\"), "a\\zzz\\");
+    }
+
+    #[test]
+    fn root_is_mounted_and_nonsense_is_not() {
+        assert!(mounted_at(Path::new("/")).unwrap().is_some());
+        assert_eq!(mounted_at(Path::new("/no/such/place")).unwrap(), None);
+    }
+}
