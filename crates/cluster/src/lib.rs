@@ -22,6 +22,18 @@ pub mod lease;
 pub mod links;
 pub mod register;
 
+mod acceptor;
+mod chance;
+mod proposer;
+#[cfg(test)]
+mod sample;
+
 pub use lease::{Lease, LeaseConfig};
 pub use links::{LinkChange, Links, LinksConfig};
 pub use register::{Outcome, Register, RegisterConfig, RegisterInput, RegisterOutput, Ticket};
+
+/// More than half of `members`.
+#[must_use]
+pub const fn majority(members: usize) -> usize {
+    members / 2 + 1
+}
