@@ -19,13 +19,13 @@ const DISK_DELAY: Duration = Duration::from_millis(50);
 /// What is done to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum NodeFault {
-    /// Every process ends and the plugs are pulled
+    /// Every process is killed at once
     Kill,
     /// Every process gets SIGSTOP
     Stop,
     /// Frozen as a hypervisor freezes a guest
     Pause,
-    /// Killed, and what its disk had not flushed is lost or torn
+    /// Off without a last word; what its disk had not flushed is lost or torn
     Power,
     /// The disk answers with errors
     DiskError,
@@ -79,7 +79,7 @@ pub fn break_node(lab: &mut Lab, target: Node, fault: NodeFault, seed: u64) -> R
             set_condition(lab, target, Condition::Paused)
         }
         NodeFault::Power => {
-            node::kill(lab, target)?;
+            node::cut_power(lab, target)?;
             lose_unflushed(lab, target, seed)
         }
         NodeFault::DiskError => set_disk(lab, target, DiskFault::Error),

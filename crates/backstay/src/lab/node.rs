@@ -70,16 +70,36 @@ fn unshare_for_children() -> Result<(), Failure> {
         .map_err(|error| Failure::new("cannot make mount and PID namespaces").cause(error))
 }
 
-/// Takes a node's power away: first its plugs, so that no last word gets out, then every process at once.
+/// Ends every process of a node at once. Its kernel still closes the connections, as the kernel of a server does whose
+/// processes are killed; then it is gone, too.
 ///
 /// # Errors
 /// When something does not end.
 pub fn kill(lab: &mut Lab, node: Node) -> Result<(), Failure> {
-    let netns = lab.id.node_netns(node);
-    if super::topology::netns_path(&netns).exists() {
-        network::unplug_node(&lab.id, node)?;
-    }
     end_processes(lab, node)?;
+    unplug(lab, node)?;
+    remove(lab, node)
+}
+
+/// Takes a node's power away: first its plugs, so that no last word gets out, then every process at once.
+///
+/// # Errors
+/// When something does not end.
+pub fn cut_power(lab: &mut Lab, node: Node) -> Result<(), Failure> {
+    unplug(lab, node)?;
+    end_processes(lab, node)?;
+    remove(lab, node)
+}
+
+fn unplug(lab: &Lab, node: Node) -> Result<(), Failure> {
+    if super::topology::netns_path(&lab.id.node_netns(node)).exists() {
+        return network::unplug_node(&lab.id, node);
+    }
+    Ok(())
+}
+
+/// Removes what is left of a node without processes.
+fn remove(lab: &mut Lab, node: Node) -> Result<(), Failure> {
     network::remove_node(&lab.id, node)?;
     cgroup::remove_node(&lab.id, node)?;
     if let Some(state) = lab.node_mut(node) {

@@ -1,0 +1,256 @@
+//! `backstay demo`: breaks a real cluster on this machine, and shows what came of it.
+//!
+//! Each run has a fresh lab, a client that journals every acknowledged row outside of it, and an observer that looks for two
+//! active nodes; at the end every row is read back and the replicas are compared block by block.
+
+mod document;
+mod html;
+mod interrupt;
+mod journal;
+mod nbd;
+mod observer;
+mod postgres;
+mod runner;
+mod scenario;
+mod story;
+mod trace;
+mod verify;
+mod writer;
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::lab::state::{Mode, Options, Profile, Switch, Workload, word};
+use crate::lab::{Topology, lifecycle, tools};
+use crate::output::{Format, Ui};
+use document::{Document, Run};
+use interrupt::Guard;
+use runner::Request;
+use scenario::{Break, PAIR, Scenario};
+use story::Story;
+
+/// Most repeats of each break.
+const REPEAT_MAX: i64 = 1000;
+/// Size of the mirrored volume for the ledger: small, so that comparing takes no time.
+const LEDGER_BYTES: u64 = 64 << 20;
+/// Size of the mirrored volume for PostgreSQL, which starts with 40 MB and logs a lot.
+const POSTGRES_BYTES: u64 = 320 << 20;
+
+/// `backstay demo`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Breaks, separated by commas, or all
+    #[arg(long = "break", value_name = "NAME[,NAME…]", default_value = "node", value_delimiter = ',')]
+    breaks: Vec<Choice>,
+    /// Replication
+    #[arg(long, default_value = "sync")]
+    mode: Mode,
+    /// Encryption of the mirror link
+    #[arg(long, default_value = "on")]
+    tls: Switch,
+    /// What writes the rows
+    #[arg(long, default_value = "ledger")]
+    workload: DemoWorkload,
+    /// What is built
+    #[arg(long, default_value = "pair")]
+    topology: Topology,
+    /// Time limits of the cluster
+    #[arg(long, default_value = "default")]
+    profile: DemoProfile,
+    /// Runs of each break
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=REPEAT_MAX))]
+    repeat: u32,
+    /// Rows and power losses follow from it [default: by the clock]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Leave the last run's lab running
+    #[arg(long)]
+    keep: bool,
+    /// Write a page for people
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+    /// Directory of the lab [default: backstay-demo in memory]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// A break, or all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    All,
+    One(Break),
+}
+
+impl std::str::FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "all" {
+            return Ok(Self::All);
+        }
+        Break::from_str(text, false).map(Self::One).map_err(|_| {
+            let known: Vec<String> = Break::value_variants().iter().copied().map(word).collect();
+            format!("there is no break '{text}'; there are all, {}", known.join(", "))
+        })
+    }
+}
+
+/// Workloads that write rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DemoWorkload {
+    /// The embedded ledger
+    Ledger,
+    /// A real PostgreSQL server
+    Postgres,
+}
+
+/// Profiles as the demo names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DemoProfile {
+    /// Profile lan
+    Default,
+    /// Profile fast
+    Fast,
+}
+
+impl Args {
+    const fn options(&self) -> Options {
+        let (workload, size_bytes) = match self.workload {
+            DemoWorkload::Ledger => (Workload::Ledger, LEDGER_BYTES),
+            DemoWorkload::Postgres => (Workload::Postgres, POSTGRES_BYTES),
+        };
+        let profile = match self.profile {
+            DemoProfile::Default => Profile::Lan,
+            DemoProfile::Fast => Profile::Fast,
+        };
+        Options { mode: self.mode, size_bytes, tls: self.tls, profile, workload }
+    }
+
+    /// The scenarios that were asked for, in the order of a full run.
+    fn scenarios(&self) -> Result<Vec<&'static Scenario>, Failure> {
+        let mut chosen = Vec::new();
+        for scenario in &PAIR {
+            let named = self.breaks.contains(&Choice::One(scenario.name));
+            let applies = scenario.applies_to(self.mode);
+            if named && !applies {
+                let name = word(scenario.name);
+                return Err(Failure::new(format!("break {name} does not apply to mode async"))
+                    .cause("a group with an async mirror does not fail over by itself")
+                    .hint("leave out --mode async, or use --break all for those that apply")
+                    .exit(Exit::Usage));
+            }
+            if named || (applies && self.breaks.contains(&Choice::All)) {
+                chosen.push(scenario);
+            }
+        }
+        Ok(chosen)
+    }
+}
+
+/// Runs `backstay demo`.
+///
+/// # Errors
+/// When the machine lacks something, or the document cannot be written; a run that fails is part of the document.
+pub fn run(args: &Args, ui: &Ui) -> Outcome {
+    tools::preflight()?;
+    let scenarios = args.scenarios()?;
+    let seed = args.seed.unwrap_or_else(seed_of_now);
+    let dir = args.dir.clone().unwrap_or_else(default_dir);
+    let guard = Guard::start()?;
+    let story = Story::new(ui);
+    let count = scenarios.len() * usize::try_from(args.repeat).unwrap_or(1);
+    story.title(&args.options(), count, seed);
+    let mut runs = Vec::new();
+    let requests = scenarios.iter().flat_map(|scenario| (1..=args.repeat).map(move |n| (scenario, n)));
+    for ((scenario, repeat), number) in requests.zip(1..) {
+        let request = Request {
+            scenario,
+            options: args.options(),
+            seed: seed.wrapping_add(u64::from(repeat) - 1),
+            repeat,
+            dir: dir.join(format!("{number:03}-{}", word(scenario.name))),
+            keep: args.keep && number == count,
+        };
+        story.begin(scenario, number, count);
+        guard.watch(Some(&request.dir));
+        let run = runner::run(&request, &story);
+        guard.watch(None);
+        story.end(&run, &again(args, &run));
+        if ui.format == Format::Jsonl {
+            ui.document(&run, |_| String::new())?;
+        }
+        runs.push(run);
+    }
+    // Only if it is empty: failed runs keep their logs in it.
+    let _ = std::fs::remove_dir(&dir);
+    finish(args, Document::new(runs), ui)
+}
+
+fn finish(args: &Args, document: Document, ui: &Ui) -> Outcome {
+    if ui.format != Format::Jsonl {
+        ui.document(&document, |ui| story::table(&document, ui))?;
+    }
+    if let Some(path) = &args.report {
+        html::write(&document, path)?;
+        ui.talk(format_args!("report: {}", path.display()));
+    }
+    Ok(if document.pass { Exit::Ready } else { Exit::Error })
+}
+
+/// The command that repeats a run.
+fn again(args: &Args, run: &Run) -> String {
+    format!(
+        "backstay demo --break {} --mode {} --tls {} --workload {} --profile {} --seed {} --keep",
+        word(run.name),
+        word(run.mode),
+        word(run.tls),
+        word(run.workload),
+        word(args.profile),
+        run.seed
+    )
+}
+
+fn default_dir() -> PathBuf {
+    lifecycle::default_dir().with_file_name(format!("backstay-demo-{}", std::process::id()))
+}
+
+fn seed_of_now() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(1, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(words: &[&str]) -> Args {
+        Cli::parse_from(std::iter::once("demo").chain(words.iter().copied())).args
+    }
+
+    #[test]
+    fn all_means_what_applies_to_the_mode() {
+        assert_eq!(args(&["--break", "all"]).scenarios().unwrap().len(), PAIR.len());
+        let asynchronous = args(&["--break", "all", "--mode", "async"]).scenarios().unwrap();
+        assert!(asynchronous.iter().all(|scenario| scenario.in_async));
+        assert!(args(&["--break", "node", "--mode", "async"]).scenarios().is_err());
+    }
+
+    #[test]
+    fn breaks_are_named_by_a_list() {
+        let chosen = args(&["--break", "power,node"]).scenarios().unwrap();
+        let names: Vec<_> = chosen.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names, [Break::Node, Break::Power]);
+        assert!(Cli::try_parse_from(["demo", "--break", "nod"]).is_err());
+    }
+}

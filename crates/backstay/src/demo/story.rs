@@ -1,0 +1,214 @@
+//! The demo as a person follows it: live lines while a run goes on, and the table at the end.
+
+use std::time::Duration;
+
+use comfy_table::{ContentArrangement, Table, presets};
+
+use super::document::{Document, PhaseTime, Run};
+use super::runner::step_words;
+use super::scenario::Scenario;
+use crate::lab::state::{Lab, Options, word};
+use crate::output::{Tone, Ui};
+
+/// Columns of a bar that stands for the longest phase.
+const BAR_COLUMNS: usize = 24;
+
+/// Tells one run, live, on standard error.
+#[derive(Clone, Copy, Debug)]
+pub struct Story<'a> {
+    ui: &'a Ui,
+}
+
+impl<'a> Story<'a> {
+    /// A story told through `ui`.
+    pub const fn new(ui: &'a Ui) -> Self {
+        Self { ui }
+    }
+
+    /// The first line of a demo.
+    pub fn title(&self, options: &Options, runs: usize, seed: u64) {
+        let what = format!(
+            "pair of nodes and a witness · {} · tls {} · {} · {}",
+            word(options.mode),
+            word(options.tls),
+            word(options.workload),
+            word(options.profile),
+        );
+        let head = self.ui.paint(Tone::Strong, "backstay demo");
+        let plural = if runs == 1 { "run" } else { "runs" };
+        self.ui.talk(format_args!("{head}  {what}  ({runs} {plural}, seed {seed})"));
+    }
+
+    /// The first line of a run.
+    pub fn begin(&self, scenario: &Scenario, number: usize, of: usize) {
+        let name = self.ui.paint(Tone::Strong, &word(scenario.name));
+        self.ui.talk(format_args!("\n[{number}/{of}] {name}: {}", scenario.what));
+    }
+
+    /// The lab is up and the workload answers.
+    pub fn up(&self, lab: &Lab) {
+        self.line(Tone::Dim, &format!("lab is up in {}", lab.dir.display()));
+    }
+
+    /// The fault comes now.
+    pub fn breaking(&self, scenario: &Scenario, active: &str, rows: usize) {
+        let steps: Vec<String> = scenario.steps.iter().copied().map(step_words).collect();
+        self.line(
+            Tone::Warn,
+            &format!("{rows} rows acknowledged by {active}; break: {}", steps.join(", then ")),
+        );
+    }
+
+    /// The cluster has reacted.
+    pub fn reacted(&self, scenario: &Scenario, active: Option<&str>, after: Duration, run: &Run) {
+        let who = match (scenario.is_withheld(), active) {
+            (true, _) => "service is withheld, by design".to_owned(),
+            (false, Some(active)) => format!("{active} serves"),
+            (false, None) => "nobody can serve".to_owned(),
+        };
+        self.line(Tone::Dim, &format!("{who}, seen {} ms after the fault", after.as_millis()));
+        if !run.why.is_empty() {
+            self.line(Tone::Dim, &format!("why: {}", run.why));
+        }
+        self.bars(&run.phases);
+    }
+
+    fn bars(&self, phases: &[PhaseTime]) {
+        let longest = phases.iter().map(|phase| phase.ms).fold(1.0, f64::max);
+        for phase in phases {
+            let block = if self.ui.ascii { "#" } else { "█" };
+            let bar = block.repeat(columns(phase.ms / longest));
+            let bar = self.ui.paint(Tone::Warn, &bar);
+            self.ui.talk(format_args!("      {:<10} {:>7.1} ms  {bar}", phase.name, phase.ms));
+        }
+    }
+
+    /// Healed, and redundant again.
+    pub fn healed(&self, after: Duration, run: &Run) {
+        let seconds = after.as_secs_f64();
+        let resync = bytes(run.resync_bytes);
+        self.line(Tone::Dim, &format!("healed: redundant again after {seconds:.1} s, {resync} sent"));
+    }
+
+    /// Everything was compared.
+    pub fn verified(&self, run: &Run) {
+        let equal = if run.replicas_equal { "replicas equal" } else { "replicas differ" };
+        let actives = if run.two_actives { "TWO ACTIVES" } else { "never two actives" };
+        self.line(
+            Tone::Dim,
+            &format!(
+                "acknowledged {}, found {}, lost {}; {actives} in {} questions; {equal}",
+                run.acknowledged, run.found, run.lost, run.observed
+            ),
+        );
+    }
+
+    /// The last lines of a run; `again` repeats it.
+    pub fn end(&self, run: &Run, again: &str) {
+        let (tone, word) = if run.pass { (Tone::Good, "PASS") } else { (Tone::Bad, "FAIL") };
+        self.line(tone, &format!("{word}  {}", outage_words(run)));
+        for reason in &run.reasons {
+            self.line(Tone::Bad, reason);
+        }
+        if !run.pass {
+            let logs = run.logs.as_deref().unwrap_or("-");
+            self.line(Tone::Dim, &format!("logs:  {logs}"));
+            self.line(Tone::Dim, &format!("again: {again}"));
+        }
+    }
+
+    fn line(&self, tone: Tone, text: &str) {
+        self.ui.talk(format_args!("    {}", self.ui.paint(tone, text)));
+    }
+}
+
+/// Columns of a bar for a share from 0 to 1, at least one.
+fn columns(share: f64) -> usize {
+    (1..BAR_COLUMNS)
+        .rev()
+        .find(|columns| {
+            let of_bar = f64::from(u32::try_from(*columns).unwrap_or(1));
+            of_bar / f64::from(u32::try_from(BAR_COLUMNS).unwrap_or(1)) <= share
+        })
+        .unwrap_or(1)
+}
+
+fn outage_words(run: &Run) -> String {
+    match (run.outage_ms, run.bound_ms) {
+        (None, _) => "withheld by design, resumed after healing".to_owned(),
+        (Some(outage), None) => format!("outage {outage} ms"),
+        (Some(outage), Some(bound)) if run.within_bound => {
+            format!("outage {outage} ms (promised: {bound} ms)")
+        }
+        (Some(outage), Some(bound)) => format!("outage {outage} ms, promised were {bound} ms"),
+    }
+}
+
+/// A number of bytes for people.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    for (shift, unit) in UNITS {
+        if count >> shift > 0 {
+            let tenths = (count >> (shift - 7)) * 10 / 128;
+            return format!("{}.{} {unit}", tenths / 10, tenths % 10);
+        }
+    }
+    format!("{count} B")
+}
+
+/// The table at the end.
+pub fn table(document: &Document, ui: &Ui) -> String {
+    let mut table = Table::new();
+    let preset = if ui.ascii { presets::ASCII_MARKDOWN } else { presets::UTF8_HORIZONTAL_ONLY };
+    table.load_preset(preset).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_width(u16::try_from(ui.width).unwrap_or(u16::MAX));
+    table.set_header([
+        "break", "result", "outage ms", "bound ms", "acknowledged", "lost", "two actives", "replicas", "resync",
+    ]);
+    for run in &document.runs {
+        table.add_row(row(run));
+    }
+    let passed = document.runs.iter().filter(|run| run.pass).count();
+    let late = document.runs.iter().filter(|run| !run.within_bound).count();
+    let tone = if document.pass { Tone::Good } else { Tone::Bad };
+    let verdict = ui.paint(tone, if document.pass { "PASS" } else { "FAIL" });
+    let mut text = format!("{table}\n{verdict}  {passed} of {} runs passed", document.runs.len());
+    if late > 0 {
+        text.push_str(&format!(", {late} took longer than promised"));
+    }
+    text
+}
+
+fn row(run: &Run) -> [String; 9] {
+    let number = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+    [
+        word(run.name),
+        if run.pass { "pass" } else { "FAIL" }.to_owned(),
+        number(run.outage_ms) + if run.within_bound { "" } else { " !" },
+        number(run.bound_ms),
+        run.acknowledged.to_string(),
+        run.lost.to_string(),
+        if run.two_actives { "YES" } else { "never" }.to_owned(),
+        if run.replicas_equal { "equal" } else { "DIFFER" }.to_owned(),
+        bytes(run.resync_bytes),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn byte_counts_read_well() {
+        assert_eq!(bytes(512), "512 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(256 << 20), "256.0 MiB");
+    }
+
+    #[test]
+    fn bars_fit_their_column() {
+        assert_eq!(columns(0.0), 1);
+        assert_eq!(columns(0.5), BAR_COLUMNS / 2);
+        assert!(columns(1.0) <= BAR_COLUMNS);
+    }
+}

@@ -1,0 +1,104 @@
+//! What is left after a run: rows that were acknowledged and are gone, and blocks in which the replicas differ.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::time::Duration;
+
+use super::journal::Acknowledged;
+use crate::failure::Failure;
+use crate::lab::state::Lab;
+use crate::lab::tools;
+use crate::lab::topology::Node;
+use crate::ledger::row::Row;
+
+/// Bytes that are compared at once.
+const CHUNK_BYTES: usize = 1 << 20;
+/// Unit in which differences are told.
+const BLOCK_BYTES: usize = 4096;
+/// Longest wait for replicas without a writer to become equal: a file system still writes a little for some seconds.
+const QUIET_MAX: Duration = Duration::from_secs(15);
+
+/// Rows that were promised against rows that are there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Rows with a good reply.
+    pub acknowledged: u64,
+    /// Acknowledged rows that were read back, unharmed.
+    pub found: u64,
+    /// Acknowledged rows that were not.
+    pub lost: u64,
+    /// Rows that nobody wrote.
+    pub foreign: u64,
+}
+
+/// Compares what was acknowledged with what was read back.
+pub fn account(acknowledged: &[Acknowledged], read_back: &[Row], seed: u64) -> Account {
+    let genuine = |row: &&Row| row.seed == seed && row.is_genuine();
+    let there: BTreeMap<u64, ()> =
+        read_back.iter().filter(genuine).map(|row| (row.number, ())).collect();
+    let found = acknowledged.iter().filter(|row| there.contains_key(&row.number)).count();
+    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    Account {
+        acknowledged: count(acknowledged.len()),
+        found: count(found),
+        lost: count(acknowledged.len() - found),
+        foreign: count(read_back.iter().filter(|row| !genuine(row)).count()),
+    }
+}
+
+/// Number of 4 KiB blocks in which the two replicas' data differ. Nobody needs to be stopped: it is looked again until
+/// they are equal or time is up.
+///
+/// # Errors
+/// When a disk cannot be read.
+pub fn differing_blocks(lab: &Lab) -> Result<u64, Failure> {
+    let mut last = Ok(0);
+    let quiet = tools::wait_for("equality of the replicas", QUIET_MAX, || {
+        last = compare(lab);
+        matches!(last, Ok(0) | Err(_)).then_some(())
+    });
+    match quiet {
+        Ok(()) | Err(_) => last.map_err(|error| {
+            Failure::new("cannot compare the disks of node-a and node-b").cause(error)
+        }),
+    }
+}
+
+fn compare(lab: &Lab) -> io::Result<u64> {
+    let [one, two] = [File::open(lab.disk(Node::NodeA))?, File::open(lab.disk(Node::NodeB))?];
+    let (mut first, mut second) = (vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]);
+    let mut differing = 0;
+    let mut at = 0;
+    while at < lab.options.size_bytes {
+        let left = lab.options.size_bytes - at;
+        let length = usize::try_from(left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
+        one.read_exact_at(&mut first[..length], at)?;
+        two.read_exact_at(&mut second[..length], at)?;
+        if first[..length] != second[..length] {
+            let blocks = first[..length].chunks(BLOCK_BYTES).zip(second[..length].chunks(BLOCK_BYTES));
+            let count = blocks.filter(|(one, two)| one != two).count();
+            differing += u64::try_from(count).map_err(io::Error::other)?;
+        }
+        at += u64::try_from(length).map_err(io::Error::other)?;
+    }
+    Ok(differing)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn rows_that_are_gone_damaged_or_foreign_are_told_apart() {
+        let at = Instant::now();
+        let acknowledged: Vec<_> = (1..=4).map(|number| Acknowledged { number, at }).collect();
+        // Row 4 has the content of another run; row 5 was never acknowledged.
+        let rows = [Row::new(7, 1), Row::new(7, 2), Row::new(8, 4), Row::new(7, 5)];
+        let account = account(&acknowledged, &rows, 7);
+        assert_eq!(account, Account { acknowledged: 4, found: 2, lost: 2, foreign: 1 });
+    }
+}
