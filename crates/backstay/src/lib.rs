@@ -6,8 +6,10 @@
 //! A command plugs in with a module that has `pub struct Args` (a [`clap::Args`]) and
 //! `pub fn run(args: &Args, ui: &output::Ui) -> failure::Outcome`, plus one variant and one match arm in [`cli`].
 
+pub mod api;
 pub mod cli;
 pub mod config;
+pub mod engine;
 pub mod eventlog;
 pub mod exit;
 pub mod failure;

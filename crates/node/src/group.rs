@@ -487,9 +487,6 @@ impl Group {
                 record: record.clone(),
             },
         );
-        if let Intent::Handover { from } = record.intent {
-            self.lease.void_grants(from);
-        }
         if self.witness {
             return;
         }

@@ -1,0 +1,192 @@
+//! The data path of one mirror: one thread that moves bytes between front ends, disk and peer, as its
+//! [`mirror::Replica`] says.
+//!
+//! Everything of a mirror happens in its thread, one completion after the other, without locks: the ring brings disk
+//! completions and readiness of sockets, orders come in by a queue with an eventfd. Map: [`thread`](self) the loop,
+//! `buffers` the machine's buffer names, `disk` its disk operations, `peers` connections and frames, `nbd` the socket's
+//! clients, `front` what front ends have in common.
+
+mod buffers;
+mod disk;
+mod frames;
+mod front;
+mod fuse;
+mod nbd;
+mod peers;
+mod thread;
+
+pub(crate) use peers::random;
+
+use crate::failure::Failure;
+use host::fuse::{Channel, Negotiated};
+use host::pki::Tls;
+use mirror::control::{Command, Figures, Report};
+use rustix::event::{EventfdFlags, eventfd};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use wire::NodeId;
+
+/// What an engine is made with.
+#[derive(Debug)]
+pub struct EngineConfig {
+    /// The mirror's name: the NBD export's, and for logs.
+    pub name: String,
+    /// The replica's values. `disk_bytes` is filled in from the disk.
+    pub replica: mirror::Config,
+    /// The backing disk.
+    pub disk: PathBuf,
+    /// How to open it.
+    pub open: host::disk::OpenOptions,
+    /// Where to listen for peers.
+    pub listen: SocketAddr,
+    /// The other replicas: name and mirror address.
+    pub peers: BTreeMap<NodeId, (String, SocketAddr)>,
+    /// TLS on the mirror link; none: plain, by explicit choice.
+    pub tls: Option<Arc<Tls>>,
+    /// The NBD socket.
+    pub nbd_socket: PathBuf,
+}
+
+impl EngineConfig {
+    fn own_ip(&self) -> IpAddr {
+        self.listen.ip()
+    }
+}
+
+/// From an engine to the daemon.
+#[derive(Clone, Debug)]
+pub enum EngineEvent {
+    /// The replica handled the commands up to this serial number: they are in force.
+    Taken {
+        /// Of [`node::Output::Mirror`].
+        serial: u64,
+    },
+    /// The replica reports.
+    Report(Report),
+    /// The engine cannot go on.
+    Failed {
+        /// Why, for people.
+        why: String,
+    },
+}
+
+/// What the daemon wants of an engine.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// From the node.
+    Command { serial: u64, command: Command },
+    /// Front ends are served (or not any more: their clients are cut off).
+    Serve(bool),
+    /// A FUSE file is served, fresh or adopted.
+    AttachFuse { channel: Channel, negotiated: mpsc::Sender<Negotiated> },
+    /// The FUSE connection is dropped. What is under way on it stays unanswered.
+    DetachFuse,
+    /// The process ends.
+    End,
+}
+
+/// A running engine.
+#[derive(Debug)]
+pub struct Engine {
+    handle: Handle,
+    figures: Arc<Mutex<Figures>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// A way to give orders to an engine.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    orders: mpsc::Sender<Order>,
+    bell: Arc<OwnedFd>,
+}
+
+/// Where an engine's events go.
+pub type Sink = Box<dyn Fn(EngineEvent) + Send>;
+
+impl Engine {
+    /// Opens the disk and starts the thread.
+    ///
+    /// # Errors
+    /// When the disk cannot be used or a socket cannot be made: names the object and what to do.
+    pub fn start(config: EngineConfig, sink: Sink) -> Result<Self, Failure> {
+        let name = config.name.clone();
+        let failed = |what: &str| Failure::new(format!("cannot {what} of mirror {name}"));
+        let disk = host::disk::Disk::open(&config.disk, &config.open).map_err(|error| {
+            let hint = error.hint();
+            failed("open the disk").from_error(&error).hint(hint)
+        })?;
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|e| failed("make the doorbell").cause(e))?;
+        let bell = Arc::new(bell);
+        let sockets = thread::Sockets::open(&config)?;
+        let (orders, inbox) = mpsc::channel();
+        let figures = Arc::new(Mutex::new(Figures::default()));
+        let inside = thread::Inside {
+            disk: Arc::new(disk),
+            sockets,
+            inbox,
+            bell: Arc::clone(&bell),
+            figures: Arc::clone(&figures),
+            sink,
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("mirror {name}"))
+            .spawn(move || thread::run(config, inside))
+            .map_err(|e| failed("start the thread").cause(e))?;
+        Ok(Self { handle: Handle { orders, bell }, figures, thread: Some(thread) })
+    }
+
+    /// For giving orders from elsewhere.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Hands a command of the node over; answered by [`EngineEvent::Taken`].
+    pub fn command(&self, serial: u64, command: Command) {
+        self.handle.order(Order::Command { serial, command });
+    }
+
+    /// Figures for status, at most a tenth of a second old.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Handle {
+    /// Lets front ends in, or cuts them off.
+    pub fn serve(&self, on: bool) {
+        self.order(Order::Serve(on));
+    }
+
+    /// Serves a FUSE file, freshly mounted or adopted. What a fresh one negotiates with the kernel is sent to `negotiated`:
+    /// for the keeper.
+    pub fn attach_fuse(&self, channel: Channel, negotiated: mpsc::Sender<Negotiated>) {
+        self.order(Order::AttachFuse { channel, negotiated });
+    }
+
+    /// Drops the FUSE connection. Without another holder of its descriptor the kernel fails what is under way on it.
+    pub fn detach_fuse(&self) {
+        self.order(Order::DetachFuse);
+    }
+
+    fn order(&self, order: Order) {
+        // A closed queue means that the engine failed: that event ends the process.
+        if self.orders.send(order).is_ok() {
+            rustix::io::write(&self.bell, &1_u64.to_ne_bytes()).ok();
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.handle.order(Order::End);
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}

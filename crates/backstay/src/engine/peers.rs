@@ -1,0 +1,345 @@
+//! Connections to the other replicas, and the frames on them.
+
+use super::EngineConfig;
+use super::buffers::Buffers;
+use super::frames::{Body, End, Frame, Reader};
+use host::pki::Tls;
+use host::ring::{Descriptor, Frozen, Interest, Ring, Watch};
+use host::tls::{MirrorStream, Phase, Tuning};
+use mirror::io::{ConnId, Input, Payload, Side};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use wire::event::ReplicaLoss;
+use wire::mirror_frame::{FLAG_RESYNC, Header, Kind};
+use wire::{Duration, NodeId, SessionId, Time};
+
+/// Connections that have not said who they are yet; more are refused.
+const STRANGERS_MAX: usize = 8;
+/// Longest connecting and negotiating.
+const SETUP_LIMIT: Duration = Duration::from_millis(1_500);
+/// Bytes handed to a stream ahead of the kernel; the rest waits as buffers, not as copies.
+const AHEAD_MAX: usize = 1 << 20;
+
+/// One connection.
+#[derive(Debug)]
+struct Conn {
+    stream: MirrorStream,
+    watch: Watch,
+    reader: Reader,
+    /// Known for those that this node dialled, and for all once they are ready.
+    node: Option<NodeId>,
+    dialed: bool,
+    /// Told to the replica.
+    announced: bool,
+    opened: Time,
+    backlog: VecDeque<(Vec<u8>, Option<Frozen>)>,
+    /// The replica gave it up: it goes when its backlog is sent.
+    closing: bool,
+    /// Nothing more is to be had; dropped when no completion is to come.
+    dead: bool,
+}
+
+/// All connections.
+#[derive(Debug)]
+pub(super) struct Peers {
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    own_ip: IpAddr,
+    nodes: BTreeMap<NodeId, (String, SocketAddr)>,
+    conns: BTreeMap<u64, Conn>,
+}
+
+impl Peers {
+    pub(super) fn new(config: &EngineConfig, listener: TcpListener) -> Self {
+        Self {
+            listener,
+            tls: config.tls.clone(),
+            own_ip: config.own_ip(),
+            nodes: config.peers.clone(),
+            conns: BTreeMap::new(),
+        }
+    }
+
+    /// True if the token is a connection's.
+    pub(super) fn knows(&self, token: u64) -> bool {
+        self.conns.contains_key(&token)
+    }
+
+    /// Takes waiting connections.
+    pub(super) fn accept(&mut self, now: Time, mut token: impl FnMut() -> u64) {
+        while let Ok((socket, _)) = self.listener.accept() {
+            let strangers = self.conns.values().filter(|c| !c.announced).count();
+            if strangers >= STRANGERS_MAX {
+                continue;
+            }
+            match MirrorStream::accept(socket, self.tls.as_deref(), Tuning::default()) {
+                Ok(stream) => drop(self.insert(token(), stream, None, now)),
+                Err(error) => tracing::debug!(%error, "a mirror connection was refused"),
+            }
+        }
+    }
+
+    /// Dials a node. False if it cannot even be tried.
+    pub(super) fn dial(&mut self, token: u64, node: NodeId, now: Time) -> bool {
+        let Some((name, at)) = self.nodes.get(&node) else {
+            return false;
+        };
+        let tls = self.tls.as_deref().map(|tls| (tls, name.as_str()));
+        match MirrorStream::connect(*at, Some(self.own_ip), tls, Tuning::default()) {
+            Ok(stream) => self.insert(token, stream, Some(node), now),
+            Err(error) => {
+                tracing::debug!(%error, "the mirror's peer cannot be dialled");
+                false
+            }
+        }
+    }
+
+    fn insert(
+        &mut self,
+        token: u64,
+        stream: MirrorStream,
+        node: Option<NodeId>,
+        opened: Time,
+    ) -> bool {
+        let Ok(fd) = stream.as_fd().try_clone_to_owned() else {
+            return false;
+        };
+        let fd: Descriptor = Arc::new(fd);
+        let conn = Conn {
+            stream,
+            watch: Watch::new(fd, token),
+            reader: Reader::new(),
+            node,
+            dialed: node.is_some(),
+            announced: false,
+            opened,
+            backlog: VecDeque::new(),
+            closing: false,
+            dead: false,
+        };
+        self.conns.insert(token, conn);
+        true
+    }
+
+    /// A connection's socket is ready.
+    pub(super) fn fired(&mut self, token: u64) {
+        if let Some(conn) = self.conns.get_mut(&token) {
+            conn.watch.fired();
+        }
+    }
+
+    /// The next input that a connection has for the replica. Call until none.
+    pub(super) fn next_input(&mut self, token: u64, buffers: &mut Buffers) -> Option<Input> {
+        let names = self.nodes.clone();
+        let conn = self.conns.get_mut(&token)?;
+        if conn.dead || conn.closing {
+            return None;
+        }
+        if !conn.announced {
+            return conn.announce(token, &names);
+        }
+        match conn.reader.next(&mut conn.stream) {
+            Ok(Some(frame)) => Some(frame_input(token, frame, buffers)),
+            Ok(None) => None,
+            Err(end) => Some(conn.lost(token, &end)),
+        }
+    }
+
+    /// Queues a frame. An all-zero chunk of a resync goes as a zero frame.
+    pub(super) fn send(
+        &mut self,
+        conn: ConnId,
+        mut header: Header,
+        payload: &Payload,
+        buffers: &Buffers,
+    ) {
+        let Some(conn) = self.conns.get_mut(&conn.0) else {
+            return;
+        };
+        let (mut head, body) = match payload {
+            Payload::None => (Vec::new(), None),
+            Payload::Buf(id) => (Vec::new(), buffers.content(*id)),
+            Payload::Bytes(bytes) => (bytes.clone(), None),
+        };
+        let resync = header.kind == Kind::Write && header.flags & FLAG_RESYNC != 0;
+        let body = body.filter(|body| {
+            let zeros = resync && body.iter().all(|byte| *byte == 0);
+            if zeros {
+                header.kind = Kind::Zero;
+                header.payload_len = 0;
+            }
+            !zeros
+        });
+        let content: &[u8] = body.as_deref().unwrap_or(&head);
+        header.payload_crc = if content.is_empty() {
+            0
+        } else {
+            crc32c::crc32c(content)
+        };
+        let mut bytes = header.encode().to_vec();
+        bytes.append(&mut head);
+        conn.backlog.push_back((bytes, body));
+    }
+
+    /// The replica gave a connection up.
+    pub(super) fn disconnect(&mut self, conn: ConnId) {
+        if let Some(conn) = self.conns.get_mut(&conn.0) {
+            conn.closing = true;
+        }
+    }
+
+    /// Sends what there is, gives up what takes too long, and waits for more. Once per turn of the loop. Answers with what
+    /// the replica must hear of.
+    pub(super) fn turn(&mut self, ring: &mut Ring, now: Time) -> Vec<Input> {
+        let mut inputs = Vec::new();
+        for (token, conn) in &mut self.conns {
+            inputs.extend(conn.turn(*token, ring, now));
+        }
+        self.conns.retain(|_, c| !c.dead || c.watch.is_waiting());
+        inputs
+    }
+
+    /// When a connection that is being set up is given up.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        let waiting = self.conns.values().filter(|c| !c.announced && !c.dead);
+        waiting.map(|c| c.opened + SETUP_LIMIT).min()
+    }
+}
+
+impl Conn {
+    /// The stream became ready: tells the replica who it is.
+    fn announce(
+        &mut self,
+        token: u64,
+        names: &BTreeMap<NodeId, (String, SocketAddr)>,
+    ) -> Option<Input> {
+        if let Err(error) = self.stream.flush() {
+            return self.setup_failed(&error);
+        }
+        if self.stream.phase() != Phase::Ready {
+            return None;
+        }
+        let known = match self.stream.peer() {
+            Some(peer) => names.iter().find(|(_, (name, _))| name == peer),
+            None => names
+                .iter()
+                .find(|(_, (_, at))| at.ip() == self.stream.remote().ip()),
+        };
+        let node = known.map(|(id, _)| *id);
+        let (Some(node), true) = (node, self.node.is_none() || self.node == node) else {
+            self.dead = true;
+            return None;
+        };
+        self.node = Some(node);
+        self.announced = true;
+        let side = match self.dialed {
+            true => Side::Dialed {
+                session: SessionId(random()),
+            },
+            false => Side::Accepted,
+        };
+        Some(Input::Connected {
+            conn: ConnId(token),
+            node,
+            side,
+        })
+    }
+
+    fn setup_failed(&mut self, why: &dyn std::fmt::Display) -> Option<Input> {
+        tracing::debug!(%why, "a mirror connection did not come about");
+        self.dead = true;
+        self.dialed
+            .then_some(())
+            .and(self.node)
+            .map(|node| Input::ConnectFailed { node })
+    }
+
+    fn lost(&mut self, token: u64, end: &End) -> Input {
+        tracing::info!(?end, "a mirror connection ended");
+        self.dead = true;
+        let why = match end {
+            End::Closed | End::Stream(_) => ReplicaLoss::Closed,
+            End::Fault(_) => ReplicaLoss::Protocol,
+        };
+        Input::Disconnected {
+            conn: ConnId(token),
+            why,
+        }
+    }
+
+    fn turn(&mut self, token: u64, ring: &mut Ring, now: Time) -> Option<Input> {
+        let mut input = None;
+        if !self.dead {
+            if !self.announced && now >= self.opened + SETUP_LIMIT {
+                input = self.setup_failed(&"it took too long");
+            } else if self.announced
+                && let Err(error) = self.send_backlog()
+            {
+                let told = self.closing;
+                let lost = self.lost(token, &End::Stream(error));
+                input = (!told).then_some(lost);
+            }
+            if self.closing && self.backlog.is_empty() && self.stream.pending() == 0 {
+                self.stream.shutdown();
+                self.dead = true;
+            }
+        }
+        if self.dead {
+            self.watch.end(ring);
+        } else {
+            self.watch.want(ring, interest(&self.stream));
+        }
+        input
+    }
+
+    fn send_backlog(&mut self) -> Result<(), host::tls::StreamError> {
+        loop {
+            while self.stream.pending() < AHEAD_MAX
+                && let Some((head, body)) = self.backlog.pop_front()
+            {
+                // Room is certain: the stream's own bound is far above what is handed ahead.
+                let queued = self.stream.queue(&head).is_ok()
+                    && body.is_none_or(|body| self.stream.queue(&body).is_ok());
+                assert!(queued, "a frame did not fit into the stream's queue");
+            }
+            let before = self.backlog.len();
+            self.stream.flush()?;
+            if before == 0 || self.stream.pending() >= AHEAD_MAX {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn interest(stream: &MirrorStream) -> Option<Interest> {
+    let wanted = stream.interest();
+    match (wanted.readable, wanted.writable) {
+        (true, true) => Some(Interest::BOTH),
+        (true, false) => Some(Interest::READ),
+        (false, true) => Some(Interest::WRITE),
+        (false, false) => None,
+    }
+}
+
+fn frame_input(token: u64, frame: Frame, buffers: &mut Buffers) -> Input {
+    let payload = match frame.payload {
+        Body::Nothing => Payload::None,
+        Body::Content(buf) => Payload::Buf(buffers.full(buf)),
+        Body::Bytes(bytes) => Payload::Bytes(bytes),
+    };
+    Input::Frame {
+        conn: ConnId(token),
+        header: frame.header,
+        payload,
+    }
+}
+
+/// A fresh random number from the kernel.
+pub(crate) fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // The kernel's generator is ready long before a daemon runs; eight bytes are never cut short.
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).ok();
+    u64::from_ne_bytes(bytes)
+}

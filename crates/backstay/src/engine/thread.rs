@@ -1,0 +1,351 @@
+//! The engine's thread: one loop, one ring.
+
+use super::buffers::Buffers;
+use super::disk::Disks;
+use super::front::{Origin, Requests, Wanted};
+use super::fuse::Front;
+use super::nbd::Server;
+use super::peers::Peers;
+use super::{EngineConfig, EngineEvent, Order, Sink};
+use crate::failure::Failure;
+use host::clock;
+use host::disk::Disk;
+use host::ring::{Completion, Descriptor, Interest, Ring, Watch};
+use mirror::Replica;
+use mirror::control::{Figures, Report};
+use mirror::io::{Input, Output};
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use wire::{Duration, Time};
+
+/// Tokens from here on are readiness; below are the replica's disk operations.
+const READY: u64 = 1 << 63;
+const BELL: u64 = READY;
+const PEER_LISTENER: u64 = READY + 1;
+const NBD_LISTENER: u64 = READY + 2;
+const FIRST_FREE: u64 = READY + 16;
+
+/// How often figures are published.
+const FIGURES_PAUSE: Duration = Duration::from_millis(100);
+
+/// Listening sockets, made before the thread starts so that their failure is the caller's.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    peers: TcpListener,
+    nbd: UnixListener,
+}
+
+impl Sockets {
+    pub(super) fn open(config: &EngineConfig) -> Result<Self, Failure> {
+        let cannot = |at: String, error: io::Error| {
+            Failure::new(format!("cannot listen on {at}")).cause(error)
+        };
+        let peers = TcpListener::bind(config.listen)
+            .and_then(|l| l.set_nonblocking(true).map(|()| l))
+            .map_err(|e| cannot(config.listen.to_string(), e))?;
+        let path = &config.nbd_socket;
+        // What an earlier daemon left; the lock on the state directory says that it is gone.
+        std::fs::remove_file(path).ok();
+        let nbd = UnixListener::bind(path)
+            .and_then(|l| l.set_nonblocking(true).map(|()| l))
+            .and_then(|l| {
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map(|()| l)
+            })
+            .map_err(|e| cannot(path.display().to_string(), e))?;
+        Ok(Self { peers, nbd })
+    }
+}
+
+/// What the thread takes along.
+pub(super) struct Inside {
+    pub(super) disk: Arc<Disk>,
+    pub(super) sockets: Sockets,
+    pub(super) inbox: mpsc::Receiver<Order>,
+    pub(super) bell: Arc<OwnedFd>,
+    pub(super) figures: Arc<Mutex<Figures>>,
+    pub(super) sink: Sink,
+}
+
+struct Core {
+    ring: Ring,
+    replica: Replica,
+    buffers: Buffers,
+    disks: Disks,
+    peers: Peers,
+    nbd: Server,
+    fuse: Option<Front>,
+    requests: Requests,
+    inbox: mpsc::Receiver<Order>,
+    bell: Arc<OwnedFd>,
+    bell_watch: Watch,
+    peer_watch: Watch,
+    nbd_watch: Watch,
+    next_token: u64,
+    data_bytes: u64,
+    figures: Arc<Mutex<Figures>>,
+    figures_due: Time,
+    sink: Sink,
+    ended: bool,
+}
+
+/// The thread's body.
+pub(super) fn run(config: EngineConfig, inside: Inside) {
+    let failed = |sink: &Sink, what: &str, error: &io::Error| {
+        sink(EngineEvent::Failed { why: format!("{what}: {error}") });
+    };
+    match Core::new(config, inside) {
+        Ok(mut core) => {
+            if let Err(error) = core.run() {
+                failed(&core.sink, "the ring failed", &error);
+            }
+        }
+        Err((sink, error)) => failed(&sink, "cannot make a ring", &error),
+    }
+}
+
+impl Core {
+    fn new(mut config: EngineConfig, inside: Inside) -> Result<Self, (Sink, io::Error)> {
+        let Inside {
+            disk,
+            sockets,
+            inbox,
+            bell,
+            figures,
+            sink,
+        } = inside;
+        let ring = match Ring::new(None) {
+            Ok(ring) => ring,
+            Err(error) => return Err((sink, error)),
+        };
+        let cloned = sockets
+            .peers
+            .as_fd()
+            .try_clone_to_owned()
+            .and_then(|peers| {
+                sockets
+                    .nbd
+                    .as_fd()
+                    .try_clone_to_owned()
+                    .map(|nbd| (peers, nbd))
+            });
+        let (peers_fd, nbd_fd): (Descriptor, Descriptor) = match cloned {
+            Ok((peers, nbd)) => (Arc::new(peers), Arc::new(nbd)),
+            Err(error) => return Err((sink, error)),
+        };
+        config.replica.disk_bytes = disk.size();
+        Ok(Self {
+            ring,
+            replica: Replica::new(config.replica.clone(), clock::now()),
+            buffers: Buffers::default(),
+            disks: Disks::new(Arc::clone(&disk)),
+            peers: Peers::new(&config, sockets.peers),
+            nbd: Server::new(config.name, sockets.nbd, disk),
+            fuse: None,
+            requests: Requests::default(),
+            inbox,
+            bell_watch: Watch::new(Arc::clone(&bell) as Descriptor, BELL),
+            bell,
+            peer_watch: Watch::new(peers_fd, PEER_LISTENER),
+            nbd_watch: Watch::new(nbd_fd, NBD_LISTENER),
+            next_token: FIRST_FREE,
+            data_bytes: 0,
+            figures,
+            figures_due: Time::ZERO,
+            sink,
+            ended: false,
+        })
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        let mut done: Vec<Completion> = Vec::new();
+        self.pump();
+        while !self.ended {
+            self.take_orders();
+            self.turn();
+            let deadline = self
+                .replica
+                .wake_at()
+                .into_iter()
+                .chain(self.peers.deadline());
+            let deadline = deadline.chain([clock::now() + FIGURES_PAUSE]).min();
+            self.ring.wait(1, deadline, &mut done)?;
+            for completion in done.drain(..) {
+                self.complete(completion);
+            }
+            if self.replica.wake_at().is_some_and(|at| at <= clock::now()) {
+                self.feed(Input::Wake);
+            }
+            self.publish();
+        }
+        Ok(())
+    }
+
+    /// One input to the replica, and everything that follows from it.
+    fn feed(&mut self, input: Input) {
+        self.replica.handle(clock::now(), input);
+        self.pump();
+    }
+
+    fn pump(&mut self) {
+        while let Some(output) = self.replica.poll() {
+            match output {
+                Output::Disk { io, op } => {
+                    self.disks.start(&mut self.ring, &mut self.buffers, io, op);
+                }
+                Output::Alloc { buf, len } => self.buffers.alloc(buf, len),
+                Output::Release { buf } => self.buffers.release(buf),
+                Output::Connect { node } => self.dial(node),
+                Output::Send {
+                    conn,
+                    header,
+                    payload,
+                } => {
+                    self.peers.send(conn, header, &payload, &self.buffers);
+                }
+                Output::Disconnect { conn } => self.peers.disconnect(conn),
+                Output::Reply { id, result } => {
+                    if let Some((origin, data)) = self.requests.end(&self.buffers, id) {
+                        match origin {
+                            Origin::Nbd { client, request } => {
+                                self.nbd.answer(client, &request, result, data);
+                            }
+                            Origin::Fuse { request } => {
+                                if let Some(fuse) = &mut self.fuse {
+                                    fuse.answer(&request, result, data);
+                                }
+                            }
+                        }
+                    }
+                }
+                Output::Report(report) => self.report(report),
+            }
+        }
+    }
+
+    fn dial(&mut self, node: wire::NodeId) {
+        let token = fresh(&mut self.next_token);
+        if !self.peers.dial(token, node, clock::now()) {
+            self.replica
+                .handle(clock::now(), Input::ConnectFailed { node });
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        if let Report::Attached { data, .. } = &report {
+            self.data_bytes = data.0;
+        }
+        (self.sink)(EngineEvent::Report(report));
+    }
+
+    fn take_orders(&mut self) {
+        while let Ok(order) = self.inbox.try_recv() {
+            match order {
+                Order::Command { serial, command } => {
+                    self.feed(Input::Command(command));
+                    (self.sink)(EngineEvent::Taken { serial });
+                }
+                Order::Serve(on) => {
+                    let size = on.then_some(self.data_bytes);
+                    self.nbd.serve(&mut self.ring, size);
+                }
+                Order::AttachFuse { channel, negotiated } => {
+                    let token = fresh(&mut self.next_token);
+                    match Front::new(channel, token, negotiated) {
+                        Ok(front) => self.fuse = Some(front),
+                        Err(error) => tracing::error!(%error, "the FUSE file cannot be served"),
+                    }
+                }
+                Order::DetachFuse => {
+                    if let Some(fuse) = &mut self.fuse {
+                        fuse.end();
+                    }
+                }
+                Order::End => self.ended = true,
+            }
+        }
+    }
+
+    /// Sends what waits to be sent and waits for what may come.
+    fn turn(&mut self) {
+        for input in self.peers.turn(&mut self.ring, clock::now()) {
+            self.feed(input);
+        }
+        let wanted = self.nbd.turn(&mut self.ring);
+        self.take_requests(wanted);
+        if self.fuse.as_mut().is_some_and(|fuse| fuse.turn(&mut self.ring)) {
+            self.fuse = None;
+        }
+        self.bell_watch.want(&mut self.ring, Some(Interest::READ));
+        self.peer_watch.want(&mut self.ring, Some(Interest::READ));
+        self.nbd_watch.want(&mut self.ring, Some(Interest::READ));
+    }
+
+    fn take_requests(&mut self, wanted: Vec<Wanted>) {
+        for wanted in wanted {
+            let request = self.requests.begin(&mut self.buffers, wanted);
+            self.feed(Input::Request(request));
+        }
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        let token = completion.token;
+        if token < READY {
+            let input = self
+                .disks
+                .complete(&mut self.ring, &mut self.buffers, completion);
+            if let Some(input) = input {
+                self.feed(input);
+            }
+            return;
+        }
+        match token {
+            BELL => {
+                self.bell_watch.fired();
+                let mut count = [0; 8];
+                rustix::io::read(&self.bell, &mut count).ok();
+            }
+            PEER_LISTENER => {
+                self.peer_watch.fired();
+                let next = &mut self.next_token;
+                self.peers.accept(clock::now(), || fresh(next));
+            }
+            NBD_LISTENER => {
+                self.nbd_watch.fired();
+                let next = &mut self.next_token;
+                self.nbd.accept(&mut self.ring, || fresh(next));
+            }
+            token if self.nbd.knows(token) => {
+                let wanted = self.nbd.ready(token);
+                self.take_requests(wanted);
+            }
+            token if self.peers.knows(token) => {
+                self.peers.fired(token);
+                while let Some(input) = self.peers.next_input(token, &mut self.buffers) {
+                    self.feed(input);
+                }
+            }
+            token if self.fuse.as_ref().is_some_and(|fuse| fuse.token() == token) => {
+                let wanted = self.fuse.as_mut().map(Front::ready).unwrap_or_default();
+                self.take_requests(wanted);
+            }
+            _ => {}
+        }
+    }
+
+    fn publish(&mut self) {
+        let now = clock::now();
+        if now >= self.figures_due {
+            self.figures_due = now + FIGURES_PAUSE;
+            *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = self.replica.figures();
+        }
+    }
+}
+
+fn fresh(next: &mut u64) -> u64 {
+    *next += 1;
+    *next
+}

@@ -1,0 +1,202 @@
+//! The node's knowledge for the API, and its events for the log.
+
+use crate::api::view::{
+    AddressCondition, AddressState, GroupState, MirrorCondition, MirrorState, NodeState,
+    ResourceState, Snapshot,
+};
+use crate::config::model::{Config, Resource};
+use crate::engine::Engine;
+use crate::eventlog::EventLog;
+use crate::failure::Failure;
+use crate::render::names::Names;
+use mirror::control::Figures;
+use node::Node;
+use node::view::{GroupView, View};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::watch;
+use wire::control::Role;
+use wire::event::Event;
+use wire::record::Intent;
+use wire::{ByteCount, Duration, GroupId, NodeId, Time};
+
+/// Between two snapshots.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Gives the node's knowledge to whoever asks.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    config: Arc<Config>,
+    names: Arc<Names>,
+    log: EventLog,
+    sender: watch::Sender<Snapshot>,
+    due: Time,
+}
+
+impl Publisher {
+    pub(super) const fn new(
+        config: Arc<Config>,
+        names: Arc<Names>,
+        log: EventLog,
+        sender: watch::Sender<Snapshot>,
+    ) -> Self {
+        Self { config, names, log, sender, due: Time::ZERO }
+    }
+
+    /// An event of the node, for the log.
+    pub(super) fn event(&self, event: &Event) -> Result<(), Failure> {
+        tracing::info!(event = ?event.what, group = ?event.group, incident = event.incident);
+        self.log.append(event.clone());
+        Ok(())
+    }
+
+    /// A new snapshot, if the last one is not fresh any more.
+    pub(super) fn publish(
+        &mut self,
+        node: &Node,
+        engines: &BTreeMap<(GroupId, u8), Engine>,
+        now: Time,
+    ) {
+        if now < self.due {
+            return;
+        }
+        self.due = now + PAUSE;
+        let view = node.view(now);
+        let figures = engines.iter().map(|(id, engine)| (*id, engine.figures())).collect();
+        self.sender.send_replace(snapshot(&self.config, &self.names, &view, &figures, now));
+    }
+}
+
+type AllFigures = BTreeMap<(GroupId, u8), Figures>;
+
+/// What the node knows, in the API's form.
+pub(super) fn snapshot(
+    config: &Config,
+    names: &Arc<Names>,
+    view: &View,
+    figures: &AllFigures,
+    now: Time,
+) -> Snapshot {
+    let nodes = config.nodes_by_id().map(|(id, node)| {
+        let known = view.nodes.get(&id);
+        NodeState {
+            witness: !node.is_data(),
+            up: known.is_some_and(|n| n.up),
+            rtt: known.and_then(|n| n.rtt),
+        }
+    });
+    let groups = view.groups.iter().map(|group| group_state(config, view, group, figures));
+    Snapshot {
+        taken: now,
+        names: Arc::clone(names),
+        profile: config.profile.name().into(),
+        me: view.me,
+        nodes: nodes.collect(),
+        register_kind: "embedded".into(),
+        register_reachable: view.register_reachable,
+        groups: groups.collect(),
+        problems: view.problems.iter().cloned().collect(),
+    }
+}
+
+fn group_state(config: &Config, view: &View, group: &GroupView, figures: &AllFigures) -> GroupState {
+    let role = group.roles.get(&view.me).copied().unwrap_or(Role::Settling);
+    let record = group.record.as_ref();
+    let resources = config.group(group.id).map(|g| g.resources.as_slice()).unwrap_or_default();
+    let mirrors = resources.iter().filter_map(|resource| match resource {
+        Resource::Mirror(mirror) => Some(mirror.name.clone()),
+        Resource::Filesystem(_) | Resource::Exec(_) | Resource::Address(_) => None,
+    });
+    let mirrors = (0..=u8::MAX).zip(mirrors);
+    let state_of = |index: u8| resource_state(group, role, index);
+    let addresses = (0..=u8::MAX).zip(resources).filter_map(|(index, resource)| match resource {
+        Resource::Address(address) => {
+            Some(address_state(view.me, group, role, address, state_of(index)))
+        }
+        Resource::Mirror(_) | Resource::Filesystem(_) | Resource::Exec(_) => None,
+    });
+    GroupState {
+        recorded: record.map(|r| r.active),
+        serving: group.serving,
+        epoch: record.map(|r| r.epoch),
+        in_sync: record.map(|r| r.in_sync().into_iter().collect()).unwrap_or_default(),
+        role,
+        held: record.is_some_and(|r| matches!(r.intent, Intent::Hold(_))),
+        can_fail_over: group.can_fail_over,
+        why_not: group.why_not,
+        resources: (0..=u8::MAX).zip(resources).map(|(index, _)| state_of(index)).collect(),
+        mirrors: mirrors
+            .map(|(index, name)| {
+                let figures = figures.get(&(group.id, index));
+                mirror_state(name, view.me, group, role, figures)
+            })
+            .collect(),
+        addresses: addresses.collect(),
+    }
+}
+
+fn resource_state(group: &GroupView, role: Role, index: u8) -> ResourceState {
+    if group.changing == Some(index) {
+        return if role == Role::Demoting { ResourceState::Stopping } else { ResourceState::Starting };
+    }
+    if group.running.contains(&index) {
+        ResourceState::Running
+    } else if group.serving.is_some() {
+        ResourceState::Elsewhere
+    } else {
+        ResourceState::Stopped
+    }
+}
+
+fn address_state(
+    me: NodeId,
+    group: &GroupView,
+    role: Role,
+    address: &crate::config::model::Address,
+    state: ResourceState,
+) -> AddressState {
+    let (holder, condition) = match (state, role) {
+        (ResourceState::Running, Role::Frozen) => (None, AddressCondition::Gated),
+        (ResourceState::Running, _) => (Some(me), AddressCondition::Held),
+        (ResourceState::Elsewhere, _) => (group.serving, AddressCondition::Elsewhere),
+        (
+            ResourceState::Starting
+            | ResourceState::Stopping
+            | ResourceState::Failed
+            | ResourceState::Stopped,
+            _,
+        ) => (None, AddressCondition::Released),
+    };
+    AddressState { ip: address.ip, holder, driver: "l2", condition }
+}
+
+fn mirror_state(
+    name: String,
+    me: NodeId,
+    group: &GroupView,
+    role: Role,
+    figures: Option<&Figures>,
+) -> MirrorState {
+    let Some(figures) = figures else {
+        return MirrorState {
+            name,
+            condition: MirrorCondition::Detached,
+            lag: ByteCount(0),
+            lag_time: Duration::ZERO,
+            out_of_sync: ByteCount(0),
+        };
+    };
+    let out_of_sync = ByteCount(figures.out_of_sync.iter().map(|(_, bytes)| bytes.0).sum());
+    let record = group.record.as_ref();
+    let all = record.is_some_and(|r| r.in_sync().len() == r.members.len());
+    let active = record.is_some_and(|r| r.active == me);
+    let follower_up = group.roles.iter().any(|(id, role)| *id != me && *role == Role::Standby);
+    let condition = match (active, all, role) {
+        (true, true, Role::Promoting) => MirrorCondition::Reconciling,
+        (_, true, _) => MirrorCondition::InSync,
+        (true, false, _) if follower_up => MirrorCondition::Resyncing,
+        (true, false, _) => MirrorCondition::Alone,
+        (false, false, _) => MirrorCondition::Disconnected,
+    };
+    MirrorState { name, condition, lag: figures.lag, lag_time: figures.lag_age, out_of_sync }
+}

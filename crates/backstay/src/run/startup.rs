@@ -1,0 +1,309 @@
+//! Everything between the command line and the loop.
+
+use super::daemon::{Daemon, Event, Events};
+use super::gate::AddressGate;
+use super::links::Links;
+use super::resources::Resources;
+use super::snapshot::{Publisher, snapshot};
+use super::{Args, convert, member};
+use crate::config::model::{Address, Config, Group, Mirror, Mode, NodeRole, Resource};
+use crate::engine::{Engine, EngineConfig};
+use crate::eventlog::EventLog;
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::output::Ui;
+use crate::render::names::Names;
+use host::clock;
+use host::lock::StateLock;
+use host::netlink::route::Routes;
+use host::nft::GatePlan;
+use host::pki::{Identity, Purpose, Tls};
+use mirror::config::Ack;
+use node::{Input, Node};
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use wire::layout::REGIONS_PER_BLOCK;
+use wire::units::REGION_BYTES;
+use wire::{GroupId, NodeId, Nonce, SessionId};
+
+/// Most bytes that an asynchronous mirror holds for its standby; beyond it the standby comes back by bitmap.
+const ASYNC_BUFFER_MAX: u64 = 64 << 20;
+
+/// Sets the node up and runs it.
+pub(super) fn run(args: &Args, _ui: &Ui) -> Outcome {
+    log_to_stderr();
+    let config = crate::config::load(&args.config)
+        .map_err(|found| found.into_failure())?;
+    let me = find_self(&config, args.node.as_deref())?;
+    let config = Arc::new(config);
+    make_directories(&args.state_dir)?;
+    let _lock = StateLock::take(&args.state_dir).map_err(|error| {
+        Failure::new("cannot start").from_error(&error).hint("only one daemon may run on a state directory")
+    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new("cannot start the runtime").cause(e))?;
+    runtime.block_on(async {
+        let (events, inbox) = mpsc::unbounded_channel();
+        let daemon = assemble(&config, me, &args.state_dir, &events).await?;
+        tokio::spawn(end_on_signal(events));
+        daemon.run(inbox).await
+    })?;
+    Ok(Exit::Ready)
+}
+
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BACKSTAY_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init().ok();
+}
+
+async fn end_on_signal(events: Events) {
+    let (Ok(mut term), Ok(mut int)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    events.send(Event::End).ok();
+}
+
+fn find_self(config: &Config, name: Option<&str>) -> Result<NodeId, Failure> {
+    if let Some(name) = name {
+        return config.node_id(name).ok_or_else(|| {
+            let known: Vec<&str> = config.nodes.iter().map(|node| node.name.as_str()).collect();
+            Failure::new(format!("there is no node {name} in the configuration"))
+                .cause(format!("it has {}", known.join(", ")))
+        });
+    }
+    let local: Vec<IpAddr> = Routes::open()
+        .and_then(|mut routes| routes.addresses())
+        .map_err(|e| Failure::new("cannot list this machine's addresses").from_error(&e))?
+        .into_iter()
+        .map(|assigned| assigned.ip)
+        .collect();
+    config.node_with_address(&local).ok_or_else(|| {
+        Failure::new("cannot tell which node this machine is")
+            .cause("none of the configured addresses is on an interface here")
+            .hint("bring the interfaces up, or name the node with --node")
+    })
+}
+
+fn make_directories(state: &Path) -> Result<(), Failure> {
+    let run = state.join("run");
+    std::fs::create_dir_all(&run)
+        .map_err(|e| Failure::new(format!("cannot make {}", run.display())).cause(e))
+}
+
+async fn assemble(
+    config: &Arc<Config>,
+    me: NodeId,
+    state: &Path,
+    events: &Events,
+) -> Result<Daemon, Failure> {
+    let name = config.node(me).map(|node| node.name.clone()).unwrap_or_default();
+    let identity = Identity::load(&state.join("pki"), &config.cluster, &name, SystemTime::now())
+        .map_err(|e| {
+            Failure::new("cannot use this node's identity")
+                .from_error(&e)
+                .hint("`backstay init` makes it")
+        })?;
+    let (slots, durable) = member::open(state, me)?;
+    let life = SessionId(crate::engine::random());
+    let core = convert::node_config(config, me, true, life, crate::engine::random());
+    let names = Names::of(config, me);
+    let log = EventLog::open(&state.join("events"), names.clone())
+        .map_err(|e| Failure::new("cannot open the event log").cause(e))?;
+    let names = Arc::new(names);
+    let node = Node::new(core, durable, clock::now());
+    let links = Links::open(config, me, tls(&identity, config, me, Purpose::Session)?, events.clone());
+    let links = links.await?;
+    let engines = start_engines(config, me, state, &identity, events)?;
+    let handles = engines.iter().map(|(id, engine)| (*id, engine.handle())).collect();
+    let resources = Resources::start(config, me, state, events, handles)?;
+    let now = clock::now();
+    let first = snapshot(config, &names, &node.view(now), &BTreeMap::new(), now);
+    let (sender, receiver) = watch::channel(first);
+    super::serve::start(config, state, receiver, log.clone(), events.clone())?;
+    let mut daemon = Daemon {
+        node,
+        links,
+        member: member::Writer::start(slots, events.clone())?,
+        engines,
+        gates: install_gates(config, me)?,
+        publisher: Publisher::new(Arc::clone(config), names, log, sender),
+        asks: BTreeMap::new(),
+        next_ask: Nonce(crate::engine::random()),
+        resources,
+    };
+    for group in daemon.resources.found() {
+        daemon.handle(Input::Found { group })?;
+    }
+    Ok(daemon)
+}
+
+fn tls(
+    identity: &Identity,
+    config: &Config,
+    me: NodeId,
+    purpose: Purpose,
+) -> Result<Arc<Tls>, Failure> {
+    let peers = config.nodes_by_id().filter(|(id, _)| *id != me).map(|(_, node)| node.name.clone());
+    identity
+        .tls(purpose, peers)
+        .map(Arc::new)
+        .map_err(|e| Failure::new("cannot set TLS up").from_error(&e))
+}
+
+// ---- engines ----------------------------------------------------------------------------------------------------
+
+fn start_engines(
+    config: &Arc<Config>,
+    me: NodeId,
+    state: &Path,
+    identity: &Identity,
+    events: &Events,
+) -> Result<BTreeMap<(GroupId, u8), Engine>, Failure> {
+    let mut engines = BTreeMap::new();
+    let Some(NodeRole::Data { mirror: own, .. }) = config.node(me).map(|node| node.role) else {
+        return Ok(engines);
+    };
+    let tls = match config.tls {
+        true => Some(tls(identity, config, me, Purpose::Mirror)?),
+        false => None,
+    };
+    let mut port = config.ports.mirror;
+    for (group, settings) in config.groups_by_id() {
+        for (index, mirror) in (0..=u8::MAX).zip(settings.mirrors()) {
+            let made = engine_config(config, me, state, mirror, (own, port), tls.clone())?;
+            let events = events.clone();
+            let sink = move |event| {
+                events.send(Event::Engine { group, mirror: index, event }).ok();
+            };
+            engines.insert((group, index), Engine::start(made, Box::new(sink))?);
+            port = port.saturating_add(1);
+        }
+    }
+    Ok(engines)
+}
+
+fn engine_config(
+    config: &Config,
+    me: NodeId,
+    state: &Path,
+    mirror: &Mirror,
+    (own, port): (IpAddr, u16),
+    tls: Option<Arc<Tls>>,
+) -> Result<EngineConfig, Failure> {
+    let disk = mirror.disk(me).cloned().ok_or_else(|| {
+        Failure::new(format!("mirror {} has no disk on this node", mirror.name))
+    })?;
+    let peers = config.nodes_by_id().filter(|(id, _)| *id != me);
+    let peers = peers.filter_map(|(id, node)| match node.role {
+        NodeRole::Data { mirror, .. } => {
+            Some((id, (node.name.clone(), SocketAddr::new(mirror, port))))
+        }
+        NodeRole::Witness => None,
+    });
+    let fault_dir = config.lab.fault_shim.then(|| disk.parent().map(Path::to_path_buf)).flatten();
+    Ok(EngineConfig {
+        name: mirror.name.clone(),
+        replica: replica_config(config, me, mirror),
+        open: host::disk::OpenOptions { allow_buffered: false, fault_dir },
+        disk,
+        listen: SocketAddr::new(own, port),
+        peers: peers.collect(),
+        tls,
+        nbd_socket: state.join(format!("run/nbd-{}.sock", mirror.name)),
+    })
+}
+
+fn replica_config(config: &Config, me: NodeId, mirror: &Mirror) -> mirror::Config {
+    let fresh = (u128::from(crate::engine::random()) << 64) | u128::from(crate::engine::random());
+    let timings = config.timings();
+    let ack = match mirror.mode {
+        Mode::Sync => Ack::Sync,
+        Mode::Async => Ack::Async { buffer_max_bytes: ASYNC_BUFFER_MAX },
+    };
+    mirror::Config {
+        ack,
+        ack_timeout: timings.ack_timeout,
+        hot_regions_max: mirror.intent_bound.0 / REGION_BYTES,
+        ..mirror::Config::lan(me, 0, boot_hash(), fresh)
+    }
+}
+
+/// Blocks of the intent log that a bound needs.
+pub(crate) fn intent_blocks(bound: wire::ByteCount) -> u32 {
+    let per_block = u64::try_from(REGIONS_PER_BLOCK).unwrap_or(1);
+    u32::try_from((bound.0 / REGION_BYTES).div_ceil(per_block).max(1)).unwrap_or(u32::MAX)
+}
+
+/// Names the machine's boot: volatile caches live as long.
+fn boot_hash() -> u64 {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let mut hasher = DefaultHasher::new();
+    id.trim().hash(&mut hasher);
+    hasher.finish()
+}
+
+// ---- address gates ----------------------------------------------------------------------------------------------
+
+fn install_gates(config: &Config, me: NodeId) -> Result<BTreeMap<GroupId, AddressGate>, Failure> {
+    let mut gates = BTreeMap::new();
+    let Some(NodeRole::Data { service, .. }) = config.node(me).map(|node| node.role) else {
+        return Ok(gates);
+    };
+    for (id, group) in config.groups_by_id() {
+        let addresses: Vec<&Address> = addresses(group).collect();
+        if addresses.is_empty() {
+            continue;
+        }
+        let interfaces = interfaces(&addresses, service)?;
+        let plan = GatePlan {
+            group: group.name.clone(),
+            interfaces,
+            addresses: addresses.iter().map(|a| a.ip).collect(),
+        };
+        gates.insert(id, AddressGate::install(&plan)?);
+    }
+    Ok(gates)
+}
+
+fn addresses(group: &Group) -> impl Iterator<Item = &Address> {
+    group.resources.iter().filter_map(|resource| match resource {
+        Resource::Address(address) => Some(address),
+        Resource::Mirror(_) | Resource::Filesystem(_) | Resource::Exec(_) => None,
+    })
+}
+
+/// The interface of each address, once: the configured one, or the one that carries the service address.
+fn interfaces(addresses: &[&Address], service: IpAddr) -> Result<Vec<String>, Failure> {
+    let failed = |e: host::netlink::NetlinkError| {
+        Failure::new(format!("cannot find the interface of the service address {service}"))
+            .from_error(&e)
+            .hint("bring the interface up, or name it with `interface` in the address resource")
+    };
+    let mut routes = Routes::open().map_err(failed)?;
+    let mut found = Vec::new();
+    for address in addresses {
+        let name = match &address.interface {
+            Some(name) => name.clone(),
+            None => routes.link_with(service).map_err(failed)?.name,
+        };
+        if !found.contains(&name) {
+            found.push(name);
+        }
+    }
+    Ok(found)
+}
