@@ -100,7 +100,8 @@ pub struct Ui {
     pub lang: Lang,
     /// Columns that a table may use.
     pub width: usize,
-    color_talk: bool,
+    /// Colours on standard error.
+    pub color_talk: bool,
 }
 
 impl Ui {
@@ -132,6 +133,11 @@ impl Ui {
     /// True when a person reads (table format).
     pub fn is_table(&self) -> bool {
         self.format == Format::Table
+    }
+
+    /// What stands between two facts on a line.
+    pub const fn dot(&self) -> &'static str {
+        if self.ascii { " - " } else { " · " }
     }
 
     /// `text` in a colour, or as it is when colours are off.
