@@ -6,7 +6,7 @@ use crate::failure::{Failure, Outcome};
 use crate::project::Project;
 use crate::shell::{self, cargo, command};
 use crate::table::Table;
-use crate::{tidy, tlc};
+use crate::{e2e, tidy, tlc};
 
 /// A named part of a check.
 struct Step {
@@ -46,6 +46,10 @@ pub(crate) fn all(project: &Project) -> Outcome {
             Step {
                 name: "tlc",
                 run: |project| tlc::run(project, true, None),
+            },
+            Step {
+                name: "e2e",
+                run: |project| e2e::run(project, e2e::Depth::Once, None),
             },
         ],
     )
