@@ -295,7 +295,7 @@ impl Group {
             | Message::Accepted { .. }
             | Message::Refused { .. }
             | Message::Decided { .. } => {
-                self.to_register(cx, RegisterInput::Message { from, message });
+                self.tell_register(cx, RegisterInput::Message { from, message });
             }
             Message::Beat(_) => {}
         }
@@ -317,7 +317,7 @@ impl Group {
     }
 
     pub(crate) fn on_persisted(&mut self, cx: Around<'_>, ticket: Ticket) {
-        self.to_register(cx, RegisterInput::Persisted(ticket));
+        self.tell_register(cx, RegisterInput::Persisted(ticket));
         self.drive(cx);
     }
 
@@ -381,7 +381,7 @@ impl Group {
     }
 
     pub(crate) fn on_wake(&mut self, cx: Around<'_>) {
-        self.to_register(cx, RegisterInput::Wake);
+        self.tell_register(cx, RegisterInput::Wake);
         self.drive(cx);
     }
 
@@ -406,7 +406,7 @@ impl Group {
 
     // ---- the register -------------------------------------------------------------------------------------------
 
-    fn to_register(&mut self, cx: Around<'_>, input: RegisterInput) {
+    fn tell_register(&mut self, cx: Around<'_>, input: RegisterInput) {
         self.register.handle(cx.now, input, &mut self.lease);
         while let Some(output) = self.register.poll() {
             match output {
@@ -432,7 +432,7 @@ impl Group {
         };
         let blocked = pending == Pending::TakeOver && !mutant::on(Mutant::GrantWhileTaking);
         self.lease.block_grants(blocked);
-        self.to_register(cx, RegisterInput::Propose { record, purpose });
+        self.tell_register(cx, RegisterInput::Propose { record, purpose });
     }
 
     fn on_outcome(&mut self, cx: Around<'_>, outcome: Outcome) {

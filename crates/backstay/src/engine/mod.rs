@@ -15,7 +15,7 @@ mod nbd;
 mod peers;
 mod thread;
 
-pub(crate) use peers::random;
+pub(crate) use peers::{random, random_id};
 
 use crate::failure::Failure;
 use host::fuse::{Channel, Negotiated};

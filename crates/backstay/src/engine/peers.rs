@@ -343,3 +343,8 @@ pub(crate) fn random() -> u64 {
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).ok();
     u64::from_ne_bytes(bytes)
 }
+
+/// A fresh random identity.
+pub(crate) fn random_id() -> u128 {
+    (u128::from(random()) << 64) | u128::from(random())
+}

@@ -23,7 +23,9 @@ mod startup;
 
 use crate::failure::Outcome;
 use crate::output::Ui;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+pub(crate) use startup::{find_self, intent_blocks, load_config};
 
 /// What `backstay run` needs to know.
 #[derive(Clone, Debug, clap::Args)]
@@ -34,15 +36,12 @@ pub struct Args {
     /// This node's name; found by the machine's addresses if not given
     #[arg(long)]
     pub node: Option<String>,
-    /// State directory
-    #[arg(long, default_value = "/var/lib/backstay")]
-    pub state_dir: PathBuf,
 }
 
 /// Runs until the process is told to end.
 ///
 /// # Errors
 /// When the node cannot start, or must not go on: its member file could not be written.
-pub fn run(args: &Args, ui: &Ui) -> Outcome {
-    startup::run(args, ui)
+pub fn run(args: &Args, state: &Path, ui: &Ui) -> Outcome {
+    startup::run(args, state, ui)
 }

@@ -36,14 +36,13 @@ use wire::{GroupId, NodeId, Nonce, SessionId};
 const ASYNC_BUFFER_MAX: u64 = 64 << 20;
 
 /// Sets the node up and runs it.
-pub(super) fn run(args: &Args, _ui: &Ui) -> Outcome {
+pub(super) fn run(args: &Args, state: &Path, _ui: &Ui) -> Outcome {
     log_to_stderr();
-    let config = crate::config::load(&args.config)
-        .map_err(|found| found.into_failure())?;
+    let config = load_config(&args.config)?;
     let me = find_self(&config, args.node.as_deref())?;
     let config = Arc::new(config);
-    make_directories(&args.state_dir)?;
-    let _lock = StateLock::take(&args.state_dir).map_err(|error| {
+    make_directories(state)?;
+    let _lock = StateLock::take(&state).map_err(|error| {
         Failure::new("cannot start").from_error(&error).hint("only one daemon may run on a state directory")
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -52,7 +51,7 @@ pub(super) fn run(args: &Args, _ui: &Ui) -> Outcome {
         .map_err(|e| Failure::new("cannot start the runtime").cause(e))?;
     runtime.block_on(async {
         let (events, inbox) = mpsc::unbounded_channel();
-        let daemon = assemble(&config, me, &args.state_dir, &events).await?;
+        let daemon = assemble(&config, me, state, &events).await?;
         tokio::spawn(end_on_signal(events));
         daemon.run(inbox).await
     })?;
@@ -78,7 +77,18 @@ async fn end_on_signal(events: Events) {
     events.send(Event::End).ok();
 }
 
-fn find_self(config: &Config, name: Option<&str>) -> Result<NodeId, Failure> {
+/// Reads the configuration; its mistakes become one failure.
+pub(crate) fn load_config(path: &Path) -> Result<Config, Failure> {
+    crate::config::load(path).map_err(|found| {
+        Failure::new(format!("the configuration {} cannot be used", path.display()))
+            .cause(found)
+            .hint("`backstay config check` explains each mistake")
+            .exit(Exit::Usage)
+    })
+}
+
+/// Which node this machine is.
+pub(crate) fn find_self(config: &Config, name: Option<&str>) -> Result<NodeId, Failure> {
     if let Some(name) = name {
         return config.node_id(name).ok_or_else(|| {
             let known: Vec<&str> = config.nodes.iter().map(|node| node.name.as_str()).collect();
@@ -229,7 +239,6 @@ fn engine_config(
 }
 
 fn replica_config(config: &Config, me: NodeId, mirror: &Mirror) -> mirror::Config {
-    let fresh = (u128::from(crate::engine::random()) << 64) | u128::from(crate::engine::random());
     let timings = config.timings();
     let ack = match mirror.mode {
         Mode::Sync => Ack::Sync,
@@ -239,7 +248,7 @@ fn replica_config(config: &Config, me: NodeId, mirror: &Mirror) -> mirror::Confi
         ack,
         ack_timeout: timings.ack_timeout,
         hot_regions_max: mirror.intent_bound.0 / REGION_BYTES,
-        ..mirror::Config::lan(me, 0, boot_hash(), fresh)
+        ..mirror::Config::lan(me, 0, boot_hash(), crate::engine::random_id())
     }
 }
 

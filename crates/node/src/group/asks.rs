@@ -142,12 +142,25 @@ impl Group {
                     self.begin_stop(cx, StopWhy::Hold(Hold::Stopped));
                     Ok(())
                 }
-                _ => Err(RequestFault::Busy),
+                State::Settling
+                | State::Standby
+                | State::Taking(_)
+                | State::Starting(_)
+                | State::Active { .. }
+                | State::Stopping { .. }
+                | State::Leaving { .. }
+                | State::Broken => Err(RequestFault::Busy),
             },
             GroupRequest::Start => match self.state {
                 State::Held => self.ask_start(cx),
                 State::Active { .. } => Err(RequestFault::Already),
-                _ => Err(RequestFault::Busy),
+                State::Settling
+                | State::Standby
+                | State::Taking(_)
+                | State::Starting(_)
+                | State::Stopping { .. }
+                | State::Leaving { .. }
+                | State::Broken => Err(RequestFault::Busy),
             },
         }
     }

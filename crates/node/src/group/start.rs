@@ -64,7 +64,15 @@ impl Group {
                     self.give_up_reconcile();
                 }
             }
-            _ => {}
+            State::Settling
+            | State::Standby
+            | State::Taking(_)
+            | State::Starting(Starting::Resource { .. })
+            | State::Active { .. }
+            | State::Stopping { .. }
+            | State::Leaving { .. }
+            | State::Held
+            | State::Broken => {}
         }
     }
 
