@@ -8,6 +8,7 @@ pub mod clock;
 pub mod disk;
 pub mod fuse;
 pub mod handshake;
+pub mod keeper;
 pub mod lock;
 pub mod loopdev;
 pub mod memory;

@@ -49,6 +49,19 @@ pub fn unmount(target: &Path, how: Unmount) -> io::Result<()> {
     Ok(sys_unmount(target, flags | UnmountFlags::NOFOLLOW)?)
 }
 
+/// Breaks the connection of the FUSE file system at `target`, busy or not: every request on it,
+/// waiting or to come, fails. Where nobody uses it, it is unmounted, too.
+///
+/// # Errors
+/// `EINVAL` when nothing is mounted there.
+pub fn abort(target: &Path) -> io::Result<()> {
+    // A forced unmount makes FUSE give up first; whether the unmount itself then succeeds is another matter.
+    match sys_unmount(target, UnmountFlags::FORCE | UnmountFlags::NOFOLLOW) {
+        Ok(()) | Err(rustix::io::Errno::BUSY) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// What is mounted at `target`: the topmost mount, if there is one. Does not touch the file system itself, which may hang.
 ///
 /// # Errors
