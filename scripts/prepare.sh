@@ -12,7 +12,8 @@ BUILD_NEEDS=(
 LAB_NEEDS=(
   "nft nftables"
   "ip iproute2"
-  "mount mount"
+  "losetup mount"
+  "nsenter util-linux"
   "mkfs.ext4 e2fsprogs"
 )
 POSTGRES_NEEDS=(
@@ -79,7 +80,7 @@ fetch() {
 }
 
 apt_get() {
-  DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends "$@" </dev/null >&2
+  DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 --no-install-recommends "$@" </dev/null >&2
 }
 
 # Debian starts a database server as soon as PostgreSQL is installed; only its programs are wanted here.

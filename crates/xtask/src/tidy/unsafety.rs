@@ -28,6 +28,10 @@ fn judge(text: &str, at_home: bool) -> Vec<(usize, &'static str)> {
             findings.push((number, "unsafe outside of crate host"));
             continue;
         }
+        // A function's contract stands in its documentation; the blocks that call it are checked.
+        if line.contains("unsafe fn ") {
+            continue;
+        }
         let above = comment_above(&lines[..index]);
         if !above.contains("SAFETY:") && !line.contains("SAFETY:") {
             findings.push((number, "unsafe without `// SAFETY:`"));
