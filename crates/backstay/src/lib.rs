@@ -9,9 +9,12 @@
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod engine;
 pub mod eventlog;
 pub mod exit;
 pub mod failure;
+pub mod lab;
+pub mod ledger;
 pub mod output;
 pub mod render;

@@ -94,6 +94,16 @@ impl Global {
 pub enum Command {
     /// Show the version and what this build can do
     Version,
+    /// Break a real cluster on this machine, and show what came of it
+    Demo(crate::demo::Args),
+    /// A whole cluster on this machine, to break
+    Lab(crate::lab::Args),
+    /// The demo's database
+    #[command(hide = true)]
+    Ledger(crate::ledger::Args),
+    /// First process of a lab node
+    #[command(hide = true)]
+    LabInit(crate::lab::init::Args),
 }
 
 /// Parses the command line, runs the command, and reports a failure.
@@ -112,6 +122,10 @@ pub fn main() -> ExitCode {
 fn dispatch(cli: &Cli, ui: &Ui) -> Outcome {
     match &cli.command {
         Command::Version => version::run(ui),
+        Command::Demo(args) => crate::demo::run(args, ui),
+        Command::Lab(args) => crate::lab::run(args, ui),
+        Command::Ledger(args) => crate::ledger::run(args),
+        Command::LabInit(args) => crate::lab::init::run(args),
     }
 }
 

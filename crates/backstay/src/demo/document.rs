@@ -20,7 +20,11 @@ pub struct Document {
 impl Document {
     /// The document of these runs.
     pub fn new(runs: Vec<Run>) -> Self {
-        Self { schema: "backstay.demo/1", pass: runs.iter().all(|run| run.pass), runs }
+        Self {
+            schema: "backstay.demo/1",
+            pass: runs.iter().all(|run| run.pass),
+            runs,
+        }
     }
 }
 

@@ -33,7 +33,11 @@ pub fn write(document: &Document, path: &Path) -> Result<(), Failure> {
 
 fn page(document: &Document) -> String {
     let passed = document.runs.iter().filter(|run| run.pass).count();
-    let (class, verdict) = if document.pass { ("good", "PASS") } else { ("bad", "FAIL") };
+    let (class, verdict) = if document.pass {
+        ("good", "PASS")
+    } else {
+        ("bad", "FAIL")
+    };
     let rows: String = document.runs.iter().map(row).collect();
     let about = document.runs.first().map(about).unwrap_or_default();
     format!(
@@ -61,22 +65,51 @@ fn row(run: &Run) -> String {
     let what = scenario(run.name).map_or("", |scenario| scenario.what);
     let ms = |value: Option<u64>| value.map_or_else(|| "–".to_owned(), |ms| format!("{ms} ms"));
     let judged = |good: bool, text: &str| {
-        format!("<span class={}>{}</span>", if good { "good" } else { "bad" }, escape(text))
+        format!(
+            "<span class={}>{}</span>",
+            if good { "good" } else { "bad" },
+            escape(text)
+        )
     };
     let mut cells = String::new();
-    let _ = write!(cells, "<td><b>{}</b><br><small>{}</small>", word(run.name), escape(what));
-    let reasons: String =
-        run.reasons.iter().map(|reason| format!("<br><small>{}</small>", escape(reason))).collect();
+    let _ = write!(
+        cells,
+        "<td><b>{}</b><br><small>{}</small>",
+        word(run.name),
+        escape(what)
+    );
+    let reasons: String = run
+        .reasons
+        .iter()
+        .map(|reason| format!("<br><small>{}</small>", escape(reason)))
+        .collect();
     let result = judged(run.pass, if run.pass { "pass" } else { "FAIL" });
     let _ = write!(cells, "<td>{result}{reasons}");
-    let _ = write!(cells, "<td class=n>{}", judged(run.within_bound, &ms(run.outage_ms)));
+    let _ = write!(
+        cells,
+        "<td class=n>{}",
+        judged(run.within_bound, &ms(run.outage_ms))
+    );
     let _ = write!(cells, "<td class=n>{}", ms(run.bound_ms));
-    let _ = write!(cells, "<td>{}<small>{}</small>", phases(&run.phases), escape(&run.why));
+    let _ = write!(
+        cells,
+        "<td>{}<small>{}</small>",
+        phases(&run.phases),
+        escape(&run.why)
+    );
     let _ = write!(cells, "<td class=n>{}", run.acknowledged);
-    let _ = write!(cells, "<td class=n>{}", judged(run.lost == 0, &run.lost.to_string()));
+    let _ = write!(
+        cells,
+        "<td class=n>{}",
+        judged(run.lost == 0, &run.lost.to_string())
+    );
     let actives = if run.two_actives { "YES" } else { "never" };
     let _ = write!(cells, "<td>{}", judged(!run.two_actives, actives));
-    let equal = if run.replicas_equal { "equal" } else { "differ" };
+    let equal = if run.replicas_equal {
+        "equal"
+    } else {
+        "differ"
+    };
     let _ = write!(cells, "<td>{}", judged(run.replicas_equal, equal));
     let _ = write!(cells, "<td class=n>{}", bytes(run.resync_bytes));
     format!("<tr>{cells}</tr>")
@@ -89,14 +122,25 @@ fn phases(phases: &[PhaseTime]) -> String {
     let pieces: String = phases
         .iter()
         .map(|phase| {
-            format!("<i style=\"flex:{:.1}\" title=\"{} {:.1} ms\"></i>", phase.ms, phase.name, phase.ms)
+            format!(
+                "<i style=\"flex:{:.1}\" title=\"{} {:.1} ms\"></i>",
+                phase.ms, phase.name, phase.ms
+            )
         })
         .collect();
-    let words: Vec<String> =
-        phases.iter().map(|phase| format!("{} {:.0}", phase.name, phase.ms)).collect();
-    format!("<div class=phases>{pieces}</div><small>{} ms</small><br>", words.join(" · "))
+    let words: Vec<String> = phases
+        .iter()
+        .map(|phase| format!("{} {:.0}", phase.name, phase.ms))
+        .collect();
+    format!(
+        "<div class=phases>{pieces}</div><small>{} ms</small><br>",
+        words.join(" · ")
+    )
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }

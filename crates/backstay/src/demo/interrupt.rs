@@ -45,7 +45,11 @@ impl Guard {
     }
 
     fn take_down(&self) {
-        let watched = self.dir.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let watched = self
+            .dir
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         if let Some(dir) = watched {
             // The run in the other thread goes on meanwhile and may start something again: the second time it is gone.
             let _ = lifecycle::stop(&dir);
@@ -56,7 +60,10 @@ impl Guard {
 
 async fn interrupted() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut int, mut term) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
     tokio::select! {
         _ = int.recv() => {}
         _ = term.recv() => {}

@@ -39,8 +39,14 @@ impl Journal {
         let file = File::create(path).map_err(|error| {
             Failure::new(format!("cannot make the journal {}", path.display())).cause(error)
         })?;
-        let inner = Inner { rows: Vec::new(), file: BufWriter::new(file) };
-        Ok(Self { started: Instant::now(), inner: Mutex::new(inner) })
+        let inner = Inner {
+            rows: Vec::new(),
+            file: BufWriter::new(file),
+        };
+        Ok(Self {
+            started: Instant::now(),
+            inner: Mutex::new(inner),
+        })
     }
 
     /// Notes a good reply.
@@ -66,12 +72,19 @@ impl Journal {
     /// True if good replies came all through the last `span`, none later than `gap_max` after the one before.
     pub fn flows(&self, span: Duration, gap_max: Duration) -> bool {
         let now = Instant::now();
-        let Some(since) = now.checked_sub(span) else { return false };
+        let Some(since) = now.checked_sub(span) else {
+            return false;
+        };
         if since < self.started {
             return false;
         }
         let inner = self.lock();
-        let recent = inner.rows.iter().rev().map(|row| row.at).take_while(|at| *at >= since);
+        let recent = inner
+            .rows
+            .iter()
+            .rev()
+            .map(|row| row.at)
+            .take_while(|at| *at >= since);
         let mut newer = now;
         for at in recent {
             if newer.saturating_duration_since(at) > gap_max {
@@ -117,7 +130,10 @@ mod tests {
             .zip(1..)
             .map(|(ms, number)| Acknowledged { number, at: at(ms) })
             .collect();
-        assert_eq!(longest_gap(&rows, at(500)), Some(Duration::from_millis(490)));
+        assert_eq!(
+            longest_gap(&rows, at(500)),
+            Some(Duration::from_millis(490))
+        );
         assert_eq!(longest_gap(&rows, at(901)), Some(Duration::from_millis(5)));
         assert_eq!(longest_gap(&rows, at(2000)), None);
     }

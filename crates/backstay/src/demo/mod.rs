@@ -43,7 +43,12 @@ const POSTGRES_BYTES: u64 = 320 << 20;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Breaks, separated by commas, or all
-    #[arg(long = "break", value_name = "NAME[,NAME…]", default_value = "node", value_delimiter = ',')]
+    #[arg(
+        long = "break",
+        value_name = "NAME[,NAME…]",
+        default_value = "node",
+        value_delimiter = ','
+    )]
     breaks: Vec<Choice>,
     /// Replication
     #[arg(long, default_value = "sync")]
@@ -93,7 +98,10 @@ impl std::str::FromStr for Choice {
         }
         Break::from_str(text, false).map(Self::One).map_err(|_| {
             let known: Vec<String> = Break::value_variants().iter().copied().map(word).collect();
-            format!("there is no break '{text}'; there are all, {}", known.join(", "))
+            format!(
+                "there is no break '{text}'; there are all, {}",
+                known.join(", ")
+            )
         })
     }
 }
@@ -126,7 +134,13 @@ impl Args {
             DemoProfile::Default => Profile::Lan,
             DemoProfile::Fast => Profile::Fast,
         };
-        Options { mode: self.mode, size_bytes, tls: self.tls, profile, workload }
+        Options {
+            mode: self.mode,
+            size_bytes,
+            tls: self.tls,
+            profile,
+            workload,
+        }
     }
 
     /// The scenarios that were asked for, in the order of a full run.
@@ -137,10 +151,12 @@ impl Args {
             let applies = scenario.applies_to(self.mode);
             if named && !applies {
                 let name = word(scenario.name);
-                return Err(Failure::new(format!("break {name} does not apply to mode async"))
-                    .cause("a group with an async mirror does not fail over by itself")
-                    .hint("leave out --mode async, or use --break all for those that apply")
-                    .exit(Exit::Usage));
+                return Err(
+                    Failure::new(format!("break {name} does not apply to mode async"))
+                        .cause("a group with an async mirror does not fail over by itself")
+                        .hint("leave out --mode async, or use --break all for those that apply")
+                        .exit(Exit::Usage),
+                );
             }
             if named || (applies && self.breaks.contains(&Choice::All)) {
                 chosen.push(scenario);
@@ -164,7 +180,9 @@ pub fn run(args: &Args, ui: &Ui) -> Outcome {
     let count = scenarios.len() * usize::try_from(args.repeat).unwrap_or(1);
     story.title(&args.options(), count, seed);
     let mut runs = Vec::new();
-    let requests = scenarios.iter().flat_map(|scenario| (1..=args.repeat).map(move |n| (scenario, n)));
+    let requests = scenarios
+        .iter()
+        .flat_map(|scenario| (1..=args.repeat).map(move |n| (scenario, n)));
     for ((scenario, repeat), number) in requests.zip(1..) {
         let request = Request {
             scenario,
@@ -197,7 +215,11 @@ fn finish(args: &Args, document: Document, ui: &Ui) -> Outcome {
         html::write(&document, path)?;
         ui.talk(format_args!("report: {}", path.display()));
     }
-    Ok(if document.pass { Exit::Ready } else { Exit::Error })
+    Ok(if document.pass {
+        Exit::Ready
+    } else {
+        Exit::Error
+    })
 }
 
 /// The command that repeats a run.
@@ -240,10 +262,19 @@ mod tests {
 
     #[test]
     fn all_means_what_applies_to_the_mode() {
-        assert_eq!(args(&["--break", "all"]).scenarios().unwrap().len(), PAIR.len());
-        let asynchronous = args(&["--break", "all", "--mode", "async"]).scenarios().unwrap();
+        assert_eq!(
+            args(&["--break", "all"]).scenarios().unwrap().len(),
+            PAIR.len()
+        );
+        let asynchronous = args(&["--break", "all", "--mode", "async"])
+            .scenarios()
+            .unwrap();
         assert!(asynchronous.iter().all(|scenario| scenario.in_async));
-        assert!(args(&["--break", "node", "--mode", "async"]).scenarios().is_err());
+        assert!(
+            args(&["--break", "node", "--mode", "async"])
+                .scenarios()
+                .is_err()
+        );
     }
 
     #[test]

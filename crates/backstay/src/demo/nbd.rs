@@ -47,7 +47,11 @@ impl Export {
         }
         stream.write_all(&go(name)?)?;
         while read_option_reply(&mut stream)? == REP_INFO {}
-        Ok(Self { stream, cookie: 0, is_waiting: false })
+        Ok(Self {
+            stream,
+            cookie: 0,
+            is_waiting: false,
+        })
     }
 
     /// Reads the first block; true if it came within `limit`. A late reply is taken by a later call: a server that was
@@ -72,7 +76,9 @@ impl Export {
             return Err(malformed("reply"));
         }
         if error != 0 {
-            return Err(io::Error::other(format!("read failed with NBD error {error}")));
+            return Err(io::Error::other(format!(
+                "read failed with NBD error {error}"
+            )));
         }
         let mut block = vec![0; usize::try_from(BLOCK_BYTES).map_err(io::Error::other)?];
         self.stream.read_exact(&mut block)?;
@@ -121,7 +127,9 @@ fn read_option_reply(stream: &mut UnixStream) -> io::Result<u32> {
     stream.read_exact(&mut data)?;
     match kind {
         REP_ACK | REP_INFO => Ok(kind),
-        refused => Err(io::Error::other(format!("export refused with {refused:#x}"))),
+        refused => Err(io::Error::other(format!(
+            "export refused with {refused:#x}"
+        ))),
     }
 }
 

@@ -94,7 +94,10 @@ impl Observer {
     /// # Errors
     /// When an observer's namespace cannot be used.
     pub fn start(lab: &Lab) -> Result<Self, Failure> {
-        let mut observer = Self { stop: Arc::new(AtomicBool::new(false)), threads: Vec::new() };
+        let mut observer = Self {
+            stop: Arc::new(AtomicBool::new(false)),
+            threads: Vec::new(),
+        };
         for node in Node::DATA {
             let netns = lab.outsider(Outsider::Observer(node));
             let arp = tools::inside(&netns, || open_arp(node))??;
@@ -115,13 +118,19 @@ impl Observer {
 
     fn spawn(&mut self, node: Node, channel: Channel, ask: impl FnMut() -> bool + Send + 'static) {
         let stop = Arc::clone(&self.stop);
-        self.threads.push(thread::spawn(move || watch(&stop, Track::new(node, channel), ask)));
+        self.threads.push(thread::spawn(move || {
+            watch(&stop, Track::new(node, channel), ask)
+        }));
     }
 
     /// Stops asking and gives what was heard.
     pub fn finish(self) -> Observation {
         self.stop.store(true, Ordering::Relaxed);
-        let tracks = self.threads.into_iter().filter_map(|thread| thread.join().ok()).collect();
+        let tracks = self
+            .threads
+            .into_iter()
+            .filter_map(|thread| thread.join().ok())
+            .collect();
         Observation { tracks }
     }
 }
@@ -145,7 +154,12 @@ fn watch(stop: &AtomicBool, mut track: Track, mut ask: impl FnMut() -> bool) -> 
 
 impl Track {
     const fn new(node: Node, channel: Channel) -> Self {
-        Self { node, channel, spans: Vec::new(), asked: 0 }
+        Self {
+            node,
+            channel,
+            spans: Vec::new(),
+            asked: 0,
+        }
     }
 
     fn heard(&mut self, answer: Answer) {
@@ -153,7 +167,10 @@ impl Track {
             Some(span) if answer.asked.duration_since(span.last.heard) <= MERGE_MAX => {
                 span.last = answer;
             }
-            Some(_) | None => self.spans.push(Span { first: answer, last: answer }),
+            Some(_) | None => self.spans.push(Span {
+                first: answer,
+                last: answer,
+            }),
         }
     }
 }
@@ -176,7 +193,11 @@ impl Observation {
         });
         pairs.into_iter().find_map(|(one, two)| {
             let (from, lasted) = overlap(&one.spans, &two.spans)?;
-            Some(Overlap { channels: (one.channel, two.channel), from, lasted })
+            Some(Overlap {
+                channels: (one.channel, two.channel),
+                from,
+                lasted,
+            })
         })
     }
 
@@ -191,7 +212,12 @@ impl Observation {
             .tracks
             .iter()
             .filter(|track| track.channel == Channel::Arp)
-            .flat_map(|track| track.spans.iter().map(|span| (span.first.heard, track.node)))
+            .flat_map(|track| {
+                track
+                    .spans
+                    .iter()
+                    .map(|span| (span.first.heard, track.node))
+            })
             .collect();
         starts.sort_unstable();
         let mut holders: Vec<Node> = starts.into_iter().map(|(_, node)| node).collect();
@@ -209,11 +235,14 @@ impl Channel {
 
 /// The first moment at which spans of two nodes provably overlap, and for how long they do at least.
 fn overlap(one: &[Span], two: &[Span]) -> Option<(Instant, Duration)> {
-    one.iter().flat_map(|a| two.iter().map(move |b| (a, b))).find_map(|(a, b)| {
-        let (from, until) = (a.begin().max(b.begin()), a.end().min(b.end()));
-        let inside = a.contains(b) || b.contains(a);
-        (from < until || inside).then(|| (from.min(until), until.saturating_duration_since(from)))
-    })
+    one.iter()
+        .flat_map(|a| two.iter().map(move |b| (a, b)))
+        .find_map(|(a, b)| {
+            let (from, until) = (a.begin().max(b.begin()), a.end().min(b.end()));
+            let inside = a.contains(b) || b.contains(a);
+            (from < until || inside)
+                .then(|| (from.min(until), until.saturating_duration_since(from)))
+        })
 }
 
 impl Span {
@@ -244,15 +273,27 @@ fn open_arp(node: Node) -> Result<Arp, Failure> {
 }
 
 fn ask_arp(arp: &Arp) -> bool {
-    arp.find_holder(OVERLAY_IP, 1, ANSWER_MAX).is_ok_and(|holder| holder.is_some())
+    arp.find_holder(OVERLAY_IP, 1, ANSWER_MAX)
+        .is_ok_and(|holder| holder.is_some())
 }
 
 /// Frames to the address go to this node, whoever claims the address.
 fn pin_neighbour(netns: &str, node: Node) -> Result<(), Failure> {
     let (ip, mac) = (OVERLAY_IP.to_string(), mac_text(node.mac(Network::Service)));
     let interface = Network::Service.short();
-    let args =
-        ["-n", netns, "neighbour", "replace", &ip, "lladdr", &mac, "nud", "permanent", "dev", interface];
+    let args = [
+        "-n",
+        netns,
+        "neighbour",
+        "replace",
+        &ip,
+        "lladdr",
+        &mac,
+        "nud",
+        "permanent",
+        "dev",
+        interface,
+    ];
     tools::run("ip", &args, "").map(drop)
 }
 
@@ -272,14 +313,19 @@ struct Device {
 
 impl Device {
     const fn new(socket: PathBuf) -> Self {
-        Self { socket, export: None }
+        Self {
+            socket,
+            export: None,
+        }
     }
 
     fn ask(&mut self) -> bool {
         if self.export.is_none() {
             self.export = Export::open(&self.socket, MIRROR, OPEN_MAX).ok();
         }
-        let Some(export) = &mut self.export else { return false };
+        let Some(export) = &mut self.export else {
+            return false;
+        };
         let Ok(answered) = export.read_block(ANSWER_MAX) else {
             self.export = None;
             return false;
@@ -295,8 +341,17 @@ mod tests {
     /// Spans from milliseconds after a common start; each answer took 1 ms.
     fn spans(start: Instant, pieces: &[(u64, u64)]) -> Vec<Span> {
         let at = |ms| start + Duration::from_millis(ms);
-        let answer = |ms| Answer { asked: at(ms), heard: at(ms + 1) };
-        pieces.iter().map(|(from, to)| Span { first: answer(*from), last: answer(*to) }).collect()
+        let answer = |ms| Answer {
+            asked: at(ms),
+            heard: at(ms + 1),
+        };
+        pieces
+            .iter()
+            .map(|(from, to)| Span {
+                first: answer(*from),
+                last: answer(*to),
+            })
+            .collect()
     }
 
     #[test]
@@ -318,8 +373,14 @@ mod tests {
     fn answer_that_may_have_come_before_or_after_proves_nothing() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let slow = Answer { asked: at(400), heard: at(700) };
-        let new = [Span { first: slow, last: slow }];
+        let slow = Answer {
+            asked: at(400),
+            heard: at(700),
+        };
+        let new = [Span {
+            first: slow,
+            last: slow,
+        }];
         assert_eq!(overlap(&spans(start, &[(0, 500)]), &new), None);
     }
 
@@ -329,7 +390,10 @@ mod tests {
         let mut track = Track::new(Node::NodeA, Channel::Arp);
         for ms in [0, 10, 20, 200, 210] {
             let asked = start + Duration::from_millis(ms);
-            track.heard(Answer { asked, heard: asked });
+            track.heard(Answer {
+                asked,
+                heard: asked,
+            });
         }
         assert_eq!(track.spans.len(), 2);
     }

@@ -32,7 +32,11 @@ impl Session {
     ///
     /// # Errors
     /// When the server does not accept in time, or refuses.
-    pub fn connect(to: SocketAddr, connect_max: Duration, answer_max: Duration) -> io::Result<Self> {
+    pub fn connect(
+        to: SocketAddr,
+        connect_max: Duration,
+        answer_max: Duration,
+    ) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&to, connect_max)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(answer_max))?;
@@ -51,7 +55,10 @@ impl Session {
     /// # Errors
     /// When the server refuses or does not answer.
     pub fn create_table(&mut self) -> io::Result<()> {
-        self.query("CREATE TABLE IF NOT EXISTS ledger (number bigint PRIMARY KEY, stored bytea NOT NULL)", |_| Ok(()))
+        self.query(
+            "CREATE TABLE IF NOT EXISTS ledger (number bigint PRIMARY KEY, stored bytea NOT NULL)",
+            |_| Ok(()),
+        )
     }
 
     /// Inserts a row and waits until it is committed. A row that is there already stays as it is.
@@ -59,7 +66,11 @@ impl Session {
     /// # Errors
     /// When there is no answer in time: then the row may be stored or not, and must be added again in a new session.
     pub fn add(&mut self, row: &Row) -> io::Result<()> {
-        let stored: String = row.encode().iter().map(|byte| format!("{byte:02x}")).collect();
+        let stored: String = row
+            .encode()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         let number = row.number;
         self.query(
             &format!("INSERT INTO ledger VALUES ({number}, '\\x{stored}') ON CONFLICT DO NOTHING"),
@@ -104,7 +115,9 @@ impl Session {
                 }
                 b'D' => each(first_column(&message.body).ok_or_else(|| malformed("data row"))?)?,
                 b'R' if message.body != [0; 4] => {
-                    return Err(io::Error::other("server wants a password; the lab's trusts its network"));
+                    return Err(io::Error::other(
+                        "server wants a password; the lab's trusts its network",
+                    ));
                 }
                 // Parameters, notices, row descriptions, completed commands.
                 _ => {}
@@ -157,7 +170,9 @@ fn decode(column: &[u8]) -> Option<Row> {
 /// The fields of an error are a letter and a text each: S severity, M message.
 fn error_field(body: &[u8], field: u8) -> Option<String> {
     let texts = body.split(|byte| *byte == 0);
-    let text = texts.into_iter().find_map(|text| text.strip_prefix(&[field]))?;
+    let text = texts
+        .into_iter()
+        .find_map(|text| text.strip_prefix(&[field]))?;
     Some(String::from_utf8_lossy(text).into_owned())
 }
 
@@ -170,7 +185,10 @@ fn error_is_fatal(body: &[u8]) -> bool {
 }
 
 fn malformed(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("not PostgreSQL's protocol: {what}"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("not PostgreSQL's protocol: {what}"),
+    )
 }
 
 #[cfg(test)]
@@ -180,7 +198,11 @@ mod tests {
     #[test]
     fn rows_come_back_from_hexadecimal_text() {
         let row = Row::new(1, 2);
-        let text: String = row.encode().iter().map(|byte| format!("{byte:02x}")).collect();
+        let text: String = row
+            .encode()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         assert_eq!(decode(format!("\\x{text}").as_bytes()), Some(row));
         for bad in ["", "\\x", "\\xzz", &text] {
             assert_eq!(decode(bad.as_bytes()), None);

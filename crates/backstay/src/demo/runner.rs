@@ -13,8 +13,8 @@ use super::observer::{Observation, Observer};
 use super::scenario::{Expected, Scenario, Step, Who};
 use super::story::Story;
 use super::trace::Trace;
-use super::writer::{self, Writers};
 use super::verify;
+use super::writer::{self, Writers};
 use crate::failure::Failure;
 use crate::lab::cut::{Link, LinkFault};
 use crate::lab::fault::{self, NodeFault};
@@ -77,7 +77,13 @@ struct Moment {
 
 /// Runs one break and cleans up after it.
 pub fn run(request: &Request, story: &Story<'_>) -> Run {
-    let Request { scenario, options, seed, repeat, .. } = request;
+    let Request {
+        scenario,
+        options,
+        seed,
+        repeat,
+        ..
+    } = request;
     let mut run = Run::begun(scenario, options, *seed, *repeat);
     if let Err(failure) = perform(request, story, &mut run) {
         run.object_failure(&failure);
@@ -117,8 +123,11 @@ fn perform(request: &Request, story: &Story<'_>, run: &mut Run) -> Result<(), Fa
     let fault = played?;
     judge_observation(&observation, request.scenario, run);
     let rows = audience.journal.rows();
-    let account =
-        verify::account(&rows, &writer::read_back(&client, workload, STEADY_MAX)?, request.seed);
+    let account = verify::account(
+        &rows,
+        &writer::read_back(&client, workload, STEADY_MAX)?,
+        request.seed,
+    );
     judge_account(account, run);
     judge_outage(longest_gap(&rows, fault.instant), request.scenario, run);
     judge_replicas(verify::differing_blocks(&lab)?, run);
@@ -135,19 +144,25 @@ fn play(
     run: &mut Run,
 ) -> Result<Moment, Failure> {
     tools::wait_for("a steady flow of rows", STEADY_MAX, || {
-        (journal.flows(STEADY, FLOW_GAP_MAX) && lifecycle::why_not_ready(lab).is_none()).then_some(())
+        (journal.flows(STEADY, FLOW_GAP_MAX) && lifecycle::why_not_ready(lab).is_none())
+            .then_some(())
     })?;
     let cast = Cast::now(lab)?;
     story.breaking(request.scenario, cast.active.name(), journal.len());
-    let fault = Moment { instant: Instant::now(), wall: Timestamp::now() };
+    let fault = Moment {
+        instant: Instant::now(),
+        wall: Timestamp::now(),
+    };
     for step in request.scenario.steps {
         take(*step, cast, request.seed, lab)?;
     }
     await_reaction(request.scenario, cast, fault, lab, journal)?;
     let reacted = fault.instant.elapsed();
-    tools::wait_for("the end of the fault", request.scenario.lasts + REACTION_MAX, || {
-        (fault.instant.elapsed() >= request.scenario.lasts).then_some(())
-    })?;
+    tools::wait_for(
+        "the end of the fault",
+        request.scenario.lasts + REACTION_MAX,
+        || (fault.instant.elapsed() >= request.scenario.lasts).then_some(()),
+    )?;
     await_reaction(request.scenario, cast, fault, lab, journal)?;
     let active = status::active_node(lab);
     tell_phases(request, lab, fault, active, run);
@@ -173,7 +188,12 @@ fn tell_phases(request: &Request, lab: &Lab, fault: Moment, active: Option<Node>
 impl Cast {
     fn now(lab: &Lab) -> Result<Self, Failure> {
         let active = status::active_node(lab);
-        let found = active.and_then(|active| Some(Self { active, standby: active.peer()? }));
+        let found = active.and_then(|active| {
+            Some(Self {
+                active,
+                standby: active.peer()?,
+            })
+        });
         found.ok_or_else(|| Failure::new("no node of the lab is active"))
     }
 
@@ -189,9 +209,7 @@ impl Cast {
 fn take(step: Step, cast: Cast, seed: u64, lab: &mut Lab) -> Result<(), Failure> {
     match step {
         Step::Node(who, fault) => fault::break_node(lab, cast.node(who), fault, seed),
-        Step::CutNetwork(network) => {
-            fault::break_link(lab, Link::Network(network), LinkFault::Cut)
-        }
+        Step::CutNetwork(network) => fault::break_link(lab, Link::Network(network), LinkFault::Cut),
         Step::CutNode(who) => {
             fault::break_link(lab, Link::Port(cast.node(who), None), LinkFault::Cut)
         }
@@ -257,7 +275,13 @@ fn start_group(lab: &Lab) -> Result<(), Failure> {
         Node::DATA.into_iter().find_map(|node| {
             let mut command = Command::new(&exe);
             command.arg("--socket").arg(lab.api_socket(node));
-            command.args(["start", GROUP, "--yes", "--reason", "the demo has healed the workload"]);
+            command.args([
+                "start",
+                GROUP,
+                "--yes",
+                "--reason",
+                "the demo has healed the workload",
+            ]);
             match command.output() {
                 Ok(output) if output.status.success() => Some(()),
                 Ok(output) => {
@@ -276,14 +300,18 @@ fn start_group(lab: &Lab) -> Result<(), Failure> {
 
 fn await_redundancy(lab: &Lab, journal: &Journal) -> Result<(), Failure> {
     let mut missing = String::new();
-    tools::wait_for("service and redundancy after healing", REDUNDANT_MAX, || {
-        missing = match lifecycle::why_not_ready(lab) {
-            Some(why) => why,
-            None if journal.flows(RECOVERED, FLOW_GAP_MAX) => return Some(()),
-            None => "rows do not flow".to_owned(),
-        };
-        None
-    })
+    tools::wait_for(
+        "service and redundancy after healing",
+        REDUNDANT_MAX,
+        || {
+            missing = match lifecycle::why_not_ready(lab) {
+                Some(why) => why,
+                None if journal.flows(RECOVERED, FLOW_GAP_MAX) => return Some(()),
+                None => "rows do not flow".to_owned(),
+            };
+            None
+        },
+    )
     .map_err(|failure| failure.cause(&missing))
 }
 
@@ -300,9 +328,16 @@ fn judge_observation(observation: &Observation, scenario: &Scenario, run: &mut R
         ));
     }
     // A workload that fails everywhere is tried once on each node, and started by a person afterwards.
-    let allowed = if scenario.expected == Expected::Held { 2 } else { 1 };
+    let allowed = if scenario.expected == Expected::Held {
+        2
+    } else {
+        1
+    };
     if run.failovers > allowed {
-        run.object(format!("the service moved {} times for one fault", run.failovers));
+        run.object(format!(
+            "the service moved {} times for one fault",
+            run.failovers
+        ));
     }
     if scenario.expected == Expected::Stayed && run.failovers > 0 {
         run.object("the service moved although it had no reason to");
@@ -317,7 +352,10 @@ fn judge_account(account: verify::Account, run: &mut Run) {
         run.object(format!("{} acknowledged rows are lost", account.lost));
     }
     if account.foreign > 0 {
-        run.object(format!("{} rows were read that nobody wrote", account.foreign));
+        run.object(format!(
+            "{} rows were read that nobody wrote",
+            account.foreign
+        ));
     }
     if account.acknowledged == 0 {
         run.object("no row was acknowledged");
@@ -340,7 +378,9 @@ fn judge_outage(gap: Option<Duration>, scenario: &Scenario, run: &mut Run) {
 fn judge_replicas(differing: u64, run: &mut Run) {
     run.replicas_equal = differing == 0;
     if differing > 0 {
-        run.object(format!("the replicas differ in {differing} blocks of 4 KiB"));
+        run.object(format!(
+            "the replicas differ in {differing} blocks of 4 KiB"
+        ));
     }
 }
 

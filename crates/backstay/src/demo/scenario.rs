@@ -150,7 +150,10 @@ pub static PAIR: [Scenario; 16] = [
     Scenario {
         name: Break::Node,
         what: "the active's links are cut and all its processes killed",
-        steps: &[Step::CutNode(Who::Active), Step::Node(Who::Active, NodeFault::Kill)],
+        steps: &[
+            Step::CutNode(Who::Active),
+            Step::Node(Who::Active, NodeFault::Kill),
+        ],
         expected: Expected::Moved,
         lasts: SHORT,
         bound_ms: Some((2000, 1000)),
@@ -310,7 +313,13 @@ mod tests {
     #[test]
     fn every_break_has_one_scenario() {
         for name in Break::value_variants() {
-            assert_eq!(PAIR.iter().filter(|scenario| scenario.name == *name).count(), 1, "{name:?}");
+            assert_eq!(
+                PAIR.iter()
+                    .filter(|scenario| scenario.name == *name)
+                    .count(),
+                1,
+                "{name:?}"
+            );
         }
     }
 
@@ -318,7 +327,12 @@ mod tests {
     fn only_withheld_or_dark_breaks_go_without_a_bound() {
         for scenario in &PAIR {
             let unbounded = scenario.is_withheld() || scenario.expected == Expected::Dark;
-            assert_eq!(scenario.bound_ms.is_none(), unbounded, "{:?}", scenario.name);
+            assert_eq!(
+                scenario.bound_ms.is_none(),
+                unbounded,
+                "{:?}",
+                scenario.name
+            );
         }
     }
 }

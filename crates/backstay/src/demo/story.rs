@@ -36,13 +36,16 @@ impl<'a> Story<'a> {
         );
         let head = self.ui.paint(Tone::Strong, "backstay demo");
         let plural = if runs == 1 { "run" } else { "runs" };
-        self.ui.talk(format_args!("{head}  {what}  ({runs} {plural}, seed {seed})"));
+        self.ui.talk(format_args!(
+            "{head}  {what}  ({runs} {plural}, seed {seed})"
+        ));
     }
 
     /// The first line of a run.
     pub fn begin(&self, scenario: &Scenario, number: usize, of: usize) {
         let name = self.ui.paint(Tone::Strong, &word(scenario.name));
-        self.ui.talk(format_args!("\n[{number}/{of}] {name}: {}", scenario.what));
+        self.ui
+            .talk(format_args!("\n[{number}/{of}] {name}: {}", scenario.what));
     }
 
     /// The lab is up and the workload answers.
@@ -55,7 +58,10 @@ impl<'a> Story<'a> {
         let steps: Vec<String> = scenario.steps.iter().copied().map(step_words).collect();
         self.line(
             Tone::Warn,
-            &format!("{rows} rows acknowledged by {active}; break: {}", steps.join(", then ")),
+            &format!(
+                "{rows} rows acknowledged by {active}; break: {}",
+                steps.join(", then ")
+            ),
         );
     }
 
@@ -66,7 +72,10 @@ impl<'a> Story<'a> {
             (false, Some(active)) => format!("{active} serves"),
             (false, None) => "nobody can serve".to_owned(),
         };
-        self.line(Tone::Dim, &format!("{who}, seen {} ms after the fault", after.as_millis()));
+        self.line(
+            Tone::Dim,
+            &format!("{who}, seen {} ms after the fault", after.as_millis()),
+        );
         if !run.why.is_empty() {
             self.line(Tone::Dim, &format!("why: {}", run.why));
         }
@@ -79,7 +88,10 @@ impl<'a> Story<'a> {
             let block = if self.ui.ascii { "#" } else { "█" };
             let bar = block.repeat(columns(phase.ms / longest));
             let bar = self.ui.paint(Tone::Warn, &bar);
-            self.ui.talk(format_args!("      {:<10} {:>7.1} ms  {bar}", phase.name, phase.ms));
+            self.ui.talk(format_args!(
+                "      {:<10} {:>7.1} ms  {bar}",
+                phase.name, phase.ms
+            ));
         }
     }
 
@@ -87,13 +99,24 @@ impl<'a> Story<'a> {
     pub fn healed(&self, after: Duration, run: &Run) {
         let seconds = after.as_secs_f64();
         let resync = bytes(run.resync_bytes);
-        self.line(Tone::Dim, &format!("healed: redundant again after {seconds:.1} s, {resync} sent"));
+        self.line(
+            Tone::Dim,
+            &format!("healed: redundant again after {seconds:.1} s, {resync} sent"),
+        );
     }
 
     /// Everything was compared.
     pub fn verified(&self, run: &Run) {
-        let equal = if run.replicas_equal { "replicas equal" } else { "replicas differ" };
-        let actives = if run.two_actives { "TWO ACTIVES" } else { "never two actives" };
+        let equal = if run.replicas_equal {
+            "replicas equal"
+        } else {
+            "replicas differ"
+        };
+        let actives = if run.two_actives {
+            "TWO ACTIVES"
+        } else {
+            "never two actives"
+        };
         self.line(
             Tone::Dim,
             &format!(
@@ -105,7 +128,11 @@ impl<'a> Story<'a> {
 
     /// The last lines of a run; `again` repeats it.
     pub fn end(&self, run: &Run, again: &str) {
-        let (tone, word) = if run.pass { (Tone::Good, "PASS") } else { (Tone::Bad, "FAIL") };
+        let (tone, word) = if run.pass {
+            (Tone::Good, "PASS")
+        } else {
+            (Tone::Bad, "FAIL")
+        };
         self.line(tone, &format!("{word}  {}", outage_words(run)));
         for reason in &run.reasons {
             self.line(Tone::Bad, reason);
@@ -118,7 +145,8 @@ impl<'a> Story<'a> {
     }
 
     fn line(&self, tone: Tone, text: &str) {
-        self.ui.talk(format_args!("    {}", self.ui.paint(tone, text)));
+        self.ui
+            .talk(format_args!("    {}", self.ui.paint(tone, text)));
     }
 }
 
@@ -159,11 +187,25 @@ pub fn bytes(count: u64) -> String {
 /// The table at the end.
 pub fn table(document: &Document, ui: &Ui) -> String {
     let mut table = Table::new();
-    let preset = if ui.ascii { presets::ASCII_MARKDOWN } else { presets::UTF8_HORIZONTAL_ONLY };
-    table.load_preset(preset).set_content_arrangement(ContentArrangement::Dynamic);
+    let preset = if ui.ascii {
+        presets::ASCII_MARKDOWN
+    } else {
+        presets::UTF8_HORIZONTAL_ONLY
+    };
+    table
+        .load_preset(preset)
+        .set_content_arrangement(ContentArrangement::Dynamic);
     table.set_width(u16::try_from(ui.width).unwrap_or(u16::MAX));
     table.set_header([
-        "break", "result", "outage ms", "bound ms", "acknowledged", "lost", "two actives", "replicas", "resync",
+        "break",
+        "result",
+        "outage ms",
+        "bound ms",
+        "acknowledged",
+        "lost",
+        "two actives",
+        "replicas",
+        "resync",
     ]);
     for run in &document.runs {
         table.add_row(row(run));
@@ -172,7 +214,10 @@ pub fn table(document: &Document, ui: &Ui) -> String {
     let late = document.runs.iter().filter(|run| !run.within_bound).count();
     let tone = if document.pass { Tone::Good } else { Tone::Bad };
     let verdict = ui.paint(tone, if document.pass { "PASS" } else { "FAIL" });
-    let mut text = format!("{table}\n{verdict}  {passed} of {} runs passed", document.runs.len());
+    let mut text = format!(
+        "{table}\n{verdict}  {passed} of {} runs passed",
+        document.runs.len()
+    );
     if late > 0 {
         text.push_str(&format!(", {late} took longer than promised"));
     }
@@ -180,7 +225,8 @@ pub fn table(document: &Document, ui: &Ui) -> String {
 }
 
 fn row(run: &Run) -> [String; 9] {
-    let number = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+    let number =
+        |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     [
         word(run.name),
         if run.pass { "pass" } else { "FAIL" }.to_owned(),
@@ -189,7 +235,12 @@ fn row(run: &Run) -> [String; 9] {
         run.acknowledged.to_string(),
         run.lost.to_string(),
         if run.two_actives { "YES" } else { "never" }.to_owned(),
-        if run.replicas_equal { "equal" } else { "DIFFER" }.to_owned(),
+        if run.replicas_equal {
+            "equal"
+        } else {
+            "DIFFER"
+        }
+        .to_owned(),
         bytes(run.resync_bytes),
     ]
 }

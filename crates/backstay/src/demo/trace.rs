@@ -42,10 +42,16 @@ impl Trace {
             .flat_map(|node| {
                 let log = lab.state_dir(node).join("events.jsonl");
                 let text = fs::read_to_string(log).unwrap_or_default();
-                let lines: Vec<Line> =
-                    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+                let lines: Vec<Line> = text
+                    .lines()
+                    .filter_map(|line| serde_json::from_str(line).ok())
+                    .collect();
                 lines.into_iter().filter_map(move |Line { time, event }| {
-                    Some(Traced { node, time: time.parse().ok()?, event })
+                    Some(Traced {
+                        node,
+                        time: time.parse().ok()?,
+                        event,
+                    })
                 })
             })
             .filter(|traced| traced.time >= since)
@@ -56,7 +62,8 @@ impl Trace {
 
     /// True if a node has put the group on hold.
     pub fn has_hold(&self) -> bool {
-        self.decisions().any(|(_, act, _)| matches!(act, Act::Hold(_)))
+        self.decisions()
+            .any(|(_, act, _)| matches!(act, Act::Hold(_)))
     }
 
     /// The parts of the first transition to service on `node`.
@@ -111,10 +118,12 @@ impl Trace {
     }
 
     fn decisions(&self) -> impl Iterator<Item = (Node, Act, Rule)> + '_ {
-        self.events.iter().filter_map(|traced| match &traced.event.what {
-            What::Decision(decision) => Some((traced.node, decision.act, decision.rule)),
-            _ => None,
-        })
+        self.events
+            .iter()
+            .filter_map(|traced| match &traced.event.what {
+                What::Decision(decision) => Some((traced.node, decision.act, decision.rule)),
+                _ => None,
+            })
     }
 }
 
@@ -139,7 +148,9 @@ const fn phase_name(phase: Phase, workload: Workload) -> &'static str {
 
 const fn rule_words(rule: Rule) -> &'static str {
     match rule {
-        Rule::PromoteInSync => "the active was silent, every lease had run out, and the own replica was in sync",
+        Rule::PromoteInSync => {
+            "the active was silent, every lease had run out, and the own replica was in sync"
+        }
         Rule::Handover => "the active handed over",
         Rule::GoSolo => "the replica was gone: taken out of the record before acknowledging alone",
         Rule::Grow => "the replica had everything again",
@@ -152,7 +163,9 @@ const fn rule_words(rule: Rule) -> &'static str {
         Rule::BudgetSpent => "the resource was restarted here as often as allowed",
         Rule::FailedEverywhere => "the resource failed on every node",
         Rule::Asked => "a person asked for it",
-        Rule::Barrier => "restarted: the record was confirmed with a new epoch before acknowledging",
+        Rule::Barrier => {
+            "restarted: the record was confirmed with a new epoch before acknowledging"
+        }
         Rule::FirstRecord => "no record yet",
     }
 }

@@ -36,9 +36,15 @@ pub struct Account {
 /// Compares what was acknowledged with what was read back.
 pub fn account(acknowledged: &[Acknowledged], read_back: &[Row], seed: u64) -> Account {
     let genuine = |row: &&Row| row.seed == seed && row.is_genuine();
-    let there: BTreeMap<u64, ()> =
-        read_back.iter().filter(genuine).map(|row| (row.number, ())).collect();
-    let found = acknowledged.iter().filter(|row| there.contains_key(&row.number)).count();
+    let there: BTreeMap<u64, ()> = read_back
+        .iter()
+        .filter(genuine)
+        .map(|row| (row.number, ()))
+        .collect();
+    let found = acknowledged
+        .iter()
+        .filter(|row| there.contains_key(&row.number))
+        .count();
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     Account {
         acknowledged: count(acknowledged.len()),
@@ -67,7 +73,10 @@ pub fn differing_blocks(lab: &Lab) -> Result<u64, Failure> {
 }
 
 fn compare(lab: &Lab) -> io::Result<u64> {
-    let [one, two] = [File::open(lab.disk(Node::NodeA))?, File::open(lab.disk(Node::NodeB))?];
+    let [one, two] = [
+        File::open(lab.disk(Node::NodeA))?,
+        File::open(lab.disk(Node::NodeB))?,
+    ];
     let (mut first, mut second) = (vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]);
     let mut differing = 0;
     let mut at = 0;
@@ -77,7 +86,9 @@ fn compare(lab: &Lab) -> io::Result<u64> {
         one.read_exact_at(&mut first[..length], at)?;
         two.read_exact_at(&mut second[..length], at)?;
         if first[..length] != second[..length] {
-            let blocks = first[..length].chunks(BLOCK_BYTES).zip(second[..length].chunks(BLOCK_BYTES));
+            let blocks = first[..length]
+                .chunks(BLOCK_BYTES)
+                .zip(second[..length].chunks(BLOCK_BYTES));
             let count = blocks.filter(|(one, two)| one != two).count();
             differing += u64::try_from(count).map_err(io::Error::other)?;
         }
@@ -97,8 +108,21 @@ mod tests {
         let at = Instant::now();
         let acknowledged: Vec<_> = (1..=4).map(|number| Acknowledged { number, at }).collect();
         // Row 4 has the content of another run; row 5 was never acknowledged.
-        let rows = [Row::new(7, 1), Row::new(7, 2), Row::new(8, 4), Row::new(7, 5)];
+        let rows = [
+            Row::new(7, 1),
+            Row::new(7, 2),
+            Row::new(8, 4),
+            Row::new(7, 5),
+        ];
         let account = account(&acknowledged, &rows, 7);
-        assert_eq!(account, Account { acknowledged: 4, found: 2, lost: 2, foreign: 1 });
+        assert_eq!(
+            account,
+            Account {
+                acknowledged: 4,
+                found: 2,
+                lost: 2,
+                foreign: 1
+            }
+        );
     }
 }

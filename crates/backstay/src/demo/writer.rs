@@ -116,7 +116,10 @@ impl Writers {
                 }
             })
         };
-        Self { threads: (0..WRITERS).map(thread).collect(), stop }
+        Self {
+            threads: (0..WRITERS).map(thread).collect(),
+            stop,
+        }
     }
 
     /// Stops after the rows that are under way.

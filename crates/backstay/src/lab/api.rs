@@ -101,13 +101,25 @@ fn parse(answer: &[u8]) -> Result<Value, ApiError> {
     let split = split.ok_or(ApiError::Malformed("no end of headers"))?;
     let head = std::str::from_utf8(&answer[..split])
         .map_err(|_| ApiError::Malformed("headers that are not text"))?;
-    let status = head.split(' ').nth(1).and_then(|code| code.parse::<u16>().ok());
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse::<u16>().ok());
     let status = status.ok_or(ApiError::Malformed("no status line"))?;
-    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    let chunked = head
+        .to_ascii_lowercase()
+        .contains("transfer-encoding: chunked");
     let raw = &answer[split + 4..];
-    let body = if chunked { join_chunks(raw)? } else { raw.to_vec() };
+    let body = if chunked {
+        join_chunks(raw)?
+    } else {
+        raw.to_vec()
+    };
     if !(200..300).contains(&status) && status != 503 {
-        return Err(ApiError::Refused { status, body: String::from_utf8_lossy(&body).into_owned() });
+        return Err(ApiError::Refused {
+            status,
+            body: String::from_utf8_lossy(&body).into_owned(),
+        });
     }
     if body.is_empty() {
         return Ok(Value::Null);
@@ -120,7 +132,10 @@ fn join_chunks(mut raw: &[u8]) -> Result<Vec<u8>, ApiError> {
     const BROKEN: ApiError = ApiError::Malformed("a broken chunk");
     let mut body = Vec::new();
     loop {
-        let end = raw.windows(2).position(|window| window == b"\r\n").ok_or(BROKEN)?;
+        let end = raw
+            .windows(2)
+            .position(|window| window == b"\r\n")
+            .ok_or(BROKEN)?;
         let size = std::str::from_utf8(&raw[..end]).map_err(|_| BROKEN)?;
         let size = size.split(';').next().unwrap_or_default().trim();
         let size = usize::from_str_radix(size, 16).map_err(|_| BROKEN)?;

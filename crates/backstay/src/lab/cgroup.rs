@@ -16,7 +16,8 @@ pub fn mount_point() -> Option<PathBuf> {
     let listed = fs::read_to_string("/proc/self/mountinfo").ok()?;
     listed.lines().find_map(|line| {
         let (fields, kind) = line.split_once(" - ")?;
-        kind.starts_with("cgroup2 ").then(|| PathBuf::from(fields.split(' ').nth(4).unwrap_or("/")))
+        kind.starts_with("cgroup2 ")
+            .then(|| PathBuf::from(fields.split(' ').nth(4).unwrap_or("/")))
     })
 }
 
@@ -35,7 +36,9 @@ pub fn node_group(id: &LabId, node: Node) -> String {
 /// # Errors
 /// When the kernel refuses.
 pub fn create(id: &LabId, node: Node) -> Result<(), Failure> {
-    let Some(root) = mount_point() else { return Ok(()) };
+    let Some(root) = mount_point() else {
+        return Ok(());
+    };
     tools::make_dir(&root.join(node_group(id, node)).join("init"))
 }
 
@@ -43,9 +46,14 @@ pub fn create(id: &LabId, node: Node) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When the kernel refuses.
-#[expect(deprecated, reason = "only UnshareFlags::FILES is unsound; the safe call is enough here")]
+#[expect(
+    deprecated,
+    reason = "only UnshareFlags::FILES is unsound; the safe call is enough here"
+)]
 pub fn enter_node(group: &str) -> Result<(), Failure> {
-    let Some(root) = mount_point() else { return Ok(()) };
+    let Some(root) = mount_point() else {
+        return Ok(());
+    };
     let group = root.join(group);
     tools::write_file(&group.join("cgroup.procs"), "0")?;
     rustix::thread::unshare(rustix::thread::UnshareFlags::NEWCGROUP)
@@ -78,7 +86,9 @@ pub fn set_frozen(id: &LabId, node: Node, frozen: bool) -> Result<(), Failure> {
 /// # Errors
 /// Names a group that is still in use.
 pub fn remove(id: &LabId) -> Result<(), Failure> {
-    let Some(root) = mount_point() else { return Ok(()) };
+    let Some(root) = mount_point() else {
+        return Ok(());
+    };
     remove_tree(&root.join(id.cgroup()))
 }
 
@@ -87,33 +97,41 @@ pub fn remove(id: &LabId) -> Result<(), Failure> {
 /// # Errors
 /// Names a group that is still in use.
 pub fn remove_node(id: &LabId, node: Node) -> Result<(), Failure> {
-    let Some(root) = mount_point() else { return Ok(()) };
+    let Some(root) = mount_point() else {
+        return Ok(());
+    };
     remove_tree(&root.join(node_group(id, node)))
 }
 
 /// The lab's group, if it exists.
 pub fn leftover(id: &LabId) -> Option<PathBuf> {
-    mount_point().map(|root| root.join(id.cgroup())).filter(|path| path.exists())
+    mount_point()
+        .map(|root| root.join(id.cgroup()))
+        .filter(|path| path.exists())
 }
 
 fn remove_tree(group: &Path) -> Result<(), Failure> {
-    let Ok(entries) = fs::read_dir(group) else { return Ok(()) };
+    let Ok(entries) = fs::read_dir(group) else {
+        return Ok(());
+    };
     for entry in entries.flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_tree(&entry.path())?;
         }
     }
     let mut last = None;
-    tools::wait_for(&format!("removal of cgroup {}", group.display()), SETTLE, || {
-        match fs::remove_dir(group) {
+    tools::wait_for(
+        &format!("removal of cgroup {}", group.display()),
+        SETTLE,
+        || match fs::remove_dir(group) {
             Ok(()) => Some(()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some(()),
             Err(error) => {
                 last = Some(error);
                 None
             }
-        }
-    })
+        },
+    )
     .map_err(|failure| match &last {
         Some(error) => failure.cause(error),
         None => failure,

@@ -26,7 +26,9 @@ pub fn prepare(lab: &Lab) -> Result<(), Failure> {
     write_identity(lab)?;
     workload::write_start_script(lab)?;
     tools::write_file(&lab.config(), &configuration(lab))?;
-    Node::DATA.into_iter().try_for_each(|node| make_disk(lab, node))?;
+    Node::DATA
+        .into_iter()
+        .try_for_each(|node| make_disk(lab, node))?;
     if lab.options.workload != Workload::None {
         make_filesystem(lab)?;
     }
@@ -41,8 +43,12 @@ fn write_identity(lab: &Lab) -> Result<(), Failure> {
     let authority = Authority::create(CLUSTER, now, CA_LIFETIME).map_err(failed)?;
     authority.save(&lab.dir.join("pki")).map_err(failed)?;
     for node in Node::ALL {
-        let files = authority.issue(node.name(), now, NODE_LIFETIME).map_err(failed)?;
-        files.save(&lab.state_dir(node).join("pki")).map_err(failed)?;
+        let files = authority
+            .issue(node.name(), now, NODE_LIFETIME)
+            .map_err(failed)?;
+        files
+            .save(&lab.state_dir(node).join("pki"))
+            .map_err(failed)?;
     }
     Ok(())
 }
@@ -85,7 +91,11 @@ fn node_table(node: Node) -> String {
 }
 
 fn mirror_table(lab: &Lab) -> String {
-    let front_end = if lab.options.workload == Workload::None { "nbd-socket" } else { "fuse-loop" };
+    let front_end = if lab.options.workload == Workload::None {
+        "nbd-socket"
+    } else {
+        "fuse-loop"
+    };
     let [a, b] = Node::DATA.map(|node| format!("{node} = \"{}\"", lab.disk(node).display()));
     let bound = match lab.options.mode {
         Mode::Sync => "",
@@ -101,7 +111,11 @@ fn mirror_table(lab: &Lab) -> String {
 
 fn service_tables(lab: &Lab) -> String {
     // A new PostgreSQL first makes its data directory.
-    let start_timeout = if lab.options.workload == Workload::Postgres { "60s" } else { "10s" };
+    let start_timeout = if lab.options.workload == Workload::Postgres {
+        "60s"
+    } else {
+        "10s"
+    };
     format!(
         "\n[[group.resource]]\nkind = \"filesystem\"\nmirror = \"{MIRROR}\"\nmount = \"{}\"\nfstype = \"ext4\"\n\
          options = \"noatime\"\n\
@@ -124,7 +138,16 @@ fn make_disk(lab: &Lab, node: Node) -> Result<(), Failure> {
 fn make_filesystem(lab: &Lab) -> Result<(), Failure> {
     let blocks = (lab.options.size_bytes / 4096).to_string();
     let disk = lab.disk(Node::NodeA).display().to_string();
-    let args = ["-q", "-F", "-b", "4096", "-E", "nodiscard,lazy_itable_init=0", &disk, &blocks];
+    let args = [
+        "-q",
+        "-F",
+        "-b",
+        "4096",
+        "-E",
+        "nodiscard,lazy_itable_init=0",
+        &disk,
+        &blocks,
+    ];
     tools::run("mkfs.ext4", &args, "").map(drop)
 }
 

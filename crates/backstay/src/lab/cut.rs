@@ -119,7 +119,10 @@ impl Cut {
             }
             Link::Network(network) => {
                 let all = ports_except(network, None);
-                vec![Direction { from: all.clone(), to: all }]
+                vec![Direction {
+                    from: all.clone(),
+                    to: all,
+                }]
             }
             Link::Port(node, chosen) => networks(chosen)
                 .filter(|network| node.networks().contains(network))
@@ -142,12 +145,21 @@ impl Cut {
 
 /// From one group of ports to another, and back unless the fault is one-way.
 fn between(one: Vec<String>, two: Vec<String>, one_way: bool) -> Vec<Direction> {
-    let forth = Direction { from: one.clone(), to: two.clone() };
-    if one_way { vec![forth] } else { vec![forth, Direction { from: two, to: one }] }
+    let forth = Direction {
+        from: one.clone(),
+        to: two.clone(),
+    };
+    if one_way {
+        vec![forth]
+    } else {
+        vec![forth, Direction { from: two, to: one }]
+    }
 }
 
 fn networks(chosen: Option<Network>) -> impl Iterator<Item = Network> {
-    Network::ALL.into_iter().filter(move |network| chosen.is_none_or(|only| only == *network))
+    Network::ALL
+        .into_iter()
+        .filter(move |network| chosen.is_none_or(|only| only == *network))
 }
 
 /// The ports of `network`, the client's included, without those of one node.
@@ -166,8 +178,14 @@ pub fn ruleset(cuts: &[Cut]) -> String {
     for node in Node::DATA {
         let observer = Outsider::Observer(node).port();
         let own = node.port(Network::Service);
-        let _ = writeln!(rules, "    iifname \"{observer}\" oifname != \"{own}\" drop");
-        let _ = writeln!(rules, "    oifname \"{observer}\" iifname != \"{own}\" drop");
+        let _ = writeln!(
+            rules,
+            "    iifname \"{observer}\" oifname != \"{own}\" drop"
+        );
+        let _ = writeln!(
+            rules,
+            "    oifname \"{observer}\" iifname != \"{own}\" drop"
+        );
     }
     for cut in cuts {
         for direction in cut.directions() {
@@ -187,7 +205,11 @@ fn rule(direction: &Direction, fault: LinkFault) -> String {
         let quoted: Vec<_> = ports.iter().map(|port| format!("\"{port}\"")).collect();
         format!("{{ {} }}", quoted.join(", "))
     };
-    let ends = format!("iifname {} oifname {}", set(&direction.from), set(&direction.to));
+    let ends = format!(
+        "iifname {} oifname {}",
+        set(&direction.from),
+        set(&direction.to)
+    );
     match fault {
         LinkFault::Cut | LinkFault::OneWay => format!("{ends} drop"),
         LinkFault::Lossy => format!("{ends} numgen random mod 100 < {LOSS_PERCENT} drop"),
@@ -201,7 +223,10 @@ mod tests {
     use super::*;
 
     fn rules_of(link: &str, fault: LinkFault) -> Vec<String> {
-        let cut = Cut { link: link.parse().unwrap(), fault };
+        let cut = Cut {
+            link: link.parse().unwrap(),
+            fault,
+        };
         ruleset(&[cut])
             .lines()
             .filter(|line| line.contains("iifname {"))
@@ -211,10 +236,25 @@ mod tests {
 
     #[test]
     fn links_are_read_as_they_are_written() {
-        for text in ["hb1", "service", "node-a:hb1", "node-a:all", "node-a/node-b", "node-a/witness:hb2"] {
+        for text in [
+            "hb1",
+            "service",
+            "node-a:hb1",
+            "node-a:all",
+            "node-a/node-b",
+            "node-a/witness:hb2",
+        ] {
             assert_eq!(text.parse::<Link>().unwrap().to_string(), text);
         }
-        for text in ["", "hb3", "node-c:hb1", "node-a:", "node-a/", "/", "node-a:hb1:hb2"] {
+        for text in [
+            "",
+            "hb3",
+            "node-c:hb1",
+            "node-a:",
+            "node-a/",
+            "/",
+            "node-a:hb1:hb2",
+        ] {
             assert!(text.parse::<Link>().is_err(), "{text}");
         }
     }

@@ -57,9 +57,9 @@ impl FromStr for Target {
         if let Ok(node) = text.parse() {
             return Ok(Self::Node(node));
         }
-        text.parse().map(Self::Link).map_err(|error| {
-            format!("{error}, and nodes node-a, node-b, witness")
-        })
+        text.parse()
+            .map(Self::Link)
+            .map_err(|error| format!("{error}, and nodes node-a, node-b, witness"))
     }
 }
 
@@ -100,11 +100,13 @@ fn set_condition(lab: &mut Lab, target: Node, condition: Condition) -> Result<()
 
 fn set_disk(lab: &Lab, target: Node, fault: DiskFault) -> Result<(), Failure> {
     require_disk(target)?;
-    Faults::all(fault).set(&lab.disk_fault_dir(target)).map_err(|error| {
-        Failure::new(format!("cannot break the disk of {target}"))
-            .cause(error)
-            .hint("the daemon makes the fault shim's directory when it opens the disk")
-    })
+    Faults::all(fault)
+        .set(&lab.disk_fault_dir(target))
+        .map_err(|error| {
+            Failure::new(format!("cannot break the disk of {target}"))
+                .cause(error)
+                .hint("the daemon makes the fault shim's directory when it opens the disk")
+        })
 }
 
 fn require_disk(target: Node) -> Result<(), Failure> {
@@ -119,9 +121,14 @@ fn lose_unflushed(lab: &Lab, target: Node, seed: u64) -> Result<(), Failure> {
     if !target.is_data() {
         return Ok(());
     }
-    power_loss(&lab.disk(target), &lab.disk_fault_dir(target), seed).map(drop).map_err(|error| {
-        Failure::new(format!("cannot play the power loss of the disk of {target}")).cause(error)
-    })
+    power_loss(&lab.disk(target), &lab.disk_fault_dir(target), seed)
+        .map(drop)
+        .map_err(|error| {
+            Failure::new(format!(
+                "cannot play the power loss of the disk of {target}"
+            ))
+            .cause(error)
+        })
 }
 
 fn kill_daemon(lab: &Lab, target: Node) -> Result<(), Failure> {
@@ -252,6 +259,9 @@ mod tests {
         assert_eq!("node-a".parse(), Ok(Target::Node(Node::NodeA)));
         assert!(matches!("node-a:hb1".parse(), Ok(Target::Link(_))));
         let error = "node-c".parse::<Target>().unwrap_err();
-        assert!(error.contains("node-c") && error.contains("witness"), "{error}");
+        assert!(
+            error.contains("node-c") && error.contains("witness"),
+            "{error}"
+        );
     }
 }

@@ -53,14 +53,18 @@ pub fn run(args: &Args) -> Outcome {
     }
     let _session = rustix::process::setsid();
     cgroup::enter_node(&args.cgroup)?;
-    prepare_mounts().map_err(|error| Failure::new("cannot prepare the node's mounts").cause(error))?;
+    prepare_mounts()
+        .map_err(|error| Failure::new("cannot prepare the node's mounts").cause(error))?;
     supervise(args)
 }
 
 /// Gives the node its own /proc, /sys and cgroup tree; its mounts do not reach the machine's.
 fn prepare_mounts() -> rustix::io::Result<()> {
     // Slave, not private: a namespace file that the machine unmounts must go away here, too.
-    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
+    mount_change(
+        "/",
+        MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
+    )?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("proc", "/proc", "proc", flags, None)?;
     // The machine's cgroup mounts below /sys would still be listed, though hidden. Whoever looks for cgroup2 must find ours.

@@ -17,7 +17,11 @@ const LOOPS_MAX: Duration = Duration::from_secs(5);
 /// Where a lab lives unless `--dir` says otherwise: in memory if the machine has a place for that.
 pub fn default_dir() -> PathBuf {
     let memory = Path::new("/dev/shm");
-    let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    let base = if memory.is_dir() {
+        memory.to_owned()
+    } else {
+        std::env::temp_dir()
+    };
     base.join("backstay-lab")
 }
 
@@ -32,13 +36,17 @@ pub fn up(dir: &Path, options: Options, keep_failed: bool) -> Result<Lab, Failur
     let dir = fs::canonicalize(dir)
         .map_err(|error| Failure::new(format!("cannot use {}", dir.display())).cause(error))?;
     if state_file(&dir).exists() {
-        return Err(Failure::new(format!("there is a lab in {} already", dir.display()))
-            .hint("take it down with `backstay lab down`, or give another --dir"));
+        return Err(
+            Failure::new(format!("there is a lab in {} already", dir.display()))
+                .hint("take it down with `backstay lab down`, or give another --dir"),
+        );
     }
     let mut lab = Lab::new(dir, owns_dir, options);
     lab.save()?;
     let started = start(&mut lab).and_then(|()| wait_ready(&lab));
-    let Err(failure) = started else { return Ok(lab) };
+    let Err(failure) = started else {
+        return Ok(lab);
+    };
     let logs = format!("see daemon.log below {}", lab.dir.display());
     if keep_failed {
         return Err(failure.hint(logs));
@@ -51,7 +59,9 @@ pub fn up(dir: &Path, options: Options, keep_failed: bool) -> Result<Lab, Failur
 fn start(lab: &mut Lab) -> Result<(), Failure> {
     network::create(&lab.id)?;
     config::prepare(lab)?;
-    Node::ALL.into_iter().try_for_each(|node| node::start(lab, node))
+    Node::ALL
+        .into_iter()
+        .try_for_each(|node| node::start(lab, node))
 }
 
 /// Waits until the group is served, redundant and able to fail over.
@@ -60,15 +70,17 @@ fn start(lab: &mut Lab) -> Result<(), Failure> {
 /// When that takes more than a minute; says what was missing.
 pub fn wait_ready(lab: &Lab) -> Result<(), Failure> {
     let mut missing = String::new();
-    tools::wait_for("readiness of the lab's cluster", READY_MAX, || {
-        match why_not_ready(lab) {
+    tools::wait_for(
+        "readiness of the lab's cluster",
+        READY_MAX,
+        || match why_not_ready(lab) {
             None => Some(()),
             Some(why) => {
                 missing = why;
                 None
             }
-        }
-    })
+        },
+    )
     .map_err(|failure| failure.cause(&missing))
 }
 
@@ -81,16 +93,34 @@ pub fn why_not_ready(lab: &Lab) -> Option<String> {
         return Some(format!("{active} does not tell its state"));
     };
     if group["can_fail_over"].as_bool() != Some(true) {
-        return Some(format!("{active} could not fail over: {}", group["why_not"]));
+        return Some(format!(
+            "{active} could not fail over: {}",
+            group["why_not"]
+        ));
     }
-    let resources = group["resources"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let wanted = if lab.options.workload == Workload::None { 2 } else { 4 };
+    let resources = group["resources"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let wanted = if lab.options.workload == Workload::None {
+        2
+    } else {
+        4
+    };
     if resources.len() != wanted {
-        return Some(format!("{active} has {} of {wanted} resources", resources.len()));
+        return Some(format!(
+            "{active} has {} of {wanted} resources",
+            resources.len()
+        ));
     }
     resources
         .iter()
-        .find(|resource| !matches!(resource["state"].as_str(), Some("started" | "running" | "active")))
+        .find(|resource| {
+            !matches!(
+                resource["state"].as_str(),
+                Some("started" | "running" | "active")
+            )
+        })
         .map(|resource| format!("{} is {}", resource["name"], resource["state"]))
 }
 
@@ -102,7 +132,10 @@ fn last_words(lab: &Lab) -> Vec<String> {
             let log = fs::read_to_string(lab.log(node)).ok()?;
             let last: Vec<_> = log.lines().rev().take(3).collect();
             (!last.is_empty()).then(|| {
-                format!("{node} said: {}", last.into_iter().rev().collect::<Vec<_>>().join(" / "))
+                format!(
+                    "{node} said: {}",
+                    last.into_iter().rev().collect::<Vec<_>>().join(" / ")
+                )
             })
         })
         .collect()
@@ -113,7 +146,9 @@ fn last_words(lab: &Lab) -> Vec<String> {
 /// # Errors
 /// Names what could not be removed.
 pub fn down(dir: &Path) -> Result<(), Failure> {
-    let Ok(dir) = fs::canonicalize(dir) else { return Ok(()) };
+    let Ok(dir) = fs::canonicalize(dir) else {
+        return Ok(());
+    };
     stop(&dir)?;
     remove_files(&dir)
 }
@@ -152,14 +187,20 @@ pub fn check_nothing_left(dir: &Path, id: &LabId) -> Result<(), Failure> {
     left.extend(mounts_below(dir));
     left.extend(cgroup::leftover(id).map(|path| path.display().to_string()));
     left.extend(process::mentioning(dir).iter().map(|pid| {
-        format!("process {} ({})", pid.as_raw_nonzero(), process::command_line(*pid).trim())
+        format!(
+            "process {} ({})",
+            pid.as_raw_nonzero(),
+            process::command_line(*pid).trim()
+        )
     }));
     if left.is_empty() {
         return Ok(());
     }
-    Err(Failure::new(format!("the lab in {} is not quite gone", dir.display()))
-        .cause(format!("left: {}", left.join(", ")))
-        .hint("run `backstay lab down` again"))
+    Err(
+        Failure::new(format!("the lab in {} is not quite gone", dir.display()))
+            .cause(format!("left: {}", left.join(", ")))
+            .hint("run `backstay lab down` again"),
+    )
 }
 
 fn mounts_below(dir: &Path) -> Vec<String> {
@@ -175,7 +216,11 @@ fn mounts_below(dir: &Path) -> Vec<String> {
 /// Removes what the lab wrote; the directory too if the lab made it.
 fn remove_files(dir: &Path) -> Result<(), Failure> {
     let failed = |error: std::io::Error| {
-        Failure::new(format!("cannot remove the files of the lab in {}", dir.display())).cause(error)
+        Failure::new(format!(
+            "cannot remove the files of the lab in {}",
+            dir.display()
+        ))
+        .cause(error)
     };
     if !state_file(dir).exists() {
         return Ok(());
@@ -186,7 +231,13 @@ fn remove_files(dir: &Path) -> Result<(), Failure> {
     for name in ["mnt", "pki", "node-a", "node-b", "witness"] {
         ignore_missing(fs::remove_dir_all(dir.join(name))).map_err(failed)?;
     }
-    for name in ["backstay.toml", "start-app", "app-fails", "lab.json.new", "lab.json"] {
+    for name in [
+        "backstay.toml",
+        "start-app",
+        "app-fails",
+        "lab.json.new",
+        "lab.json",
+    ] {
         ignore_missing(fs::remove_file(dir.join(name))).map_err(failed)?;
     }
     Ok(())

@@ -5,7 +5,9 @@ use std::path::Path;
 
 /// Loop devices whose backing file is below `dir`, such as `/dev/loop0`.
 pub fn backed_by(dir: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir("/sys/block") else { return Vec::new() };
+    let Ok(entries) = fs::read_dir("/sys/block") else {
+        return Vec::new();
+    };
     let dir = dir.display().to_string();
     let mut devices: Vec<String> = entries
         .filter_map(|entry| {

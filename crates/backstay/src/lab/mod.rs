@@ -182,24 +182,31 @@ fn exec(lab: &Lab, node: topology::Node, command: &[OsString]) -> Failure {
         .args(["--net", "--mount", "--pid", "--"])
         .args(command)
         .exec();
-    Failure::new("cannot run nsenter").cause(error).hint("apt-get install util-linux")
+    Failure::new("cannot run nsenter")
+        .cause(error)
+        .hint("apt-get install util-linux")
 }
 
 fn break_target(lab: &mut Lab, target: Target, fault: &str) -> Result<(), Failure> {
     match target {
         Target::Node(node) => {
-            let fault = NodeFault::from_str(fault, false).map_err(|_| no_such_fault::<NodeFault>(fault))?;
+            let fault =
+                NodeFault::from_str(fault, false).map_err(|_| no_such_fault::<NodeFault>(fault))?;
             fault::break_node(lab, node, fault, seed_of_now())
         }
         Target::Link(link) => {
-            let fault = LinkFault::from_str(fault, false).map_err(|_| no_such_fault::<LinkFault>(fault))?;
+            let fault =
+                LinkFault::from_str(fault, false).map_err(|_| no_such_fault::<LinkFault>(fault))?;
             fault::break_link(lab, link, fault)
         }
     }
 }
 
 fn no_such_fault<F: ValueEnum>(fault: &str) -> Failure {
-    let known: Vec<String> = F::value_variants().iter().map(|fault| state::word(fault.clone())).collect();
+    let known: Vec<String> = F::value_variants()
+        .iter()
+        .map(|fault| state::word(fault.clone()))
+        .collect();
     Failure::new(format!("there is no fault '{fault}' for this target"))
         .hint(format!("use one of {}", known.join(", ")))
         .exit(Exit::Usage)
@@ -216,7 +223,9 @@ fn heal_target(lab: &mut Lab, target: &str) -> Result<(), Failure> {
         return fault::heal_all(lab);
     }
     let parsed = target.parse().map_err(|error| {
-        Failure::new(format!("cannot heal '{target}'")).cause(error).exit(Exit::Usage)
+        Failure::new(format!("cannot heal '{target}'"))
+            .cause(error)
+            .exit(Exit::Usage)
     })?;
     match parsed {
         Target::Node(node) => fault::heal_node(lab, node),
@@ -227,17 +236,27 @@ fn heal_target(lab: &mut Lab, target: &str) -> Result<(), Failure> {
 /// Reads a size such as `256M` (binary units, at least 32M).
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let shift = match text[digits.len()..].trim_end_matches("iB").trim_end_matches('B') {
+    let shift = match text[digits.len()..]
+        .trim_end_matches("iB")
+        .trim_end_matches('B')
+    {
         "" => 0,
         "K" | "k" => 10,
         "M" | "m" => 20,
         "G" | "g" => 30,
         _ => return Err("not a size; write for example 256M or 1G".to_owned()),
     };
-    let number: u64 = digits.parse().map_err(|_| "not a size; write for example 256M".to_owned())?;
-    let bytes = number.checked_mul(1 << shift).ok_or("more bytes than there are")?;
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| "not a size; write for example 256M".to_owned())?;
+    let bytes = number
+        .checked_mul(1 << shift)
+        .ok_or("more bytes than there are")?;
     if bytes < config::SIZE_MIN_BYTES || bytes % 4096 != 0 {
-        return Err(format!("at least {}M, in steps of 4K", config::SIZE_MIN_BYTES >> 20));
+        return Err(format!(
+            "at least {}M, in steps of 4K",
+            config::SIZE_MIN_BYTES >> 20
+        ));
     }
     Ok(bytes)
 }

@@ -18,7 +18,10 @@ pub fn create(id: &LabId) -> Result<(), Failure> {
     let mut script = String::new();
     for network in Network::ALL {
         let bridge = network.bridge();
-        let _ = writeln!(script, "link add {bridge} type bridge mcast_snooping 0 forward_delay 0");
+        let _ = writeln!(
+            script,
+            "link add {bridge} type bridge mcast_snooping 0 forward_delay 0"
+        );
         let _ = writeln!(script, "link set {bridge} up");
     }
     batch(&switch, &script)?;
@@ -39,7 +42,10 @@ fn add_outsider(id: &LabId, outsider: Outsider) -> Result<(), Failure> {
         mac: outsider.mac(),
     };
     batch(&id.switch_netns(), &cable.script())?;
-    batch(&netns, &address_script(Network::Service, outsider.address()))
+    batch(
+        &netns,
+        &address_script(Network::Service, outsider.address()),
+    )
 }
 
 /// Makes a node's namespace and plugs it into its networks.
@@ -90,12 +96,16 @@ pub fn remove_node(id: &LabId, node: Node) -> Result<(), Failure> {
 /// # Errors
 /// When the kernel refuses.
 pub fn remove(id: &LabId) -> Result<(), Failure> {
-    namespaces(id).iter().try_for_each(|netns| remove_netns(netns))
+    namespaces(id)
+        .iter()
+        .try_for_each(|netns| remove_netns(netns))
 }
 
 /// The lab's namespaces that exist.
 pub fn namespaces(id: &LabId) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(NETNS_DIR) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(NETNS_DIR) else {
+        return Vec::new();
+    };
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| name.starts_with(&id.prefix()))
@@ -110,7 +120,10 @@ pub fn namespaces(id: &LabId) -> Vec<String> {
 /// When the packet filter refuses.
 pub fn apply_cuts(id: &LabId, cuts: &[Cut]) -> Result<(), Failure> {
     let script = ruleset(cuts);
-    tools::inside(&id.switch_netns(), || tools::run("nft", &["-f", "-"], &script))?.map(drop)
+    tools::inside(&id.switch_netns(), || {
+        tools::run("nft", &["-f", "-"], &script)
+    })?
+    .map(drop)
 }
 
 /// One cable from the switch to a namespace.
@@ -124,7 +137,13 @@ struct Cable<'a> {
 
 impl Cable<'_> {
     fn script(&self) -> String {
-        let Self { port, netns, interface, network, mac } = self;
+        let Self {
+            port,
+            netns,
+            interface,
+            network,
+            mac,
+        } = self;
         let (mac, bridge) = (mac_text(*mac), network.bridge());
         format!(
             "link add {port} type veth peer name {interface} address {mac} netns {netns}\n\

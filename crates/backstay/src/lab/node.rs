@@ -59,12 +59,17 @@ fn spawn_init(lab: &Lab, node: Node) -> Result<i32, Failure> {
             unshare_for_children()?;
             command.spawn().map_err(|error| failed(error.to_string()))
         });
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
     i32::try_from(child.id()).map_err(|error| failed(error.to_string()))
 }
 
-#[expect(deprecated, reason = "only UnshareFlags::FILES is unsound; the safe call is enough here")]
+#[expect(
+    deprecated,
+    reason = "only UnshareFlags::FILES is unsound; the safe call is enough here"
+)]
 fn unshare_for_children() -> Result<(), Failure> {
     rustix::thread::unshare(UnshareFlags::NEWNS | UnshareFlags::NEWPID)
         .map_err(|error| Failure::new("cannot make mount and PID namespaces").cause(error))

@@ -16,8 +16,12 @@ const SETTLE: Duration = Duration::from_secs(10);
 
 /// PIDs, as this process sees them, of everything in a named network namespace. Lowest first.
 pub fn in_netns(netns: &str) -> Vec<Pid> {
-    let Ok(wanted) = fs::metadata(netns_path(netns)) else { return Vec::new() };
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(wanted) = fs::metadata(netns_path(netns)) else {
+        return Vec::new();
+    };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     let mut pids: Vec<i32> = entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|pid: &i32| {
@@ -26,7 +30,10 @@ pub fn in_netns(netns: &str) -> Vec<Pid> {
         })
         .collect();
     pids.sort_unstable();
-    pids.into_iter().filter_map(Pid::from_raw).filter(|pid| *pid != rustix::process::getpid()).collect()
+    pids.into_iter()
+        .filter_map(Pid::from_raw)
+        .filter(|pid| *pid != rustix::process::getpid())
+        .collect()
 }
 
 /// True if `pid` is a process of the named network namespace (and not a later one that got the same number).
@@ -41,7 +48,8 @@ pub fn with_inner_pid(pids: &[Pid], inner: i32) -> Option<Pid> {
     pids.iter().copied().find(|pid| {
         let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero()));
         let line = status.ok().and_then(|text| {
-            text.lines().find_map(|line| line.strip_prefix("NSpid:").map(str::to_owned))
+            text.lines()
+                .find_map(|line| line.strip_prefix("NSpid:").map(str::to_owned))
         });
         line.and_then(|line| line.split_whitespace().last()?.parse().ok()) == Some(inner)
     })
@@ -63,9 +71,11 @@ pub fn kill_all(pids: &[Pid]) -> Result<(), Failure> {
         let _ = kill_process(*pid, Signal::KILL);
     }
     for pid in pids {
-        tools::wait_for(&format!("the end of process {}", pid.as_raw_nonzero()), SETTLE, || {
-            is_gone(*pid).then_some(())
-        })?;
+        tools::wait_for(
+            &format!("the end of process {}", pid.as_raw_nonzero()),
+            SETTLE,
+            || is_gone(*pid).then_some(()),
+        )?;
     }
     Ok(())
 }
@@ -73,7 +83,9 @@ pub fn kill_all(pids: &[Pid]) -> Result<(), Failure> {
 /// True once nothing of the process runs; reaps it if it was started by this one. (Whoever adopted it may be slow to.)
 fn is_gone(pid: Pid) -> bool {
     let _ = waitpid(Some(pid), WaitOptions::NOHANG);
-    thread_states(pid).iter().all(|state| matches!(state, 'Z' | 'X'))
+    thread_states(pid)
+        .iter()
+        .all(|state| matches!(state, 'Z' | 'X'))
 }
 
 /// Stops everything in a network namespace, children that are being born included.
@@ -82,7 +94,10 @@ fn is_gone(pid: Pid) -> bool {
 /// When something still runs after ten seconds.
 pub fn stop_all(netns: &str) -> Result<(), Failure> {
     tools::wait_for(&format!("a standstill of {netns}"), SETTLE, || {
-        let running: Vec<_> = in_netns(netns).into_iter().filter(|pid| runs(*pid)).collect();
+        let running: Vec<_> = in_netns(netns)
+            .into_iter()
+            .filter(|pid| runs(*pid))
+            .collect();
         for pid in &running {
             let _ = kill_process(*pid, Signal::STOP);
         }
@@ -99,7 +114,9 @@ pub fn continue_all(netns: &str) {
 
 /// True unless every thread is stopped, dead, or asleep in the kernel where it stops before it returns.
 fn runs(pid: Pid) -> bool {
-    thread_states(pid).iter().any(|state| !matches!(state, 'T' | 't' | 'D' | 'Z' | 'X'))
+    thread_states(pid)
+        .iter()
+        .any(|state| !matches!(state, 'T' | 't' | 'D' | 'Z' | 'X'))
 }
 
 /// The states of a process's threads, as in proc(5); none if it does not exist.
@@ -119,12 +136,15 @@ fn thread_states(pid: Pid) -> Vec<char> {
 pub fn environment_has(pid: Pid, name: &str, value: &str) -> bool {
     let raw = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap_or_default();
     let wanted = format!("{name}={value}");
-    raw.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
+    raw.split(|byte| *byte == 0)
+        .any(|entry| entry == wanted.as_bytes())
 }
 
 /// Processes of this program that were started for the lab in `dir`: daemons, keepers, workloads.
 pub fn mentioning(dir: &Path) -> Vec<Pid> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     let dir = format!("{}/", dir.display());
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())

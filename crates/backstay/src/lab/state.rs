@@ -80,7 +80,10 @@ pub enum Workload {
 
 /// The word that stands for a value on the command line and in the configuration.
 pub fn word(value: impl ValueEnum) -> String {
-    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    value
+        .to_possible_value()
+        .map(|value| value.get_name().to_owned())
+        .unwrap_or_default()
 }
 
 /// How a node is kept from working.
@@ -130,10 +133,22 @@ impl Lab {
     /// A lab in which nothing runs yet.
     pub fn new(dir: PathBuf, owns_dir: bool, options: Options) -> Self {
         let nodes = Node::ALL
-            .map(|node| NodeState { node, pid: None, condition: Condition::Killed })
+            .map(|node| NodeState {
+                node,
+                pid: None,
+                condition: Condition::Killed,
+            })
             .to_vec();
         let id = LabId::of_dir(&dir);
-        Self { schema: SCHEMA.to_owned(), id, dir, owns_dir, options, nodes, cuts: Vec::new() }
+        Self {
+            schema: SCHEMA.to_owned(),
+            id,
+            dir,
+            owns_dir,
+            options,
+            nodes,
+            cuts: Vec::new(),
+        }
     }
 
     /// Reads the lab in `dir`.
@@ -199,7 +214,8 @@ impl Lab {
 
     /// Where the fault shim of a node's disk is controlled.
     pub fn disk_fault_dir(&self, node: Node) -> PathBuf {
-        self.state_dir(node).join(format!("fault-{}", super::topology::MIRROR))
+        self.state_dir(node)
+            .join(format!("fault-{}", super::topology::MIRROR))
     }
 
     /// A node's state directory.
@@ -214,7 +230,8 @@ impl Lab {
 
     /// The socket of a node's NBD server.
     pub fn nbd_socket(&self, node: Node) -> PathBuf {
-        self.state_dir(node).join(format!("run/nbd-{}.sock", super::topology::MIRROR))
+        self.state_dir(node)
+            .join(format!("run/nbd-{}.sock", super::topology::MIRROR))
     }
 
     /// What the daemon of a node says.

@@ -74,16 +74,26 @@ pub fn document(lab: &Lab) -> Document {
         dir: lab.dir.display().to_string(),
         nodes: Node::ALL.map(node_document).to_vec(),
         links: Network::ALL
-            .map(|network| LinkDocument { name: network.name(), purpose: network.purpose() })
+            .map(|network| LinkDocument {
+                name: network.name(),
+                purpose: network.purpose(),
+            })
             .to_vec(),
         address: OVERLAY_IP.to_string(),
-        broken: lab.cuts.iter().map(|cut| format!("{} {:?}", cut.link, cut.fault)).collect(),
+        broken: lab
+            .cuts
+            .iter()
+            .map(|cut| format!("{} {:?}", cut.link, cut.fault))
+            .collect(),
     }
 }
 
 /// The URI under which NBD clients open a node's export.
 pub fn nbd_uri(lab: &Lab, node: Node) -> String {
-    format!("nbd+unix:///{MIRROR}?socket={}", lab.nbd_socket(node).display())
+    format!(
+        "nbd+unix:///{MIRROR}?socket={}",
+        lab.nbd_socket(node).display()
+    )
 }
 
 /// The loop device under the mounted file system: the active's, if it mounts one.
@@ -132,7 +142,9 @@ pub fn table(document: &Document, ui: &Ui) -> String {
             role,
             ui.paint(tone, &format!("{what:<7}")),
             node.netns,
-            node.pid.map(|pid| format!("  pid {pid}")).unwrap_or_default(),
+            node.pid
+                .map(|pid| format!("  pid {pid}"))
+                .unwrap_or_default(),
         ));
         if let Some(nbd) = &node.nbd {
             text.push_str(&format!("           {}\n", ui.paint(Tone::Dim, nbd)));

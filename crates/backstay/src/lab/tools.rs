@@ -17,8 +17,11 @@ use crate::failure::Failure;
 const POLL: Duration = Duration::from_millis(5);
 
 /// Programs that a lab needs, each with the Debian package that has it.
-const PROGRAMS: [(&str, &str); 3] =
-    [("ip", "iproute2"), ("nft", "nftables"), ("mkfs.ext4", "e2fsprogs")];
+const PROGRAMS: [(&str, &str); 3] = [
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("mkfs.ext4", "e2fsprogs"),
+];
 
 /// Refuses to start what could not work: not root, or a program is missing.
 ///
@@ -66,13 +69,21 @@ pub fn run(program: &str, args: &[&str], input: &str) -> Result<String, Failure>
         .spawn()
         .map_err(|error| failed(error.to_string()))?;
     if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(input.as_bytes()).map_err(|error| failed(error.to_string()))?;
+        stdin
+            .write_all(input.as_bytes())
+            .map_err(|error| failed(error.to_string()))?;
     }
-    let output = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
+    let output = child
+        .wait_with_output()
+        .map_err(|error| failed(error.to_string()))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    Err(failed(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim())))
+    Err(failed(format!(
+        "{}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim()
+    )))
 }
 
 /// Runs `work` in a thread of its own that has moved into a named network namespace.
@@ -119,7 +130,10 @@ pub fn wait_for<T>(
             return Ok(found);
         }
         if started.elapsed() >= limit {
-            return Err(Failure::new(format!("{what} did not happen within {} s", limit.as_secs_f32())));
+            return Err(Failure::new(format!(
+                "{what} did not happen within {} s",
+                limit.as_secs_f32()
+            )));
         }
         thread::sleep(POLL);
     }
@@ -139,6 +153,7 @@ pub fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
 /// # Errors
 /// Names the directory.
 pub fn make_dir(path: &Path) -> Result<(), Failure> {
-    std::fs::create_dir_all(path)
-        .map_err(|error| Failure::new(format!("cannot make directory {}", path.display())).cause(error))
+    std::fs::create_dir_all(path).map_err(|error| {
+        Failure::new(format!("cannot make directory {}", path.display())).cause(error)
+    })
 }

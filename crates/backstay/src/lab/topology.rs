@@ -118,10 +118,13 @@ impl FromStr for Node {
     type Err = UnknownName;
 
     fn from_str(text: &str) -> Result<Self, UnknownName> {
-        Self::ALL.into_iter().find(|node| node.name() == text).ok_or_else(|| UnknownName {
-            name: text.to_owned(),
-            known: "node-a, node-b, witness",
-        })
+        Self::ALL
+            .into_iter()
+            .find(|node| node.name() == text)
+            .ok_or_else(|| UnknownName {
+                name: text.to_owned(),
+                known: "node-a, node-b, witness",
+            })
     }
 }
 
@@ -144,7 +147,12 @@ pub enum Network {
 
 impl Network {
     /// All networks.
-    pub const ALL: [Self; 4] = [Self::Service, Self::Heartbeat1, Self::Heartbeat2, Self::Mirror];
+    pub const ALL: [Self; 4] = [
+        Self::Service,
+        Self::Heartbeat1,
+        Self::Heartbeat2,
+        Self::Mirror,
+    ];
 
     /// The name as a link of the lab.
     pub const fn name(self) -> &'static str {
@@ -201,10 +209,13 @@ impl FromStr for Network {
     type Err = UnknownName;
 
     fn from_str(text: &str) -> Result<Self, UnknownName> {
-        Self::ALL.into_iter().find(|network| network.name() == text).ok_or_else(|| UnknownName {
-            name: text.to_owned(),
-            known: "service, hb1, hb2, mirror",
-        })
+        Self::ALL
+            .into_iter()
+            .find(|network| network.name() == text)
+            .ok_or_else(|| UnknownName {
+                name: text.to_owned(),
+                known: "service, hb1, hb2, mirror",
+            })
     }
 }
 
@@ -219,8 +230,11 @@ pub enum Outsider {
 
 impl Outsider {
     /// All of them.
-    pub const ALL: [Self; 3] =
-        [Self::Client, Self::Observer(Node::NodeA), Self::Observer(Node::NodeB)];
+    pub const ALL: [Self; 3] = [
+        Self::Client,
+        Self::Observer(Node::NodeA),
+        Self::Observer(Node::NodeB),
+    ];
 
     /// Part of the namespace's name.
     pub fn name(self) -> String {
@@ -265,7 +279,10 @@ pub struct LabId(String);
 impl LabId {
     /// The identity of the lab in `dir`, which is an absolute path without links.
     pub fn of_dir(dir: &Path) -> Self {
-        Self(format!("{:06x}", crc32c::crc32c(dir.as_os_str().as_encoded_bytes()) & 0x00ff_ffff))
+        Self(format!(
+            "{:06x}",
+            crc32c::crc32c(dir.as_os_str().as_encoded_bytes()) & 0x00ff_ffff
+        ))
     }
 
     /// What the names of all namespaces of the lab start with.
@@ -334,7 +351,10 @@ mod tests {
 
     #[test]
     fn labs_in_different_directories_share_no_name() {
-        let (one, two) = (LabId::of_dir(Path::new("/x/1")), LabId::of_dir(Path::new("/x/2")));
+        let (one, two) = (
+            LabId::of_dir(Path::new("/x/1")),
+            LabId::of_dir(Path::new("/x/2")),
+        );
         assert_ne!(one.prefix(), two.prefix());
         assert_eq!(one, LabId::of_dir(Path::new("/x/1")));
     }

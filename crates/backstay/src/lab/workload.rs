@@ -33,8 +33,9 @@ pub fn write_start_script(lab: &Lab) -> Result<(), Failure> {
         lab.app_fault_file().display(),
     );
     tools::write_file(&script, &text)?;
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))
-        .map_err(|error| Failure::new(format!("cannot make {} runnable", script.display())).cause(error))
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).map_err(|error| {
+        Failure::new(format!("cannot make {} runnable", script.display())).cause(error)
+    })
 }
 
 fn ledger_script(exe: &Path, lab: &Lab) -> String {

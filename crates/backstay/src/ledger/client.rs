@@ -21,7 +21,11 @@ impl Client {
     ///
     /// # Errors
     /// When the server does not accept in time.
-    pub fn connect(to: SocketAddr, connect_max: Duration, answer_max: Duration) -> io::Result<Self> {
+    pub fn connect(
+        to: SocketAddr,
+        connect_max: Duration,
+        answer_max: Duration,
+    ) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&to, connect_max)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(answer_max))?;
@@ -43,7 +47,10 @@ impl Client {
         if number == row.number {
             return Ok(verdict);
         }
-        Err(io::Error::new(io::ErrorKind::InvalidData, "answer to another row"))
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "answer to another row",
+        ))
     }
 
     /// Reads every row, in the order of the numbers.

@@ -40,8 +40,17 @@ impl Log {
     /// Opens or creates the file and cuts off what a crash left half written: none of that was acknowledged.
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
         let path = dir.join(FILE);
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-        let mut log = Self { file, places: BTreeMap::new(), end: 0 };
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        let mut log = Self {
+            file,
+            places: BTreeMap::new(),
+            end: 0,
+        };
         log.scan()?;
         if log.file.metadata()?.len() > log.end {
             log.file.set_len(log.end)?;
@@ -57,7 +66,9 @@ impl Log {
         loop {
             let filled = read_up_to(&self.file, &mut chunk, self.end)?;
             for bytes in chunk[..filled].as_chunks::<ROW_BYTES>().0 {
-                let Some(row) = Row::decode(bytes) else { return Ok(()) };
+                let Some(row) = Row::decode(bytes) else {
+                    return Ok(());
+                };
                 self.places.insert(row.number, self.end);
                 self.end += STRIDE;
             }
@@ -107,7 +118,11 @@ impl Log {
             Some(Err(error)) => return Err(io::Error::other(error)),
             None => self.file.read_exact_at(&mut stored, place)?,
         }
-        Ok(if stored == row { Added::Stored } else { Added::Conflict })
+        Ok(if stored == row {
+            Added::Stored
+        } else {
+            Added::Conflict
+        })
     }
 
     /// All rows in the order of their numbers, as stored.
@@ -141,7 +156,8 @@ mod tests {
     use super::*;
 
     fn directory(name: &str) -> std::path::PathBuf {
-        let dir = std::env::temp_dir().join(format!("backstay-ledger-{name}-{}", std::process::id()));
+        let dir =
+            std::env::temp_dir().join(format!("backstay-ledger-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir).unwrap();
         dir
@@ -156,7 +172,8 @@ mod tests {
         let dir = directory("torn");
         Log::open(&dir).unwrap().add(&rows(1..6)).unwrap();
         let file = File::options().write(true).open(dir.join(FILE)).unwrap();
-        file.write_all_at(&Row::new(1, 6).encode()[..100], 5 * STRIDE).unwrap();
+        file.write_all_at(&Row::new(1, 6).encode()[..100], 5 * STRIDE)
+            .unwrap();
         let mut log = Log::open(&dir).unwrap();
         assert_eq!(log.len(), 5);
         log.add(&rows(6..8)).unwrap();
@@ -169,8 +186,14 @@ mod tests {
         let dir = directory("twice");
         let mut log = Log::open(&dir).unwrap();
         let twice = [Row::new(1, 1), Row::new(1, 1), Row::new(2, 1)];
-        assert_eq!(log.add(&twice).unwrap(), [Added::Stored, Added::Stored, Added::Conflict]);
-        assert_eq!(log.add(&twice).unwrap(), [Added::Stored, Added::Stored, Added::Conflict]);
+        assert_eq!(
+            log.add(&twice).unwrap(),
+            [Added::Stored, Added::Stored, Added::Conflict]
+        );
+        assert_eq!(
+            log.add(&twice).unwrap(),
+            [Added::Stored, Added::Stored, Added::Conflict]
+        );
         assert_eq!(log.len(), 1);
         std::fs::remove_dir_all(dir).unwrap();
     }

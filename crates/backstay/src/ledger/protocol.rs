@@ -42,7 +42,12 @@ pub fn decode_answer(bytes: &[u8; ANSWER_BYTES]) -> io::Result<(Verdict, u64)> {
     let verdict = match verdict {
         b'K' => Verdict::Durable,
         b'C' => Verdict::Conflict,
-        _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "not an answer of a ledger")),
+        _ => {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "not an answer of a ledger",
+            ));
+        }
     };
     Ok((verdict, u64::from_le_bytes(number)))
 }
@@ -56,7 +61,10 @@ pub fn read_rows(mut stream: impl Read) -> io::Result<Vec<Row>> {
     stream.read_exact(&mut count)?;
     let count = u64::from_le_bytes(count);
     if count > ROWS_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "more rows than a ledger has"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "more rows than a ledger has",
+        ));
     }
     let mut rows = Vec::new();
     for _ in 0..count {
@@ -86,14 +94,19 @@ mod tests {
     #[test]
     fn answers_come_back() {
         for verdict in [Verdict::Durable, Verdict::Conflict] {
-            assert_eq!(decode_answer(&encode_answer(verdict, 9)).unwrap(), (verdict, 9));
+            assert_eq!(
+                decode_answer(&encode_answer(verdict, 9)).unwrap(),
+                (verdict, 9)
+            );
         }
         assert!(decode_answer(&[0; ANSWER_BYTES]).is_err());
     }
 
     #[test]
     fn rows_come_back_and_damaged_ones_do_not() {
-        let stored: Vec<u8> = (1..4).flat_map(|number| Row::new(1, number).encode()).collect();
+        let stored: Vec<u8> = (1..4)
+            .flat_map(|number| Row::new(1, number).encode())
+            .collect();
         let mut sent = Vec::new();
         write_rows(&mut sent, &stored).unwrap();
         assert_eq!(read_rows(&sent[..]).unwrap().len(), 3);

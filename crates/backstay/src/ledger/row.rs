@@ -7,7 +7,10 @@ pub const CONTENT_BYTES: usize = 104;
 /// "BLR1": what a stored row starts with.
 const MAGIC: u32 = u32::from_le_bytes(*b"BLR1");
 
-const _: () = assert!(CONTENT_BYTES + 4 + 4 + 8 + 8 == ROW_BYTES, "no gaps in a stored row");
+const _: () = assert!(
+    CONTENT_BYTES + 4 + 4 + 8 + 8 == ROW_BYTES,
+    "no gaps in a stored row"
+);
 
 /// A numbered row. Its content follows from seed and number, so that a reader can check it without the writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +30,11 @@ impl Row {
         for chunk in content.chunks_exact_mut(8) {
             chunk.copy_from_slice(&split_mix(&mut state).to_le_bytes());
         }
-        Self { number, seed, content }
+        Self {
+            number,
+            seed,
+            content,
+        }
     }
 
     /// True if the content is the one that belongs to seed and number.
@@ -49,14 +56,26 @@ impl Row {
 
     /// Reads the stored form; nothing if it was not written whole.
     pub fn decode(bytes: &[u8; ROW_BYTES]) -> Option<Self> {
-        let word = |at: usize| bytes[at..].first_chunk::<8>().map(|word| u64::from_le_bytes(*word));
-        let half = |at: usize| bytes[at..].first_chunk::<4>().map(|word| u32::from_le_bytes(*word));
+        let word = |at: usize| {
+            bytes[at..]
+                .first_chunk::<8>()
+                .map(|word| u64::from_le_bytes(*word))
+        };
+        let half = |at: usize| {
+            bytes[at..]
+                .first_chunk::<4>()
+                .map(|word| u32::from_le_bytes(*word))
+        };
         if half(0)? != MAGIC || half(4)? != crc32c::crc32c(&bytes[8..]) {
             return None;
         }
         let mut content = [0; CONTENT_BYTES];
         content.copy_from_slice(&bytes[24..]);
-        Some(Self { number: word(8)?, seed: word(16)?, content })
+        Some(Self {
+            number: word(8)?,
+            seed: word(16)?,
+            content,
+        })
     }
 }
 

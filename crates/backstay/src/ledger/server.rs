@@ -47,14 +47,19 @@ struct Shared {
 pub(super) fn serve(dir: &Path, listen: SocketAddr) -> io::Result<Exit> {
     let log = Log::open(dir)?;
     let listener = TcpListener::bind(listen)?;
-    eprint(format_args!("ledger: {} rows, listening on {listen}", log.len()));
+    eprint(format_args!(
+        "ledger: {} rows, listening on {listen}",
+        log.len()
+    ));
     let shared = Arc::new(Shared {
         queue: Queue::default(),
         log: Mutex::new(log),
         connections: AtomicUsize::new(0),
     });
     let acceptor = Arc::clone(&shared);
-    thread::Builder::new().name("accept".to_owned()).spawn(move || accept(&listener, &acceptor))?;
+    thread::Builder::new()
+        .name("accept".to_owned())
+        .spawn(move || accept(&listener, &acceptor))?;
     commit_forever(&shared)
 }
 
@@ -75,11 +80,13 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             continue;
         }
         let of_thread = Arc::clone(shared);
-        let spawned = thread::Builder::new().name("client".to_owned()).spawn(move || {
-            // A client that breaks off or talks nonsense ends its own connection only.
-            let _ = talk(stream, &of_thread);
-            of_thread.connections.fetch_sub(1, Ordering::Relaxed);
-        });
+        let spawned = thread::Builder::new()
+            .name("client".to_owned())
+            .spawn(move || {
+                // A client that breaks off or talks nonsense ends its own connection only.
+                let _ = talk(stream, &of_thread);
+                of_thread.connections.fetch_sub(1, Ordering::Relaxed);
+            });
         if spawned.is_err() {
             shared.connections.fetch_sub(1, Ordering::Relaxed);
         }
@@ -101,7 +108,10 @@ fn talk(stream: TcpStream, shared: &Shared) -> io::Result<()> {
                 let Some(row) = Row::decode(&bytes) else {
                     return Err(io::ErrorKind::InvalidData.into());
                 };
-                shared.queue.push(Pending { row, client: Arc::clone(&client) });
+                shared.queue.push(Pending {
+                    row,
+                    client: Arc::clone(&client),
+                });
             }
             READ_ALL => {
                 let stored = lock(&shared.log).read_all()?;
@@ -116,7 +126,10 @@ impl Queue {
     fn push(&self, pending: Pending) {
         let mut waiting = lock(&self.pending);
         while waiting.len() >= QUEUE_MAX {
-            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting = self
+                .changed
+                .wait(waiting)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         waiting.push(pending);
         self.changed.notify_all();
@@ -125,7 +138,10 @@ impl Queue {
     fn take(&self) -> Vec<Pending> {
         let mut waiting = lock(&self.pending);
         while waiting.is_empty() {
-            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting = self
+                .changed
+                .wait(waiting)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         let taken = std::mem::take(&mut *waiting);
         self.changed.notify_all();
@@ -161,7 +177,8 @@ mod tests {
 
     #[test]
     fn rows_that_were_acknowledged_are_read_back() {
-        let dir = std::env::temp_dir().join(format!("backstay-ledger-serve-{}", std::process::id()));
+        let dir =
+            std::env::temp_dir().join(format!("backstay-ledger-serve-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let probe = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = probe.local_addr().unwrap();
