@@ -39,6 +39,11 @@ pub enum Command {
         /// The end of the lease.
         until: Time,
     },
+    /// The peer's disk is not what it was (restored from a snapshot, R14): nothing on it is trusted, all of it is copied.
+    Distrust {
+        /// Which.
+        node: NodeId,
+    },
     /// The front end is closed: make everything durable on every required replica, clear the intent log, end the
     /// sessions; answered by [`Report::Drained`].
     Drain,
@@ -82,7 +87,9 @@ pub enum Report {
         /// Why.
         why: ReplicaLoss,
     },
-    /// A required peer is back and holds everything again, without having left the set (R10).
+    /// A required peer holds everything: it is back without having left the set (R10), or [`Command::Sets`] has just
+    /// made it required (R5). *A grow is proposed only after this*: between [`Report::PeerSynced`] and the
+    /// `Sets`, replies did not wait for the peer.
     PeerBack {
         /// Which.
         node: NodeId,
@@ -138,4 +145,7 @@ pub struct Figures {
     pub resync_sent: ByteCount,
     /// Regions in the intent log.
     pub hot_regions: u64,
+    /// Local disk operations under way. Not zero after [`Report::Closed`] if one hangs: it may still land, so the
+    /// node must not promote this replica (R15); the failed disk stays unused for the replica's life.
+    pub io_under_way: u64,
 }

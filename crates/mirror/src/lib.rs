@@ -1,13 +1,56 @@
 //! Sans-IO: one replica of one mirror.
 //!
-//! Map: [`control`] is the interface to the node, [`io`] the contract with the engine, [`config`] what is told once;
-//! [`replica`] is the machine.
+//! A [`Replica`] is driven by one thread: the engine's, or the simulator's. It decides by range, buffer handle and epoch
+//! what is written where and when a write may be acknowledged; bytes never pass through it.
+//!
+//! # Map
+//! [`control`] is the interface to the node, [`io`] the contract with the driver, [`config`] what is told once.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `replica`, `attach` | the outside; reading the metadata |
+//! | `machine`, `role` | the state; where inputs go; what the replica is for its node |
+//! | `job` | the path of every write: range lock → intent log → disk (and peers) |
+//! | `request`, `flush` | the front end while active: requests, lease, flushes |
+//! | `activate` | becoming active, changes of the sets, the orderly end |
+//! | `session`, `peer`, `resync` | the active's side of a session |
+//! | `standby`, `standby_ops` | the standby's side |
+//! | `superblock`, `intent`, `bitmap` | metadata: wanted, being written, durable |
+//! | `ranges`, `bits`, `nodes`, `disk` | small parts without opinions |
+//!
+//! # What holds at any time
+//! For a replica that is or was active, and a peer:
+//! 1. *Nothing is forgotten.* A block in which the peer may lack something is marked in the bitmap, or its region is
+//!    in the intent log; and in either case so on disk (the own, or the peer's, which tells it in its Hello).
+//! 2. *One order.* Overlapping writes start one after another, and go to a peer in the order in which they started.
+//! 3. *No early word.* A reply needs the local disk, every required peer in the state `Live`, and a lease.
+//! 4. *No way back.* After a failed disk operation none is started any more; after [`control::Command::Fence`] nothing of
+//!    an older epoch is applied.
 #![forbid(unsafe_code)]
 
+mod activate;
+mod attach;
+mod bitmap;
+mod bits;
 pub mod config;
 pub mod control;
+mod disk;
+mod flush;
+mod intent;
 pub mod io;
+mod job;
+mod machine;
+mod nodes;
+mod peer;
+mod ranges;
 pub mod replica;
+mod request;
+mod resync;
+mod role;
+mod session;
+mod standby;
+mod standby_ops;
+mod superblock;
 
 pub use config::{Ack, Config};
 pub use replica::Replica;

@@ -1,17 +1,30 @@
-//! The machine: one replica of one mirror on one node.
+//! The machine as its driver sees it.
 
+use crate::attach::Attach;
 use crate::config::Config;
-use crate::control::Figures;
+use crate::control::{Command, Figures};
 use crate::io::{Input, Output};
+use crate::machine::Machine;
+use crate::role::Role;
 use std::collections::VecDeque;
 use wire::Time;
 
-/// One replica of one mirror.
+/// One replica of one mirror. See [`crate::io`] for how to drive it.
 #[derive(Debug)]
 pub struct Replica {
-    config: Config,
-    now: Time,
-    out: VecDeque<Output>,
+    state: State,
+    /// Commands that came before the metadata was read, in order; at most [`EARLY_MAX`].
+    early: VecDeque<Command>,
+}
+
+/// More commands than this before the disk is attached are dropped: a node waits for the report first.
+const EARLY_MAX: usize = 64;
+
+#[derive(Debug)]
+enum State {
+    /// Reads the metadata.
+    Attaching(Box<Attach>),
+    Attached(Box<Machine>),
 }
 
 impl Replica {
@@ -19,33 +32,75 @@ impl Replica {
     #[must_use]
     pub fn new(config: Config, now: Time) -> Self {
         Self {
-            config,
-            now,
-            out: VecDeque::new(),
+            state: State::Attaching(Box::new(Attach::new(config, now))),
+            early: VecDeque::new(),
         }
     }
 
     /// Takes one input. Times never go back.
     pub fn handle(&mut self, now: Time, input: Input) {
-        self.now = now;
-        drop(input);
+        match (&mut self.state, input) {
+            (State::Attached(machine), Input::Command(command)) if machine.is_attaching() => {
+                self.keep(command);
+            }
+            (State::Attached(machine), input) => machine.handle(now, input),
+            (State::Attaching(_), Input::Command(command)) => self.keep(command),
+            (State::Attaching(attach), input) => {
+                if let Some(machine) = attach.handle(now, input) {
+                    self.state = State::Attached(machine);
+                }
+            }
+        }
+        self.replay(now);
+    }
+
+    fn keep(&mut self, command: Command) {
+        if self.early.len() < EARLY_MAX {
+            self.early.push_back(command);
+        }
+    }
+
+    fn replay(&mut self, now: Time) {
+        let State::Attached(machine) = &mut self.state else {
+            return;
+        };
+        while !machine.is_attaching() {
+            let Some(command) = self.early.pop_front() else {
+                return;
+            };
+            machine.handle(now, Input::Command(command));
+        }
     }
 
     /// The next output; the caller drains it before the next input.
     pub fn poll(&mut self) -> Option<Output> {
-        self.out.pop_front()
+        match &mut self.state {
+            State::Attaching(attach) => attach.poll(),
+            State::Attached(machine) => machine.out.pop_front(),
+        }
     }
 
     /// When [`Input::Wake`] is wanted at the latest; none if nothing waits for time.
     #[must_use]
     pub fn wake_at(&self) -> Option<Time> {
-        None
+        match &self.state {
+            State::Attaching(attach) => attach.wake_at(),
+            State::Attached(machine) => machine.wake_at(),
+        }
     }
 
     /// Figures for status and metrics.
     #[must_use]
     pub fn figures(&self) -> Figures {
-        let _ = &self.config;
-        Figures::default()
+        match &self.state {
+            State::Attaching(_) => Figures::default(),
+            State::Attached(machine) => machine.figures(),
+        }
+    }
+}
+
+impl Machine {
+    const fn is_attaching(&self) -> bool {
+        matches!(self.role, Role::Attaching(_))
     }
 }

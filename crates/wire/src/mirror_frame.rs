@@ -44,7 +44,7 @@ pub enum Kind {
     Write = 2,
     /// The range reads as zeros from now on (discard and write-zeroes alike, so that replicas stay equal).
     Zero = 3,
-    /// Everything acknowledged so far becomes durable. Answered by [`Kind::Ack`].
+    /// Everything sent before it becomes durable. Answered by [`Kind::Ack`].
     Flush = 4,
     /// Done: the request of this sequence number.
     Ack = 5,
@@ -54,7 +54,8 @@ pub enum Kind {
     IntentDrop = 7,
     /// Start of a resync: the receiver marks itself inconsistent durably. Answered by [`Kind::Ack`].
     ResyncStart = 8,
-    /// End of a resync: the receiver flushes, then marks itself consistent durably. Answered by [`Kind::Ack`].
+    /// End of a resync: the receiver flushes everything sent before it, forgets its own marks and intents from before the
+    /// session, and marks itself consistent durably. Answered by [`Kind::Ack`].
     ResyncCommit = 9,
     /// Asks for the range's content (a read error at the sender). Answered by [`Kind::Data`] or [`Kind::Failed`].
     Read = 10,
@@ -91,13 +92,15 @@ impl Kind {
 pub const FLAG_FUA: u8 = 1;
 /// The write is part of a resync, not of the application's stream.
 pub const FLAG_RESYNC: u8 = 2;
+/// Of a flush: nothing behind it is applied before it is done, so that an asynchronous standby stays a prefix.
+pub const FLAG_ORDERED: u8 = 4;
 
 /// A frame's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// What for.
     pub kind: Kind,
-    /// [`FLAG_FUA`], [`FLAG_RESYNC`].
+    /// [`FLAG_FUA`], [`FLAG_RESYNC`], [`FLAG_ORDERED`].
     pub flags: u8,
     /// The sender's epoch.
     pub epoch: Epoch,

@@ -1,0 +1,288 @@
+//! Becoming the active, changes of the sets, and the orderly end.
+
+use crate::control::{Command, Report};
+use crate::io::Payload;
+use crate::machine::{FlushId, Machine};
+use crate::nodes::NodeSet;
+use crate::peer::{Peer, Phase};
+use crate::role::Role;
+use crate::superblock::Ticket;
+use std::collections::BTreeSet;
+use wire::layout::ReplicaState;
+use wire::mirror_frame::{Header, Kind, Refuse, encode_payload};
+use wire::{Epoch, NodeId};
+
+/// Most other replicas: the layout has room for one bitmap.
+const PEERS_MAX: usize = 1;
+
+#[derive(Debug)]
+pub(crate) struct Active {
+    /// Frames carry it.
+    pub(crate) epoch: Epoch,
+    /// R1: the other nodes that must hold a write before it is acknowledged.
+    pub(crate) required: NodeSet,
+    pub(crate) stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stage {
+    /// The epoch is not durable yet.
+    Opening(Ticket),
+    /// A required peer is not equal yet (R9).
+    Reconciling,
+    Serving,
+    Draining(Drain),
+}
+
+/// The orderly end, step by step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Drain {
+    /// Requests under way end.
+    Requests,
+    /// The last flush.
+    Flush(FlushId),
+    /// The intent log empties.
+    Forget,
+}
+
+impl Active {
+    pub(crate) const fn is_serving(&self) -> bool {
+        matches!(self.stage, Stage::Serving)
+    }
+
+    /// True once peers may hear of the epoch.
+    pub(crate) const fn dials(&self) -> bool {
+        !matches!(self.stage, Stage::Opening(_))
+    }
+}
+
+impl Machine {
+    /// Becomes the active, out of [`Role::Idle`].
+    pub(crate) fn activate(&mut self, command: Command) {
+        let Command::Activate {
+            epoch,
+            required,
+            peers,
+        } = command
+        else {
+            return;
+        };
+        if self.failed.is_some() {
+            return self.report_failure();
+        }
+        let own = self.config.node;
+        let others: BTreeSet<NodeId> = required.union(&peers).copied().collect();
+        let others: Vec<NodeId> = others.into_iter().filter(|n| *n != own).collect();
+        if let Some(reason) = self.unfit(epoch, others.len()) {
+            return self.report(Report::AttachFailed { reason });
+        }
+        self.activation += 1;
+        self.closed = false;
+        self.floor = self.floor.max(epoch);
+        let (now, backoff) = (self.now, self.config.redial_min);
+        self.peers = others
+            .into_iter()
+            .map(|n| (n, Peer::new(now, backoff)))
+            .collect();
+        self.intent.all_settled_in(self.period);
+        let mirror = self.config.new_mirror;
+        let ticket = self.superblock.change(|s| {
+            s.epoch = s.epoch.max(epoch);
+            s.mirror = s.mirror.or(Some(mirror));
+            s.state = ReplicaState::Consistent;
+        });
+        let required = NodeSet::others(&required, own);
+        self.role = Role::Active(Active {
+            epoch,
+            required,
+            stage: Stage::Opening(ticket),
+        });
+        if !self.peers.keys().all(|n| required.contains(*n)) {
+            self.mark_hot();
+        }
+    }
+
+    /// Why this replica cannot serve.
+    fn unfit(&self, epoch: Epoch, others: usize) -> Option<String> {
+        let own = self.superblock.get();
+        match own.state {
+            ReplicaState::Origin | ReplicaState::Consistent => {}
+            ReplicaState::Blank => return Some("it holds no data yet".to_owned()),
+            ReplicaState::Inconsistent => {
+                return Some("its data is a mixture: a resync was not finished".to_owned());
+            }
+        }
+        if epoch < own.epoch {
+            let known = own.epoch;
+            return Some(format!(
+                "epoch {epoch} is older than epoch {known}, which this disk took part in"
+            ));
+        }
+        (others > PEERS_MAX).then(|| "its metadata has room for one other replica".to_owned())
+    }
+
+    /// Everything in the intent log may be missing at a peer that is not required (any more).
+    fn mark_hot(&mut self) {
+        let hot: Vec<u32> = self.intent.regions().collect();
+        for region in hot {
+            self.bitmap.mark_region(region);
+        }
+    }
+
+    /// The sets or the epoch changed.
+    pub(crate) fn change_sets(&mut self, epoch: Epoch, required: &BTreeSet<NodeId>) {
+        let own = self.config.node;
+        let Role::Active(active) = &mut self.role else {
+            return;
+        };
+        let new = NodeSet::others(required, own);
+        let old = std::mem::replace(&mut active.required, new);
+        active.epoch = active.epoch.max(epoch);
+        self.floor = self.floor.max(epoch);
+        // Only for a later start of this disk: the register itself guards against older epochs.
+        self.superblock.change(|s| s.epoch = s.epoch.max(epoch));
+        let (now, backoff) = (self.now, self.config.redial_min);
+        for node in required.iter().filter(|n| **n != own) {
+            if self.peers.len() < PEERS_MAX {
+                self.peers
+                    .entry(*node)
+                    .or_insert_with(|| Peer::new(now, backoff));
+            }
+        }
+        let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
+        for node in nodes {
+            match (old.contains(node), new.contains(node)) {
+                (false, true) => self.count_in(node),
+                (true, false) => self.count_out(node),
+                (true, true) | (false, false) => {}
+            }
+        }
+        self.settle_all();
+    }
+
+    /// R5: every reply from here on needs the peer. Its answer to a commit proves that it holds all the earlier ones.
+    fn count_in(&mut self, node: NodeId) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        peer.lost = false;
+        match peer.session().map(|s| &s.phase) {
+            Some(Phase::Live) => {
+                self.live.remove(node);
+                self.commit(node, 0);
+            }
+            // The commit on its way does not cover what was replied to since: another one does.
+            Some(Phase::Committing { sent_bytes, .. }) => {
+                let sent_bytes = *sent_bytes;
+                self.commit(node, sent_bytes);
+            }
+            Some(Phase::Copying(_)) => {}
+            None => peer.missing_since = now,
+        }
+    }
+
+    /// R7: the peer is out by a confirmed change. It comes back as any other, by resync.
+    fn count_out(&mut self, node: NodeId) {
+        self.mark_hot();
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.lost = true;
+            if peer.conn().is_some() {
+                self.lose(node, wire::event::ReplicaLoss::Closed);
+            }
+        }
+    }
+
+    pub(crate) fn advance_active(&mut self) {
+        let Role::Active(active) = &self.role else {
+            return;
+        };
+        match active.stage {
+            Stage::Opening(ticket) if self.superblock.is_durable(ticket) => {
+                self.enter(Stage::Reconciling);
+                return self.advance_active();
+            }
+            Stage::Opening(_) => return,
+            Stage::Reconciling if self.live.covers(active.required) => {
+                let epoch = active.epoch;
+                self.enter(Stage::Serving);
+                self.report(Report::Serving { epoch });
+                self.begin_held();
+            }
+            Stage::Reconciling | Stage::Serving => {}
+            Stage::Draining(step) => self.advance_drain(step),
+        }
+        if !self.is_active() {
+            return;
+        }
+        self.dial();
+        self.pump_resyncs();
+        self.make_points();
+        self.admit();
+    }
+
+    fn enter(&mut self, stage: Stage) {
+        if let Role::Active(active) = &mut self.role {
+            active.stage = stage;
+        }
+    }
+
+    pub(crate) fn on_drain(&mut self) {
+        self.closed = true;
+        // Requests that never started are answered now: the front end is closed.
+        let held = std::mem::take(&mut self.held);
+        for request in held {
+            self.refuse(request, crate::io::Errno::IO);
+        }
+        self.enter(Stage::Draining(Drain::Requests));
+    }
+
+    fn advance_drain(&mut self, step: Drain) {
+        match step {
+            Drain::Requests => {
+                let quiet = self.pending.len() == self.frozen.len() && self.flushes.is_empty();
+                if quiet {
+                    let id = self.begin_flush(None);
+                    self.enter(Stage::Draining(Drain::Flush(id)));
+                }
+            }
+            Drain::Flush(id) => {
+                if !self.flushes.contains_key(&id) {
+                    self.enter(Stage::Draining(Drain::Forget));
+                    self.advance_drain(Drain::Forget);
+                }
+            }
+            Drain::Forget => {
+                let idle = self.intent.idle(self.clean);
+                let gone: Vec<u32> = idle.into_iter().filter(|r| self.evict(*r)).collect();
+                self.announce_cold(&gone);
+                let durable = self.intent.is_settled() && self.bitmap.is_settled();
+                if self.intent.is_empty() && durable {
+                    self.end_sessions();
+                    self.stop();
+                    self.settle_down(Some(Report::Drained), None);
+                }
+            }
+        }
+    }
+
+    fn end_sessions(&mut self) {
+        let header = self.header(Kind::Goodbye, 0);
+        let sessions: Vec<_> = self
+            .peers
+            .values()
+            .filter_map(|p| p.session())
+            .map(|s| (s.conn, s.session))
+            .collect();
+        for (conn, session) in sessions {
+            let bytes = encode_payload(&Refuse::Closing);
+            let payload_len = u32::try_from(bytes.len()).unwrap_or(0);
+            let header = Header {
+                session,
+                payload_len,
+                ..header
+            };
+            self.send(conn, header, Payload::Bytes(bytes));
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Reading the metadata: superblocks, then the intent log, then the bitmap, piece by piece; then the generation's bump
+//! (R14), which is the first thing that the attached machine makes durable.
+
+use crate::bitmap::Bitmap;
+use crate::config::Config;
+use crate::control::Report;
+use crate::intent::{self, Intent};
+use crate::io::{Errno, Input, IoId, Output, Payload};
+use crate::machine::{Machine, Parts};
+use crate::superblock::Super;
+use std::collections::VecDeque;
+use wire::Time;
+use wire::layout::{
+    self, BlockFault, BlockKind, Layout, ReplicaState, SEALED_BYTES, Slot, Superblock,
+};
+use wire::units::BLOCK_BYTES;
+
+/// Bitmap pairs that are read at once: 1 MiB.
+const PAIRS_MAX: u64 = 128;
+const PAIR_BYTES: usize = 2 * SEALED_BYTES;
+
+#[derive(Debug)]
+pub(crate) struct Attach {
+    config: Config,
+    out: VecDeque<Output>,
+    /// Requests and connections that came too early.
+    io: IoId,
+    started: Time,
+    step: Step,
+}
+
+#[derive(Debug)]
+enum Step {
+    Superblocks,
+    IntentLog(Box<Known>),
+    Bitmap {
+        known: Box<Known>,
+        log: Box<Intent>,
+        bitmap: Box<Bitmap>,
+        next: u64,
+    },
+    /// Over, one way or the other.
+    Over,
+}
+
+#[derive(Debug)]
+struct Known {
+    superblock: Superblock,
+    slot: Slot,
+    sequence: u64,
+    layout: Layout,
+}
+
+impl Attach {
+    pub(crate) fn new(config: Config, now: Time) -> Self {
+        let mut attach = Self {
+            config,
+            out: VecDeque::new(),
+            io: IoId(0),
+            started: now,
+            step: Step::Superblocks,
+        };
+        let disk_bytes = attach.config.disk_bytes;
+        if disk_bytes < Layout::DATA_MIN {
+            attach.give_up("it is too small for a mirror");
+        } else {
+            let first = Layout::super_offset(disk_bytes, Slot::B);
+            attach.read(first, 2 * BLOCK_BYTES);
+        }
+        attach
+    }
+
+    pub(crate) fn poll(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    pub(crate) fn wake_at(&self) -> Option<Time> {
+        match self.step {
+            Step::Over => None,
+            Step::Superblocks | Step::IntentLog(_) | Step::Bitmap { .. } => {
+                Some(self.started + self.config.io_timeout)
+            }
+        }
+    }
+
+    /// One read at a time.
+    fn read(&mut self, offset: u64, len: u64) {
+        self.io = IoId(self.io.0 + 1);
+        let op = crate::io::DiskOp::MetaRead { offset, len };
+        self.out.push_back(Output::Disk { io: self.io, op });
+    }
+
+    fn give_up(&mut self, reason: &str) {
+        self.step = Step::Over;
+        self.out.push_back(Output::Report(Report::AttachFailed {
+            reason: reason.to_owned(),
+        }));
+    }
+
+    /// The machine, once everything is read.
+    pub(crate) fn handle(&mut self, now: Time, input: Input) -> Option<Box<Machine>> {
+        match input {
+            Input::DiskDone { io, result } if io == self.io => self.on_read(now, result),
+            Input::Wake | Input::DiskDone { .. } => {
+                if self.wake_at().is_some_and(|at| at <= now) {
+                    self.give_up("it does not answer");
+                }
+                None
+            }
+            Input::Request(request) => {
+                let (id, result) = (request.id, Err(Errno::IO));
+                self.out.push_back(Output::Reply { id, result });
+                let buf = request.buf.into_iter();
+                self.out.extend(buf.map(|buf| Output::Release { buf }));
+                None
+            }
+            Input::Connected { conn, .. } => {
+                self.out.push_back(Output::Disconnect { conn });
+                None
+            }
+            Input::Frame { payload, .. } => {
+                if let Payload::Buf(buf) = payload {
+                    self.out.push_back(Output::Release { buf });
+                }
+                None
+            }
+            Input::Command(_) | Input::ConnectFailed { .. } | Input::Disconnected { .. } => None,
+        }
+    }
+
+    fn on_read(&mut self, now: Time, result: Result<Vec<u8>, Errno>) -> Option<Box<Machine>> {
+        self.started = now;
+        let Ok(bytes) = result else {
+            self.give_up("its metadata cannot be read");
+            return None;
+        };
+        let step = match std::mem::replace(&mut self.step, Step::Over) {
+            Step::Superblocks => self.on_superblocks(&bytes),
+            Step::IntentLog(known) => self.on_intent_log(known, &bytes),
+            Step::Bitmap {
+                known,
+                log,
+                bitmap,
+                next,
+            } => self.on_bitmap(known, log, bitmap, next, &bytes),
+            Step::Over => return None,
+        };
+        match step {
+            Ok(Step::Bitmap {
+                known,
+                log,
+                bitmap,
+                next,
+            }) if next >= known.layout.bitmap_blocks => {
+                Some(self.finish(now, *known, *log, *bitmap))
+            }
+            Ok(step) => {
+                self.step = step;
+                None
+            }
+            Err(reason) => {
+                self.give_up(reason);
+                None
+            }
+        }
+    }
+
+    fn on_superblocks(&mut self, b_then_a: &[u8]) -> Result<Step, &'static str> {
+        let half = b_then_a.len().min(SEALED_BYTES);
+        let (b, a) = b_then_a.split_at(half);
+        let open = |block| layout::open(BlockKind::Super, 0, block);
+        let (a, b) = (open(a), open(b));
+        if [&a, &b]
+            .iter()
+            .any(|r| matches!(r, Err(BlockFault::Newer(_))))
+        {
+            return Err(NEWER);
+        }
+        let blank = a == Err(BlockFault::Foreign) && b == Err(BlockFault::Foreign);
+        let Some((slot, sequence, content)) = layout::newer(a, b) else {
+            return Err(if blank {
+                "it holds no mirror: `backstay mirror create` makes one"
+            } else {
+                "both copies of its superblock are damaged"
+            });
+        };
+        let superblock = Superblock::parse(content).map_err(|fault| match fault {
+            BlockFault::Newer(_) => NEWER,
+            BlockFault::Foreign | BlockFault::Checksum | BlockFault::Misplaced => {
+                "its superblock makes no sense"
+            }
+        })?;
+        if let (Some(expected), Some(found)) = (self.config.expect_mirror, superblock.mirror)
+            && expected != found
+        {
+            return Err("it belongs to another mirror");
+        }
+        let disk_bytes = self.config.disk_bytes;
+        let (data_bytes, blocks) = (superblock.data_bytes, superblock.intent_blocks);
+        let layout = Layout::with_data(disk_bytes, data_bytes, blocks)
+            .filter(|layout| layout.intent_blocks > 0 && layout.regions() <= u64::from(u32::MAX))
+            .ok_or("it is smaller than when the mirror was made")?;
+        let log_bytes = 2 * u64::from(blocks) * BLOCK_BYTES;
+        self.read(layout.intent_offset(Slot::B), log_bytes);
+        Ok(Step::IntentLog(Box::new(Known {
+            superblock,
+            slot,
+            sequence,
+            layout,
+        })))
+    }
+
+    fn on_intent_log(&mut self, known: Box<Known>, bytes: &[u8]) -> Result<Step, &'static str> {
+        let layout = known.layout;
+        let (found, seen) =
+            intent::parse(bytes, layout.intent_blocks, layout.regions()).map_err(|_| NEWER)?;
+        let limit = self
+            .config
+            .hot_regions_max
+            .clamp(1, layout.intent_capacity());
+        let fresh = known.is_fresh();
+        let lost = found.is_none() && !fresh;
+        let mut log = Intent::new(limit, found.filter(|_| !fresh), seen);
+        let mut bitmap = Bitmap::new(&layout);
+        if lost {
+            // Nobody knows any more where replicas may differ.
+            bitmap.mark_all();
+        }
+        if lost || fresh {
+            log.rewrite();
+        }
+        self.read_pairs(&layout, 0);
+        Ok(Step::Bitmap {
+            known,
+            log: Box::new(log),
+            bitmap: Box::new(bitmap),
+            next: 0,
+        })
+    }
+
+    fn read_pairs(&mut self, layout: &Layout, from: u64) {
+        let count = (layout.bitmap_blocks - from).min(PAIRS_MAX);
+        if count > 0 {
+            let len = count * 2 * BLOCK_BYTES;
+            self.read(layout.bitmap_offset(from, Slot::A), len);
+        }
+    }
+
+    fn on_bitmap(
+        &mut self,
+        known: Box<Known>,
+        log: Box<Intent>,
+        mut bitmap: Box<Bitmap>,
+        next: u64,
+        bytes: &[u8],
+    ) -> Result<Step, &'static str> {
+        let mut at = next;
+        for pair in bytes.chunks(PAIR_BYTES) {
+            bitmap.load(at, pair).map_err(|_| NEWER)?;
+            at += 1;
+        }
+        if at == next {
+            return Err("its metadata cannot be read");
+        }
+        self.read_pairs(&known.layout, at.min(known.layout.bitmap_blocks));
+        Ok(Step::Bitmap {
+            known,
+            log,
+            bitmap,
+            next: at,
+        })
+    }
+
+    fn finish(&mut self, now: Time, known: Known, log: Intent, mut bitmap: Bitmap) -> Box<Machine> {
+        if known.is_fresh() {
+            bitmap.format();
+        }
+        let boot = self.config.boot;
+        let before = known.superblock.generation;
+        let volatile_kept = known.superblock.boot == boot;
+        let mut superblock = Super::new(known.superblock, known.slot, known.sequence);
+        let ticket = superblock.change(|s| {
+            s.generation = s.generation.next();
+            s.boot = boot;
+        });
+        let parts = Parts {
+            layout: known.layout,
+            superblock,
+            intent: log,
+            bitmap,
+            before,
+            volatile_kept,
+            ticket,
+            next_io: self.io.0 + 1,
+        };
+        let mut machine = Machine::new(self.config.clone(), now, parts);
+        machine.out = std::mem::take(&mut self.out);
+        machine.advance();
+        Box::new(machine)
+    }
+}
+
+impl Known {
+    /// Just made, never in a session: what lies in the metadata area is of an earlier life of the disk.
+    fn is_fresh(&self) -> bool {
+        self.superblock.mirror.is_none()
+            && matches!(
+                self.superblock.state,
+                ReplicaState::Origin | ReplicaState::Blank
+            )
+    }
+}
+
+const NEWER: &str = "its metadata was written by a newer release of Backstay";

@@ -1,0 +1,389 @@
+//! The bitmap: blocks that may differ from what the other replica has durably.
+//!
+//! Two sets of it matter: what is marked (in memory, `base`) and what is certainly marked on disk (`disk`). A region
+//! may leave the intent log only when its marked blocks are marked on disk too, so a crash forgets nothing. More marks on
+//! disk than in memory are harmless: they cost a resync of blocks that are equal.
+//!
+//! Marks go away only at a *point*: a flush or a resync's commit that the peer answered. What is marked while the point
+//! is on its way (`fresh`) stays.
+
+use crate::bits::Bits;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use wire::layout::{self, BITS_PER_BLOCK, BlockFault, BlockKind, Layout, SEALED_BYTES, Slot};
+use wire::units::{BLOCK_BYTES, REGION_BYTES};
+
+/// Blocks (bits) per region.
+pub(crate) const BLOCKS_PER_REGION: u64 = REGION_BYTES / BLOCK_BYTES;
+/// Most bitmap blocks being written at once.
+const WRITES_MAX: usize = 8;
+/// Most runs of regions that a Hello names; beyond it, neighbours are joined (a superset).
+const RUNS_MAX: usize = 65_536;
+
+#[derive(Debug)]
+pub(crate) struct Bitmap {
+    base: Bits,
+    /// The point that is on its way, and the blocks marked since it was sent.
+    fresh: Option<(u64, Bits)>,
+    points_made: u64,
+    /// Marked on disk, whichever of the two places of a block is found after a crash.
+    disk: Bits,
+    places: Vec<Place>,
+    /// Blocks of the bitmap to be written as soon as possible.
+    wanted: BTreeSet<u64>,
+    /// Being written, with the content.
+    writing: BTreeMap<u64, Vec<u64>>,
+}
+
+/// Where the newest copy of one block of the bitmap is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    slot: Slot,
+    sequence: u64,
+}
+
+impl Bitmap {
+    /// Of a layout, nothing marked, nothing on disk yet. [`Bitmap::load`] fills it.
+    pub(crate) fn new(layout: &Layout) -> Self {
+        let place = Place {
+            slot: Slot::B,
+            sequence: 0,
+        };
+        let places = usize::try_from(layout.bitmap_blocks).unwrap_or(usize::MAX);
+        Self {
+            base: Bits::new(layout.blocks()),
+            fresh: None,
+            points_made: 0,
+            disk: Bits::new(layout.blocks()),
+            places: vec![place; places],
+            wanted: BTreeSet::new(),
+            writing: BTreeMap::new(),
+        }
+    }
+
+    /// Takes the two places of block `index` as they were read. False if both are lost: then everything in it counts as
+    /// marked, and is written again.
+    ///
+    /// # Errors
+    /// [`BlockFault::Newer`] when a newer release wrote it.
+    pub(crate) fn load(&mut self, index: u64, a_then_b: &[u8]) -> Result<bool, BlockFault> {
+        let (a, b) = a_then_b.split_at(SEALED_BYTES.min(a_then_b.len()));
+        let (a, b) = (
+            layout::open(BlockKind::Bitmap, index, a),
+            layout::open(BlockKind::Bitmap, index, b),
+        );
+        if let (Err(fault @ BlockFault::Newer(_)), _) | (_, Err(fault @ BlockFault::Newer(_))) =
+            (&a, &b)
+        {
+            return Err(*fault);
+        }
+        let bits = Self::bits_of(index);
+        let Some((slot, sequence, content)) = layout::newer(a, b) else {
+            self.base.set(bits);
+            self.wanted.insert(index);
+            return Ok(false);
+        };
+        if let Some(place) = self.place_mut(index) {
+            *place = Place { slot, sequence };
+        }
+        let words = content
+            .chunks_exact(8)
+            .map(|word| word.try_into().map_or(u64::MAX, u64::from_le_bytes));
+        self.base.set_words(bits.start, words.clone());
+        self.disk.set_words(bits.start, words);
+        Ok(true)
+    }
+
+    fn place_mut(&mut self, index: u64) -> Option<&mut Place> {
+        self.places.get_mut(usize::try_from(index).ok()?)
+    }
+
+    const fn bits_of(index: u64) -> Range<u64> {
+        index * BITS_PER_BLOCK..(index + 1) * BITS_PER_BLOCK
+    }
+
+    /// The marked blocks.
+    pub(crate) const fn base(&self) -> &Bits {
+        &self.base
+    }
+
+    /// Marks blocks.
+    pub(crate) fn mark(&mut self, blocks: Range<u64>) {
+        if let Some((_, fresh)) = &mut self.fresh {
+            fresh.set(blocks.clone());
+        }
+        self.base.set(blocks);
+    }
+
+    /// Marks all blocks of a region.
+    pub(crate) fn mark_region(&mut self, region: u32) {
+        self.mark(region_blocks(region));
+    }
+
+    /// Marks everything and has it written.
+    pub(crate) fn mark_all(&mut self) {
+        self.base.set_all();
+        if let Some((_, fresh)) = &mut self.fresh {
+            fresh.set_all();
+        }
+        self.settle();
+    }
+
+    /// True if every marked block of the region is marked on disk too.
+    pub(crate) fn covers(&self, region: u32) -> bool {
+        self.base.within(&self.disk, region_blocks(region))
+    }
+
+    /// Has the region's marks written.
+    pub(crate) fn want(&mut self, region: u32) {
+        self.wanted
+            .insert(region_blocks(region).start / BITS_PER_BLOCK);
+    }
+
+    /// Has every block written whose copy on disk differs.
+    pub(crate) fn settle(&mut self) {
+        for index in (0..).take(self.places.len()) {
+            let bits = Self::bits_of(index);
+            if self.base.words(bits.clone()) != self.disk.words(bits) {
+                self.wanted.insert(index);
+            }
+        }
+    }
+
+    /// True when no write is due and none under way.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.wanted.is_empty() && self.writing.is_empty()
+    }
+
+    /// A point is sent to the peer: what is marked from here on is not covered by it. It replaces one on its way.
+    pub(crate) fn begin_point(&mut self) -> u64 {
+        self.points_made += 1;
+        self.fresh = Some((self.points_made, Bits::new(self.base.len())));
+        self.points_made
+    }
+
+    /// True while a point is on its way.
+    pub(crate) const fn has_point(&self) -> bool {
+        self.fresh.is_some()
+    }
+
+    /// The peer has everything durably that was marked before the point: only what is fresh stays marked.
+    pub(crate) fn commit_point(&mut self, point: u64) {
+        if let Some((_, fresh)) = self.fresh.take_if(|(latest, _)| *latest == point) {
+            self.base = fresh;
+            self.settle();
+        }
+    }
+
+    /// The point came to nothing: every mark stays.
+    pub(crate) fn cancel_point(&mut self) {
+        self.fresh = None;
+    }
+
+    /// The write that is due, if any: (block of the bitmap, byte offset, sealed block).
+    pub(crate) fn next_write(&mut self, layout: &Layout) -> Option<(u64, u64, Vec<u8>)> {
+        if self.writing.len() >= WRITES_MAX {
+            return None;
+        }
+        let index = *self.wanted.iter().find(|i| !self.writing.contains_key(i))?;
+        self.wanted.remove(&index);
+        let place = self.place_mut(index)?;
+        place.sequence += 1;
+        place.slot = place.slot.other();
+        let place = *place;
+        let bits = Self::bits_of(index);
+        let mut content = Vec::with_capacity(SEALED_BYTES);
+        for word in self.base.words(bits.clone()) {
+            content.extend_from_slice(&word.to_le_bytes());
+        }
+        // Until the write is done, a crash may show the old or the new copy: only what both mark counts.
+        let new = self.base.words(bits.clone()).to_vec();
+        let old = self.disk.words(bits.clone());
+        let both: Vec<u64> = std::iter::zip(&new, old).map(|(n, o)| n & o).collect();
+        self.disk.set_words(bits.start, both.into_iter());
+        self.writing.insert(index, new);
+        let block = layout::seal(BlockKind::Bitmap, index, place.sequence, &content);
+        let offset = layout.bitmap_offset(index, place.slot);
+        Some((index, offset, block.to_vec()))
+    }
+
+    /// The write of a block is durable.
+    pub(crate) fn written(&mut self, index: u64) {
+        if let Some(words) = self.writing.remove(&index) {
+            self.disk
+                .set_words(Self::bits_of(index).start, words.into_iter());
+        }
+    }
+
+    /// A bitmap for another layout with the same marks, all of it still to be written. Sequences go on, so that no older
+    /// block at a new place wins.
+    pub(crate) fn relaid(&self, layout: &Layout) -> Self {
+        let mut bitmap = Self::new(layout);
+        let sequence = self.places.iter().map(|p| p.sequence).max().unwrap_or(0);
+        for place in &mut bitmap.places {
+            place.sequence = sequence;
+        }
+        bitmap
+            .base
+            .set_words(0, self.base.words(0..self.base.len()).iter().copied());
+        bitmap.wanted = (0..layout.bitmap_blocks).collect();
+        bitmap
+    }
+
+    /// Forgets every mark and has every block written: a replica that was just created.
+    pub(crate) fn format(&mut self) {
+        self.clear();
+        self.wanted = (0..).take(self.places.len()).collect();
+    }
+
+    /// Takes every mark away, in memory.
+    pub(crate) fn clear(&mut self) {
+        self.base.clear(0..self.base.len());
+    }
+
+    /// The regions with a marked block, as runs of (first, count), at most [`RUNS_MAX`]: a superset if there were more.
+    pub(crate) fn region_runs(&self) -> Vec<(u32, u32)> {
+        let mut join = 1;
+        loop {
+            let runs = self.runs_joining(join);
+            if runs.len() <= RUNS_MAX {
+                return runs;
+            }
+            join *= 4;
+        }
+    }
+
+    /// Runs of regions, where a gap of fewer than `join` regions does not end a run.
+    fn runs_joining(&self, join: u64) -> Vec<(u32, u32)> {
+        let mut runs: Vec<(u32, u32)> = Vec::new();
+        let mut at = 0;
+        while let Some(block) = self.base.next_set(at) {
+            let region = block / BLOCKS_PER_REGION;
+            at = (region + 1) * BLOCKS_PER_REGION;
+            let Ok(region) = u32::try_from(region) else {
+                break;
+            };
+            match runs.last_mut() {
+                Some((first, count)) if u64::from(region - (*first + *count)) < join => {
+                    *count = region - *first + 1;
+                }
+                Some(_) | None => runs.push((region, 1)),
+            }
+        }
+        runs
+    }
+}
+
+/// The blocks of a region.
+pub(crate) fn region_blocks(region: u32) -> Range<u64> {
+    let first = u64::from(region) * BLOCKS_PER_REGION;
+    first..first + BLOCKS_PER_REGION
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout() -> Layout {
+        Layout::for_disk(256 << 20, 1).unwrap()
+    }
+
+    fn blank() -> Bitmap {
+        Bitmap::new(&layout())
+    }
+
+    fn write_all(bitmap: &mut Bitmap) {
+        while let Some((index, _, _)) = bitmap.next_write(&layout()) {
+            bitmap.written(index);
+        }
+    }
+
+    #[test]
+    fn a_mark_covers_its_region_only_once_it_is_on_disk() {
+        let mut bitmap = blank();
+        bitmap.mark(33..34);
+        assert!(bitmap.covers(0) && !bitmap.covers(2));
+        bitmap.want(2);
+        let (index, _, _) = bitmap.next_write(&layout()).unwrap();
+        assert!(!bitmap.covers(2), "the write is still under way");
+        bitmap.mark(34..35);
+        bitmap.written(index);
+        assert!(!bitmap.covers(2), "marked behind the write's back");
+        bitmap.want(2);
+        write_all(&mut bitmap);
+        assert!(bitmap.covers(2));
+    }
+
+    #[test]
+    fn a_clearing_write_under_way_covers_nothing_it_clears() {
+        let mut bitmap = blank();
+        bitmap.mark(0..1);
+        bitmap.settle();
+        write_all(&mut bitmap);
+        bitmap.clear();
+        bitmap.settle();
+        let (index, _, _) = bitmap.next_write(&layout()).unwrap();
+        bitmap.mark(0..1);
+        assert!(!bitmap.covers(0));
+        bitmap.written(index);
+        assert!(!bitmap.covers(0));
+    }
+
+    #[test]
+    fn a_point_keeps_what_was_marked_after_it_was_sent() {
+        let mut bitmap = blank();
+        bitmap.mark(1..3);
+        let early = bitmap.begin_point();
+        let point = bitmap.begin_point();
+        bitmap.mark(2..3);
+        bitmap.mark(7..8);
+        bitmap.commit_point(early);
+        assert_eq!(bitmap.base.ones(), 3, "replaced by the later one");
+        bitmap.commit_point(point);
+        assert_eq!(bitmap.base.ones(), 2);
+        assert!(bitmap.base.get(2) && bitmap.base.get(7));
+        bitmap.begin_point();
+        bitmap.cancel_point();
+        assert_eq!(bitmap.base.ones(), 2);
+    }
+
+    #[test]
+    fn torn_writes_of_a_block_leave_the_older_marks() {
+        let mut bitmap = blank();
+        let mut disk = vec![0; 2 * SEALED_BYTES];
+        for mark in [10..20, 300..310] {
+            bitmap.mark(mark);
+            bitmap.want(0);
+            let older = disk.clone();
+            let (index, offset, bytes) = bitmap.next_write(&layout()).unwrap();
+            let at = usize::try_from(offset - layout().bitmap_offset(0, Slot::A)).unwrap();
+            for sectors in 1..8 {
+                let mut torn = older.clone();
+                torn[at..at + sectors * 512].copy_from_slice(&bytes[..sectors * 512]);
+                let mut read = blank();
+                let found = read.load(0, &torn).unwrap();
+                assert_eq!(
+                    found,
+                    bitmap.base.ones() > 10,
+                    "nothing older, or the older one"
+                );
+                assert_eq!(read.base.ones(), if found { 10 } else { BITS_PER_BLOCK });
+            }
+            disk[at..at + SEALED_BYTES].copy_from_slice(&bytes);
+            bitmap.written(index);
+        }
+        let mut read = blank();
+        assert_eq!(read.load(0, &disk), Ok(true));
+        assert_eq!(read.base.ones(), 20);
+    }
+
+    #[test]
+    fn runs_name_every_marked_region_and_stay_bounded() {
+        let mut bitmap = blank();
+        bitmap.mark(0..1);
+        bitmap.mark(16..33);
+        bitmap.mark(160..161);
+        assert_eq!(bitmap.region_runs(), [(0, 3), (10, 1)]);
+        assert_eq!(bitmap.runs_joining(8), [(0, 11)]);
+    }
+}

@@ -1,0 +1,102 @@
+//! Flushes while active: durable here and on every required peer.
+
+use crate::config::Ack;
+use crate::disk::Purpose;
+use crate::intent::Period;
+use crate::io::{DiskOp, RequestId};
+use crate::machine::{FlushId, Machine};
+use crate::nodes::NodeSet;
+use crate::peer::Await;
+use wire::NodeId;
+use wire::mirror_frame::{FLAG_ORDERED, Kind};
+
+#[derive(Debug)]
+pub(crate) struct FlushOp {
+    /// None for the machine's own: it makes room in the intent log, or drains.
+    request: Option<RequestId>,
+    /// It covers what settled up to this period.
+    period: Period,
+    /// The local disk's part is done.
+    local: bool,
+    /// Peers that it was sent to in their present session.
+    pub(crate) sent: NodeSet,
+    /// Peers that are done.
+    pub(crate) acked: NodeSet,
+}
+
+impl Machine {
+    /// Makes everything durable that settled (was replied to, or could be) before.
+    pub(crate) fn begin_flush(&mut self, request: Option<RequestId>) -> FlushId {
+        self.flushes_made += 1;
+        let id = FlushId(self.flushes_made);
+        let flush = FlushOp {
+            request,
+            period: self.period,
+            local: false,
+            sent: NodeSet::EMPTY,
+            acked: NodeSet::EMPTY,
+        };
+        self.period.0 += 1;
+        self.flushes.insert(id, flush);
+        let nodes: Vec<_> = self.peers.keys().copied().collect();
+        for node in nodes {
+            self.send_flush(node, id);
+        }
+        self.start_disk(Purpose::Flush(id), DiskOp::Flush);
+        id
+    }
+
+    /// Starts a flush for the intent log's sake, unless one is under way.
+    pub(crate) fn begin_internal_flush(&mut self) {
+        if self.flushes.values().all(|f| f.request.is_some()) {
+            self.begin_flush(None);
+        }
+    }
+
+    /// Passes a flush on to a peer whose acknowledgements count. Others get it when theirs do.
+    pub(crate) fn send_flush(&mut self, node: NodeId, id: FlushId) {
+        if !self.live.contains(node) {
+            return;
+        }
+        let flags = match self.config.ack {
+            Ack::Sync => 0,
+            Ack::Async { .. } => FLAG_ORDERED,
+        };
+        self.ask(node, Kind::Flush, flags, Await::Flush(id));
+        if let Some(flush) = self.flushes.get_mut(&id) {
+            flush.sent.insert(node);
+        }
+    }
+
+    pub(crate) fn on_local_flush_done(&mut self, id: FlushId) {
+        if let Some(flush) = self.flushes.get_mut(&id) {
+            flush.local = true;
+            self.settle_flush(id);
+        }
+    }
+
+    pub(crate) fn on_flush_acked(&mut self, node: NodeId, id: FlushId) {
+        if let Some(flush) = self.flushes.get_mut(&id) {
+            flush.acked.insert(node);
+            self.settle_flush(id);
+        }
+    }
+
+    /// Ends a flush that is done here and on every required peer.
+    pub(crate) fn settle_flush(&mut self, id: FlushId) {
+        let required = self.required();
+        let Some(flush) = self.flushes.get(&id) else {
+            return;
+        };
+        if !flush.local || !flush.acked.and(self.live).covers(required) {
+            return;
+        }
+        self.clean = self.clean.max(flush.period);
+        let request = flush.request;
+        self.flushes.remove(&id);
+        if let Some(request) = request {
+            self.complete(request, None);
+        }
+        self.admit();
+    }
+}

@@ -1,0 +1,205 @@
+//! What the active keeps of another replica.
+//!
+//! ```text
+//! Down ──► Dialing ──► Greeting ──Hello──► Up: Copying ──► Committing ──► Live
+//!   ▲                                            │ nothing may differ        ▲
+//!   └──────────── any loss, from anywhere        └───────────────────────────┘
+//! ```
+
+use crate::bits::Bits;
+use crate::io::ConnId;
+use crate::machine::{FlushId, JobId};
+use std::collections::BTreeMap;
+use wire::{Duration, Generation, SessionId, Time};
+
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) link: Link,
+    /// Pause before the next try to connect.
+    pub(crate) backoff: Duration,
+    /// No session since; counts against a required peer (R18).
+    pub(crate) missing_since: Time,
+    /// The node was told of the loss and not yet of the return.
+    pub(crate) lost: bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum Link {
+    Down { redial_at: Time },
+    Dialing,
+    Greeting(Greeting),
+    Up(Box<Session>),
+}
+
+/// Our Hello is sent, the peer's awaited.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Greeting {
+    pub(crate) conn: ConnId,
+    pub(crate) session: SessionId,
+    pub(crate) since: Time,
+}
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) conn: ConnId,
+    pub(crate) session: SessionId,
+    /// The peer's generation.
+    pub(crate) generation: Generation,
+    pub(crate) phase: Phase,
+    pub(crate) next_seq: u64,
+    /// Requests without an answer, in the order of sending.
+    pub(crate) awaiting: BTreeMap<u64, Awaited>,
+    /// The last answer.
+    pub(crate) progress: Time,
+    /// Bytes of the front end's writes without an answer.
+    pub(crate) unacked_bytes: u64,
+    /// When the next point is due, if anything is marked.
+    pub(crate) point_at: Time,
+}
+
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// Blocks that may differ are copied.
+    Copying(Copying),
+    /// All copied; the peer makes it durable.
+    Committing { point: u64, sent_bytes: u64 },
+    /// It has everything and gets every write; its acknowledgements count.
+    Live,
+}
+
+#[derive(Debug)]
+pub(crate) struct Copying {
+    /// Blocks still to be sent.
+    pub(crate) todo: Bits,
+    /// The next chunk is looked for from here.
+    pub(crate) cursor: u64,
+    /// Chunks being read, sent, or not yet acknowledged.
+    pub(crate) chunks: usize,
+    /// The peer must mark itself inconsistent first.
+    pub(crate) start: Start,
+    pub(crate) sent_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// Sent, not yet acknowledged.
+    Awaited,
+    /// Durable at the peer, or not needed.
+    Done,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Awaited {
+    pub(crate) since: Time,
+    pub(crate) what: Await,
+}
+
+/// What an answer is awaited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Await {
+    Write {
+        job: JobId,
+        bytes: u64,
+    },
+    Flush(FlushId),
+    /// A flush that ends this point of the bitmap.
+    Point(u64),
+    ResyncStart,
+    Chunk,
+    /// The end of a resync; ends this point of the bitmap.
+    Commit(u64),
+}
+
+impl Peer {
+    pub(crate) const fn new(now: Time, backoff: Duration) -> Self {
+        Self {
+            link: Link::Down { redial_at: now },
+            backoff,
+            missing_since: now,
+            lost: false,
+        }
+    }
+
+    pub(crate) fn conn(&self) -> Option<ConnId> {
+        match &self.link {
+            Link::Down { .. } | Link::Dialing => None,
+            Link::Greeting(greeting) => Some(greeting.conn),
+            Link::Up(session) => Some(session.conn),
+        }
+    }
+
+    pub(crate) fn session(&self) -> Option<&Session> {
+        match &self.link {
+            Link::Up(session) => Some(session),
+            Link::Down { .. } | Link::Dialing | Link::Greeting(_) => None,
+        }
+    }
+
+    pub(crate) fn session_mut(&mut self) -> Option<&mut Session> {
+        match &mut self.link {
+            Link::Up(session) => Some(session),
+            Link::Down { .. } | Link::Dialing | Link::Greeting(_) => None,
+        }
+    }
+
+    /// What is still to be copied.
+    pub(crate) fn todo(&self) -> Option<&Bits> {
+        match &self.session()?.phase {
+            Phase::Copying(copying) => Some(&copying.todo),
+            Phase::Committing { .. } | Phase::Live => None,
+        }
+    }
+
+    pub(crate) fn copying_mut(&mut self) -> Option<&mut Copying> {
+        match &mut self.session_mut()?.phase {
+            Phase::Copying(copying) => Some(copying),
+            Phase::Committing { .. } | Phase::Live => None,
+        }
+    }
+
+    pub(crate) fn unacked_bytes(&self) -> u64 {
+        self.session().map_or(0, |s| s.unacked_bytes)
+    }
+
+    /// When the oldest write without an answer was sent.
+    pub(crate) fn oldest_write(&self) -> Option<Time> {
+        self.session()?
+            .awaiting
+            .values()
+            .find(|a| matches!(a.what, Await::Write { .. }))
+            .map(|a| a.since)
+    }
+
+    /// When the peer counts as lost if nothing comes: (required, by these limits).
+    pub(crate) fn deadline(
+        &self,
+        required: bool,
+        ack_timeout: Duration,
+        io_timeout: Duration,
+    ) -> Option<Time> {
+        let missing = (required && !self.lost).then_some(self.missing_since + ack_timeout);
+        match &self.link {
+            Link::Down { .. } => missing,
+            Link::Dialing => missing,
+            Link::Greeting(greeting) => missing
+                .into_iter()
+                .chain([greeting.since + io_timeout])
+                .min(),
+            Link::Up(session) => {
+                let oldest = session.awaiting.first_key_value()?.1;
+                Some(match oldest.what {
+                    Await::Write { .. } | Await::Flush(_) | Await::Chunk if required => {
+                        oldest.since + ack_timeout
+                    }
+                    // A slow link or a long flush is no fault of a peer that nobody waits for.
+                    Await::Write { .. }
+                    | Await::Flush(_)
+                    | Await::Chunk
+                    | Await::Point(_)
+                    | Await::ResyncStart
+                    | Await::Commit(_) => oldest.since.max(session.progress) + io_timeout,
+                })
+            }
+        }
+    }
+}

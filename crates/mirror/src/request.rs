@@ -1,0 +1,162 @@
+//! The front end's side of the active: requests, replies, and the lease that lets replies out.
+
+use crate::disk::Purpose;
+use crate::io::{BufId, DiskOp, Errno, Op, Output, Request, RequestId};
+use crate::job::{Action, AppWrite, Origin, Stage};
+use crate::machine::{JobId, Machine};
+use crate::nodes::NodeSet;
+use wire::mirror_frame::PAYLOAD_MAX;
+use wire::{ByteRange, Time};
+
+/// Largest piece of a zeroing, in bytes; larger ones go piece by piece, so that they fit the intent log.
+pub(crate) const ZERO_PIECE_MAX: u64 = 4 << 20;
+
+/// A reply that waits for a lease.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    request: RequestId,
+    /// Of a read.
+    buf: Option<BufId>,
+}
+
+impl Machine {
+    pub(crate) fn on_request(&mut self, request: Request) {
+        self.pending.insert(request.id);
+        if self.is_preparing() || self.failed.is_some() {
+            self.held.push_back(request);
+        } else if self.active().is_some_and(|a| a.is_serving()) {
+            self.begin(request);
+        } else {
+            self.refuse(request, Errno::IO);
+        }
+    }
+
+    /// Starts a request while serving.
+    pub(crate) fn begin(&mut self, request: Request) {
+        let Request { id, op, range, buf } = request;
+        let app = Origin::App(AppWrite {
+            request: id,
+            rest: None,
+            sent: NodeSet::EMPTY,
+            acked: NodeSet::EMPTY,
+        });
+        let fits = self.is_inside(range) && range.len() <= u64::from(PAYLOAD_MAX);
+        match (op, buf) {
+            (Op::Read, Some(buf)) if fits => {
+                let activation = self.activation;
+                let purpose = Purpose::Read {
+                    request: id,
+                    buf,
+                    activation,
+                };
+                self.start_disk(purpose, DiskOp::Read { range, buf });
+            }
+            (Op::Write { fua }, Some(buf)) if fits => {
+                self.submit(range, Action::Write, fua, Some(buf), app);
+            }
+            (Op::Zero { fua }, None) if self.is_inside(range) => self.zero(id, range, fua),
+            (Op::Flush, None) => {
+                self.begin_flush(Some(id));
+            }
+            (Op::Read | Op::Write { .. } | Op::Zero { .. } | Op::Flush, _) => {
+                self.refuse(request, Errno::INVALID);
+            }
+        }
+    }
+
+    /// Zeroes the first piece of `range`; the rest follows it.
+    fn zero(&mut self, request: RequestId, range: ByteRange, fua: bool) {
+        let len = range.len().min(ZERO_PIECE_MAX);
+        let piece = ByteRange::new(range.offset(), len).unwrap_or(range);
+        let rest = ByteRange::new(piece.end(), range.len() - len).filter(|r| !r.is_empty());
+        let app = Origin::App(AppWrite {
+            request,
+            rest,
+            sent: NodeSet::EMPTY,
+            acked: NodeSet::EMPTY,
+        });
+        self.submit(piece, Action::Zero, fua, None, app);
+    }
+
+    pub(crate) fn refuse(&mut self, request: Request, errno: Errno) {
+        self.pending.remove(&request.id);
+        self.reply(request.id, request.buf, Err(errno));
+    }
+
+    fn reply(&mut self, id: RequestId, buf: Option<BufId>, result: Result<(), Errno>) {
+        self.out.push_back(Output::Reply { id, result });
+        if let Some(buf) = buf {
+            self.release(buf);
+        }
+    }
+
+    /// Ends a write that is done here and that every required peer has (R1, R10).
+    pub(crate) fn settle_write(&mut self, id: JobId) {
+        let required = self.required();
+        let Some(job) = self.jobs.get(&id).filter(|j| j.stage == Stage::Done) else {
+            return;
+        };
+        let Some(app) = job.app().copied() else {
+            return;
+        };
+        if !app.acked.and(self.live).covers(required) {
+            return;
+        }
+        let fua = job.fua;
+        self.forget(id);
+        match app.rest {
+            Some(rest) => self.zero(app.request, rest, fua),
+            None => self.complete(app.request, None),
+        }
+    }
+
+    pub(crate) fn on_read_done(&mut self, request: RequestId, buf: BufId, activation: u64) {
+        if activation == self.activation && self.active().is_some() {
+            self.complete(request, Some(buf));
+        } else {
+            self.release(buf);
+        }
+    }
+
+    /// The request is done: answered at once, or when there is a lease again (R8).
+    pub(crate) fn complete(&mut self, request: RequestId, buf: Option<BufId>) {
+        if self.now < self.lease {
+            self.pending.remove(&request);
+            self.reply(request, buf, Ok(()));
+        } else {
+            self.frozen.push_back(Frozen { request, buf });
+        }
+    }
+
+    pub(crate) fn on_lease(&mut self, until: Time) {
+        self.lease = until;
+        if self.now >= until {
+            return;
+        }
+        for Frozen { request, buf } in std::mem::take(&mut self.frozen) {
+            self.pending.remove(&request);
+            self.reply(request, buf, Ok(()));
+        }
+    }
+
+    /// Requests that came while the activation was prepared.
+    pub(crate) fn begin_held(&mut self) {
+        for request in std::mem::take(&mut self.held) {
+            self.begin(request);
+        }
+    }
+
+    /// Answers everything that has no reply yet with an error. Buffers of operations under way follow when these end.
+    pub(crate) fn refuse_pending(&mut self) {
+        for request in std::mem::take(&mut self.held) {
+            self.refuse(request, Errno::IO);
+        }
+        for Frozen { request, buf } in std::mem::take(&mut self.frozen) {
+            self.pending.remove(&request);
+            self.reply(request, buf, Err(Errno::IO));
+        }
+        for id in std::mem::take(&mut self.pending) {
+            self.reply(id, None, Err(Errno::IO));
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Making a peer equal: from its Hello to the moment its acknowledgements count.
+//!
+//! What may differ is known by four: the own bitmap and intent log, and the peer's. Chunks of it are read under the range
+//! lock, so a newer write is either in the chunk or sent after it. The bitmap stays as it is until the peer has
+//! committed (R10); a session that dies in between starts again from there.
+//!
+//! A *required* peer that comes back (R10), or that is found by a restarted active (R9), lacks nothing but what was never
+//! acknowledged: it stays consistent while it is brought up to date. Any other marks itself inconsistent first.
+
+use crate::bitmap::{BLOCKS_PER_REGION, region_blocks};
+use crate::bits::Bits;
+use crate::control::Report;
+use crate::job::{Action, Origin};
+use crate::machine::Machine;
+use crate::peer::{Await, Copying, Greeting, Link, Phase, Session, Start};
+use wire::mirror_frame::{Hello, Kind};
+use wire::units::BLOCK_BYTES;
+use wire::{ByteCount, ByteRange, NodeId};
+
+/// Largest chunk, in blocks: one region.
+const CHUNK_BLOCKS: u64 = BLOCKS_PER_REGION;
+
+impl Machine {
+    /// The peer said who it is: finds out what may differ, and begins to copy.
+    pub(crate) fn begin_session(&mut self, node: NodeId, greeting: Greeting, hello: &Hello) {
+        let required = self.required().contains(node);
+        let (todo, theirs) = self.differences(hello);
+        let equal = todo.is_clear() && hello.consistent && hello.mirror.is_some();
+        let lacks = !required || !self.bitmap.base().is_clear() || hello.mirror.is_none();
+        let start = lacks && !todo.is_clear();
+        let session = Session {
+            conn: greeting.conn,
+            session: greeting.session,
+            generation: hello.generation,
+            phase: Phase::Copying(Copying {
+                cursor: 0,
+                chunks: 0,
+                start: if start { Start::Awaited } else { Start::Done },
+                sent_bytes: 0,
+                todo,
+            }),
+            next_seq: 1,
+            awaiting: std::collections::BTreeMap::new(),
+            progress: self.now,
+            unacked_bytes: 0,
+            point_at: self.now + self.config.point_interval,
+        };
+        let dirty = session_dirty(&session);
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        peer.link = Link::Up(Box::new(session));
+        peer.lost &= required;
+        if equal {
+            return self.go_live(node, 0);
+        }
+        if start {
+            self.ask(node, Kind::ResyncStart, 0, Await::ResyncStart);
+        }
+        if !required {
+            self.report(Report::ResyncStarted {
+                node,
+                dirty,
+                discarded: ByteCount(theirs * BLOCK_BYTES),
+            });
+        }
+    }
+
+    /// Blocks that may differ, and how many of them by the peer's own account.
+    fn differences(&self, hello: &Hello) -> (Bits, u64) {
+        let mut theirs = Bits::new(self.layout.blocks());
+        for region in &hello.intent {
+            theirs.set(region_blocks(*region));
+        }
+        for (first, count) in &hello.dirty {
+            let end = u64::from(*first) + u64::from(*count);
+            theirs.set(region_blocks(*first).start..end * BLOCKS_PER_REGION);
+        }
+        let mut todo = theirs.clone();
+        todo.union(self.bitmap.base());
+        for region in self.intent.regions() {
+            todo.set(region_blocks(region));
+        }
+        if hello.mirror.is_none() {
+            todo.set_all();
+        }
+        (todo, theirs.ones())
+    }
+
+    pub(crate) fn on_start_acked(&mut self, node: NodeId) {
+        if let Some(copying) = self.peers.get_mut(&node).and_then(|p| p.copying_mut()) {
+            copying.start = Start::Done;
+        }
+    }
+
+    pub(crate) fn on_chunk_acked(&mut self, node: NodeId) {
+        if let Some(copying) = self.peers.get_mut(&node).and_then(|p| p.copying_mut()) {
+            copying.chunks = copying.chunks.saturating_sub(1);
+        }
+    }
+
+    /// Keeps every resync going: chunks up to the limit, then the commit.
+    pub(crate) fn pump_resyncs(&mut self) {
+        let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
+        for node in nodes {
+            while self.next_chunk(node) {}
+            let done = |c: &Copying| c.start == Start::Done && c.chunks == 0 && c.todo.is_clear();
+            let copying = self.peers.get_mut(&node).and_then(|p| p.copying_mut());
+            if let Some(copying) = copying.filter(|c| done(c)) {
+                let sent_bytes = copying.sent_bytes;
+                self.commit(node, sent_bytes);
+            }
+        }
+    }
+
+    /// Starts the next chunk; false if there is none, or too many are under way.
+    fn next_chunk(&mut self, node: NodeId) -> bool {
+        let max = self.config.resync_chunks_max.max(1);
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return false;
+        };
+        let Some(conn) = peer.conn() else {
+            return false;
+        };
+        let Some(copying) = peer.copying_mut() else {
+            return false;
+        };
+        if copying.start == Start::Awaited || copying.chunks >= max {
+            return false;
+        }
+        let found = copying.todo.next_run(copying.cursor, CHUNK_BLOCKS);
+        let Some(run) = found.or_else(|| copying.todo.next_run(0, CHUNK_BLOCKS)) else {
+            return false;
+        };
+        let len = (run.end - run.start) * BLOCK_BYTES;
+        let Some(range) = ByteRange::new(run.start * BLOCK_BYTES, len) else {
+            return false;
+        };
+        copying.cursor = run.end;
+        copying.todo.clear(run);
+        copying.chunks += 1;
+        copying.sent_bytes += len;
+        let origin = Origin::Resync { node, conn };
+        self.submit(range, Action::Fetch, false, None, origin);
+        true
+    }
+
+    /// Everything that the peer lacked is sent: it makes it durable, and is consistent from then on.
+    pub(crate) fn commit(&mut self, node: NodeId, sent_bytes: u64) {
+        if let Some(session) = self.peers.get_mut(&node).and_then(|p| p.session_mut()) {
+            let point = self.bitmap.begin_point();
+            session.phase = Phase::Committing { point, sent_bytes };
+            self.ask(node, Kind::ResyncCommit, 0, Await::Commit(point));
+        }
+    }
+
+    pub(crate) fn on_commit_acked(&mut self, node: NodeId, point: u64) {
+        self.bitmap.commit_point(point);
+        let phase = self
+            .peers
+            .get(&node)
+            .and_then(|p| p.session())
+            .map(|s| &s.phase);
+        if let Some(Phase::Committing {
+            point: p,
+            sent_bytes,
+        }) = phase
+            && *p == point
+        {
+            self.go_live(node, *sent_bytes);
+        }
+    }
+
+    /// The peer has everything: from here on its acknowledgements count.
+    fn go_live(&mut self, node: NodeId, sent_bytes: u64) {
+        let backoff = self.config.redial_min;
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        peer.lost = false;
+        peer.backoff = backoff;
+        let Some(session) = peer.session_mut() else {
+            return;
+        };
+        session.phase = Phase::Live;
+        let generation = session.generation;
+        self.live.insert(node);
+        // What started before the session is in what was copied: under the range lock it had ended before its chunk.
+        for job in self.jobs.values_mut().filter(|j| j.is_started()) {
+            if let Some(app) = job.app_mut().filter(|a| !a.sent.contains(node)) {
+                app.acked.insert(node);
+            }
+        }
+        self.report(if self.required().contains(node) {
+            Report::PeerBack { node, generation }
+        } else {
+            let sent = ByteCount(sent_bytes);
+            Report::PeerSynced {
+                node,
+                generation,
+                sent,
+            }
+        });
+        let waiting: Vec<_> = self
+            .flushes
+            .iter()
+            .filter(|(_, f)| !f.sent.contains(node))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in waiting {
+            self.send_flush(node, id);
+        }
+        self.settle_all();
+    }
+
+    /// Ends every write and flush that waits for nobody any more.
+    pub(crate) fn settle_all(&mut self) {
+        let writes: Vec<_> = self.jobs.keys().copied().collect();
+        for id in writes {
+            self.settle_write(id);
+        }
+        let flushes: Vec<_> = self.flushes.keys().copied().collect();
+        for id in flushes {
+            self.settle_flush(id);
+        }
+    }
+
+    /// Has the marks against followers that nobody waits for brought to a point from time to time.
+    pub(crate) fn make_points(&mut self) {
+        if self.bitmap.base().is_clear() || self.bitmap.has_point() {
+            return;
+        }
+        let (now, interval) = (self.now, self.config.point_interval);
+        let due = self.peers.iter_mut().find_map(|(node, peer)| {
+            let session = peer.session_mut()?;
+            let due = matches!(session.phase, Phase::Live) && session.point_at <= now;
+            due.then(|| {
+                session.point_at = now + interval;
+                *node
+            })
+        });
+        if let Some(node) = due {
+            let point = self.bitmap.begin_point();
+            self.ask(node, Kind::Flush, 0, Await::Point(point));
+        }
+    }
+}
+
+fn session_dirty(session: &Session) -> ByteCount {
+    match &session.phase {
+        Phase::Copying(copying) => ByteCount(copying.todo.ones() * BLOCK_BYTES),
+        Phase::Committing { .. } | Phase::Live => ByteCount(0),
+    }
+}

@@ -1,0 +1,468 @@
+//! The active's side of a session: connecting, greeting, sending, acknowledgements, losing it.
+
+use crate::activate::Active;
+use crate::config::Ack;
+use crate::io::{ConnId, Payload, Side};
+use crate::job::Action;
+use crate::machine::{JobId, Machine};
+use crate::peer::{Await, Awaited, Greeting, Link, Phase};
+use crate::role::Role;
+use wire::event::ReplicaLoss;
+use wire::mirror_frame::{FLAG_FUA, Header, Hello, Kind, Refuse, decode_payload, encode_payload};
+use wire::units::BLOCK_BYTES;
+use wire::{ByteRange, Epoch, NodeId, SessionId, Time, version};
+
+impl Machine {
+    pub(crate) fn on_connected(&mut self, conn: ConnId, node: NodeId, side: Side) {
+        let session = match side {
+            Side::Accepted => return self.on_accepted(conn, node),
+            Side::Dialed { session } => session,
+        };
+        let dialing = |link: &Link| matches!(link, Link::Dialing);
+        let epoch = self.epoch();
+        let hello = self.hello();
+        let since = self.now;
+        match self.peers.get_mut(&node).filter(|p| dialing(&p.link)) {
+            Some(peer) => {
+                peer.link = Link::Greeting(Greeting {
+                    conn,
+                    session,
+                    since,
+                });
+                self.send_bytes(conn, Header::bare(Kind::Hello, epoch, session, 0), hello);
+            }
+            None => self.disconnect(conn),
+        }
+    }
+
+    pub(crate) fn on_connect_failed(&mut self, node: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&node)
+            && matches!(peer.link, Link::Dialing)
+        {
+            self.redial_later(node);
+        }
+    }
+
+    pub(crate) fn on_disconnected(&mut self, conn: ConnId, why: ReplicaLoss) {
+        match self.peer_of(conn) {
+            Some(node) => self.lose(node, why),
+            None => self.on_standby_disconnected(conn, why),
+        }
+    }
+
+    /// Whose connection it is, while active.
+    pub(crate) fn peer_of(&self, conn: ConnId) -> Option<NodeId> {
+        let found = self.peers.iter().find(|(_, p)| p.conn() == Some(conn));
+        found.map(|(node, _)| *node)
+    }
+
+    pub(crate) fn on_frame(&mut self, conn: ConnId, header: Header, payload: Payload) {
+        if let Some(node) = self.peer_of(conn) {
+            self.release_payload(&payload);
+            if self.on_answer(node, header, &payload).is_none() {
+                self.lose(node, ReplicaLoss::Protocol);
+            }
+        } else {
+            self.on_standby_frame(conn, header, payload);
+        }
+    }
+
+    /// A frame from a standby. None: it breaks the protocol.
+    fn on_answer(&mut self, node: NodeId, header: Header, payload: &Payload) -> Option<()> {
+        let (session, greeting) = match &self.peers.get(&node)?.link {
+            Link::Greeting(greeting) => (greeting.session, true),
+            Link::Up(session) => (session.session, false),
+            Link::Down { .. } | Link::Dialing => return None,
+        };
+        if header.kind == Kind::Goodbye {
+            return self.on_refused(node, payload);
+        }
+        // R4: an answer of another session, or by a standby that knows a newer epoch.
+        if header.session != session || header.epoch > self.epoch() {
+            return None;
+        }
+        match header.kind {
+            Kind::Hello if greeting => self.on_hello(node, payload),
+            Kind::Ack if !greeting => self.on_ack(node, header.seq),
+            Kind::Failed if !greeting => {
+                self.lose(node, ReplicaLoss::DiskFailed);
+                Some(())
+            }
+            Kind::Hello
+            | Kind::Ack
+            | Kind::Failed
+            | Kind::Write
+            | Kind::Zero
+            | Kind::Flush
+            | Kind::IntentAdd
+            | Kind::IntentDrop
+            | Kind::ResyncStart
+            | Kind::ResyncCommit
+            | Kind::Read
+            | Kind::Data
+            | Kind::Goodbye => None,
+        }
+    }
+
+    fn on_refused(&mut self, node: NodeId, payload: &Payload) -> Option<()> {
+        let Payload::Bytes(bytes) = payload else {
+            return None;
+        };
+        let why = match decode_payload(bytes).ok()? {
+            Refuse::Closing => ReplicaLoss::Closed,
+            Refuse::DiskFailed => ReplicaLoss::DiskFailed,
+            Refuse::OldEpoch(_)
+            | Refuse::NotActive
+            | Refuse::TooSmall { .. }
+            | Refuse::ForeignDisk
+            | Refuse::Version => ReplicaLoss::Refused,
+        };
+        self.lose(node, why);
+        Some(())
+    }
+
+    fn on_hello(&mut self, node: NodeId, payload: &Payload) -> Option<()> {
+        let Payload::Bytes(bytes) = payload else {
+            return None;
+        };
+        let hello: Hello = decode_payload(bytes).ok()?;
+        let ours = self.superblock.get();
+        let known = hello.version <= version::MIRROR && hello.features.understood();
+        let same = hello.mirror.is_none() || hello.mirror == ours.mirror;
+        let fits = hello.data_bytes == self.layout.data_bytes && hello.node == node;
+        if !(known && same && fits) {
+            return None;
+        }
+        let Link::Greeting(greeting) = self.peers.get(&node)?.link else {
+            return None;
+        };
+        self.begin_session(node, greeting, &hello);
+        Some(())
+    }
+
+    fn on_ack(&mut self, node: NodeId, seq: u64) -> Option<()> {
+        let now = self.now;
+        let session = self.peers.get_mut(&node)?.session_mut()?;
+        let awaited = session.awaiting.remove(&seq)?;
+        session.progress = now;
+        match awaited.what {
+            Await::Write { job, bytes } => {
+                session.unacked_bytes = session.unacked_bytes.saturating_sub(bytes);
+                if let Some(app) = self.jobs.get_mut(&job).and_then(|j| j.app_mut()) {
+                    app.acked.insert(node);
+                    self.settle_write(job);
+                }
+            }
+            Await::Flush(flush) => self.on_flush_acked(node, flush),
+            Await::Point(point) => self.bitmap.commit_point(point),
+            Await::ResyncStart => self.on_start_acked(node),
+            Await::Chunk => self.on_chunk_acked(node),
+            Await::Commit(point) => self.on_commit_acked(node, point),
+        }
+        Some(())
+    }
+
+    /// What this replica says of itself first.
+    pub(crate) fn hello(&self) -> Vec<u8> {
+        let own = self.superblock.get();
+        let (intent, dirty) = match own.mirror {
+            Some(_) => (self.intent.regions().collect(), self.bitmap.region_runs()),
+            None => (Vec::new(), Vec::new()),
+        };
+        encode_payload(&Hello {
+            version: version::MIRROR,
+            features: version::Features::OURS,
+            node: self.config.node,
+            mirror: own.mirror,
+            generation: own.generation,
+            data_bytes: own.data_bytes,
+            consistent: own.state == wire::layout::ReplicaState::Consistent,
+            intent,
+            dirty,
+            volatile_kept: self.volatile_kept,
+        })
+    }
+
+    /// The epoch that frames of the active carry.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.active().map_or(self.floor, |a| a.epoch)
+    }
+
+    pub(crate) fn send_bytes(&mut self, conn: ConnId, header: Header, bytes: Vec<u8>) {
+        let Ok(payload_len) = u32::try_from(bytes.len()) else {
+            return self.disconnect(conn);
+        };
+        let header = Header {
+            payload_len,
+            ..header
+        };
+        self.send(conn, header, Payload::Bytes(bytes));
+    }
+
+    /// True if `conn` is the peer's session, and it is up.
+    pub(crate) fn is_session(&self, node: NodeId, conn: ConnId) -> bool {
+        let session = self.peers.get(&node).and_then(|p| p.session());
+        session.is_some_and(|s| s.conn == conn)
+    }
+
+    /// Sends a request without payload and awaits its answer.
+    pub(crate) fn ask(&mut self, node: NodeId, kind: Kind, flags: u8, what: Await) {
+        let header = self.header(kind, flags);
+        self.ask_with(node, header, Payload::None, what);
+    }
+
+    pub(crate) fn header(&self, kind: Kind, flags: u8) -> Header {
+        Header {
+            flags,
+            ..Header::bare(kind, self.epoch(), SessionId(0), 0)
+        }
+    }
+
+    /// Sends a request and awaits its answer; session and number are filled in.
+    pub(crate) fn ask_with(&mut self, node: NodeId, header: Header, payload: Payload, what: Await) {
+        let since = self.now;
+        let Some(session) = self.peers.get_mut(&node).and_then(|p| p.session_mut()) else {
+            return;
+        };
+        let seq = session.next_seq;
+        session.next_seq += 1;
+        session.awaiting.insert(seq, Awaited { since, what });
+        let conn = session.conn;
+        let header = Header {
+            seq,
+            session: session.session,
+            ..header
+        };
+        self.send(conn, header, payload);
+    }
+
+    /// A write starts: it goes to every peer with a session, and is marked unless all peers are required.
+    pub(crate) fn replicate(&mut self, id: JobId) {
+        let Some(active) = self.active() else {
+            return;
+        };
+        let required = active.required;
+        let Some(job) = self.jobs.get(&id).filter(|j| j.app().is_some()) else {
+            return;
+        };
+        let (range, fua) = (job.range, job.fua);
+        let (kind, payload) = match (job.action, job.buf) {
+            (Action::Write, Some(buf)) => (Kind::Write, Payload::Buf(buf)),
+            (Action::Write | Action::Zero | Action::Fetch, _) => (Kind::Zero, Payload::None),
+        };
+        let all = self.peers.keys().all(|n| required.contains(*n)) && !self.peers.is_empty();
+        if !all {
+            self.bitmap.mark(range.cells(BLOCK_BYTES));
+        }
+        let bytes = range.len();
+        self.bound_async(bytes);
+        let header = Header {
+            range,
+            payload_len: match kind {
+                Kind::Write => u32::try_from(bytes).unwrap_or(0),
+                _ => 0,
+            },
+            ..self.header(kind, if fua { FLAG_FUA } else { 0 })
+        };
+        let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
+        for node in nodes {
+            let Some(session) = self.peers.get_mut(&node).and_then(|p| p.session_mut()) else {
+                continue;
+            };
+            session.unacked_bytes += bytes;
+            let what = Await::Write { job: id, bytes };
+            self.ask_with(node, header, payload.clone(), what);
+            if let Some(app) = self.jobs.get_mut(&id).and_then(|j| j.app_mut()) {
+                app.sent.insert(node);
+            }
+        }
+    }
+
+    /// Asynchronous: drops a session that would fall behind by more than the bound.
+    fn bound_async(&mut self, bytes: u64) {
+        let Ack::Async { buffer_max_bytes } = self.config.ack else {
+            return;
+        };
+        let required = self.required();
+        let behind: Vec<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(node, peer)| {
+                !required.contains(**node) && peer.unacked_bytes() + bytes > buffer_max_bytes
+            })
+            .map(|(node, _)| *node)
+            .collect();
+        for node in behind {
+            self.lose(node, ReplicaLoss::Silent);
+        }
+    }
+
+    pub(crate) fn announce_hot(&mut self, regions: &[u32]) {
+        self.announce(Kind::IntentAdd, regions);
+    }
+
+    pub(crate) fn announce_cold(&mut self, regions: &[u32]) {
+        self.announce(Kind::IntentDrop, regions);
+    }
+
+    fn announce(&mut self, kind: Kind, regions: &[u32]) {
+        if regions.is_empty() {
+            return;
+        }
+        let bytes: Vec<u8> = regions.iter().flat_map(|r| r.to_le_bytes()).collect();
+        let header = self.header(kind, 0);
+        let to: Vec<(ConnId, SessionId)> = self
+            .peers
+            .values()
+            .filter_map(|p| p.session())
+            .map(|s| (s.conn, s.session))
+            .collect();
+        for (conn, session) in to {
+            let header = Header { session, ..header };
+            self.send_bytes(conn, header, bytes.clone());
+        }
+    }
+
+    /// Ends a peer's connection, whatever its state, and tells the node once.
+    pub(crate) fn lose(&mut self, node: NodeId, why: ReplicaLoss) {
+        let required = self.required().contains(node);
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        let conn = peer.conn();
+        let was_up = peer.session().is_some();
+        let fault = why != ReplicaLoss::Closed && why != ReplicaLoss::Silent;
+        let tell = (was_up || required || fault) && !peer.lost;
+        peer.lost |= tell;
+        if was_up {
+            peer.missing_since = self.now;
+        }
+        if let Some(conn) = conn {
+            self.disconnect(conn);
+        }
+        if was_up {
+            self.bitmap.cancel_point();
+            self.live.remove(node);
+            for app in self.jobs.values_mut().filter_map(|j| j.app_mut()) {
+                app.sent.remove(node);
+                app.acked.remove(node);
+            }
+            for flush in self.flushes.values_mut() {
+                flush.sent.remove(node);
+                flush.acked.remove(node);
+            }
+        }
+        self.redial_later(node);
+        if tell {
+            self.report(crate::control::Report::PeerLost { node, why });
+        }
+    }
+
+    fn redial_later(&mut self, node: NodeId) {
+        let (now, max) = (self.now, self.config.redial_max);
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.link = Link::Down {
+                redial_at: now + peer.backoff,
+            };
+            peer.backoff = peer.backoff.saturating_mul(2).min(max);
+        }
+    }
+
+    /// Limits of time that peers have passed.
+    pub(crate) fn on_active_time(&mut self) {
+        let required = self.required();
+        let (ack, io) = (self.config.ack_timeout, self.config.io_timeout);
+        let now = self.now;
+        let late = |node: NodeId, peer: &crate::peer::Peer| {
+            let deadline = peer.deadline(required.contains(node), ack, io);
+            deadline.is_some_and(|at| at <= now)
+        };
+        let late: Vec<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(node, peer)| late(**node, peer))
+            .map(|(node, _)| *node)
+            .collect();
+        for node in late {
+            self.on_late(node);
+        }
+    }
+
+    /// A peer without a session is only reported: the tries to connect go on.
+    fn on_late(&mut self, node: NodeId) {
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        let since = match &peer.link {
+            Link::Greeting(greeting) => Some(greeting.since),
+            Link::Up(_) => None,
+            Link::Down { .. } | Link::Dialing => Some(self.now),
+        };
+        let still_trying = since.is_some_and(|at| at + self.config.io_timeout > self.now);
+        if !still_trying {
+            return self.lose(node, ReplicaLoss::Silent);
+        }
+        if !peer.lost {
+            peer.lost = true;
+            let why = ReplicaLoss::Silent;
+            self.report(crate::control::Report::PeerLost { node, why });
+        }
+    }
+
+    pub(crate) fn active_wake_at(&self, active: &Active) -> Option<Time> {
+        let (ack, io) = (self.config.ack_timeout, self.config.io_timeout);
+        let marked = !self.bitmap.base().is_clear() && !self.bitmap.has_point();
+        let of_peer = |(node, peer): (&NodeId, &crate::peer::Peer)| {
+            let deadline = peer.deadline(active.required.contains(*node), ack, io);
+            let next = match &peer.link {
+                Link::Down { redial_at } => active.dials().then_some(*redial_at),
+                Link::Up(s) => (matches!(s.phase, Phase::Live) && marked).then_some(s.point_at),
+                Link::Dialing | Link::Greeting(_) => None,
+            };
+            deadline.into_iter().chain(next).min()
+        };
+        self.peers.iter().filter_map(of_peer).min()
+    }
+
+    /// Opens the connections that are due.
+    pub(crate) fn dial(&mut self) {
+        let now = self.now;
+        let due: Vec<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(_, p)| matches!(p.link, Link::Down { redial_at } if redial_at <= now))
+            .map(|(node, _)| *node)
+            .collect();
+        for node in due {
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.link = Link::Dialing;
+            }
+            self.out.push_back(crate::io::Output::Connect { node });
+        }
+    }
+
+    /// Sends what was read for a resync.
+    pub(crate) fn send_chunk(
+        &mut self,
+        node: NodeId,
+        conn: ConnId,
+        range: ByteRange,
+        buf: Option<crate::io::BufId>,
+    ) {
+        let (true, Some(buf)) = (self.is_session(node, conn), buf) else {
+            return;
+        };
+        let header = Header {
+            range,
+            payload_len: u32::try_from(range.len()).unwrap_or(0),
+            ..self.header(Kind::Write, wire::mirror_frame::FLAG_RESYNC)
+        };
+        self.resync_sent += range.len();
+        self.ask_with(node, header, Payload::Buf(buf), Await::Chunk);
+    }
+
+    /// True while this node may have sessions of its own.
+    pub(crate) const fn is_active(&self) -> bool {
+        matches!(self.role, Role::Active(_))
+    }
+}

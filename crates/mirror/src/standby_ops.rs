@@ -1,0 +1,253 @@
+//! A standby's session: the active's writes, flushes, intents, and the ends of a resync.
+//!
+//! Everything from the wire is checked here: kind, epoch, session, range. What breaks the protocol ends the session.
+
+use crate::disk::Purpose;
+use crate::io::{ConnId, DiskOp, Payload};
+use crate::job::{Action, Origin};
+use crate::machine::{JobId, Machine};
+use crate::superblock::Ticket;
+use wire::event::ReplicaLoss;
+use wire::layout::ReplicaState;
+use wire::mirror_frame::{FLAG_FUA, FLAG_ORDERED, FLAG_RESYNC, Header, Kind, PAYLOAD_MAX};
+
+/// A request that is done after every earlier write of the session.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerOp {
+    /// Its place among the writes.
+    id: JobId,
+    seq: u64,
+    act: Act,
+    step: Step,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    Flush {
+        /// Nothing behind it is applied before it is done: an asynchronous standby stays a prefix.
+        ordered: bool,
+    },
+    ResyncStart,
+    ResyncCommit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Earlier writes are not done.
+    Waiting,
+    Flushing,
+    /// The superblock is not durable.
+    Sealing(Ticket),
+}
+
+impl Machine {
+    /// A frame of the session that is up.
+    pub(crate) fn on_session_frame(&mut self, header: Header, payload: Payload) {
+        let Some(following) = self.following_mut() else {
+            return self.release_payload(&payload);
+        };
+        if header.session != following.session || header.epoch < following.epoch {
+            self.release_payload(&payload);
+            return self.lose_active(ReplicaLoss::Protocol);
+        }
+        let ordered = |op: &PeerOp| op.act == Act::Flush { ordered: true };
+        if following.ops.iter().any(ordered) {
+            following.backlog.push_back((header, payload));
+            return;
+        }
+        self.apply(header, payload);
+    }
+
+    fn apply(&mut self, header: Header, payload: Payload) {
+        self.raise_epoch(header);
+        let taken = match (header.kind, &payload) {
+            (Kind::Write, Payload::Buf(_)) | (Kind::Zero, Payload::None) => {
+                self.on_peer_write(header, &payload)
+            }
+            (Kind::Flush, Payload::None) => {
+                let ordered = header.flags & FLAG_ORDERED != 0;
+                self.on_peer_op(header, Act::Flush { ordered })
+            }
+            (Kind::ResyncStart, Payload::None) => self.on_peer_op(header, Act::ResyncStart),
+            (Kind::ResyncCommit, Payload::None) => self.on_peer_op(header, Act::ResyncCommit),
+            (Kind::IntentAdd, Payload::Bytes(bytes)) => self.on_intents(bytes, true),
+            (Kind::IntentDrop, Payload::Bytes(bytes)) => self.on_intents(bytes, false),
+            (Kind::Goodbye, _) => {
+                self.release_payload(&payload);
+                return self.lose_active(ReplicaLoss::Closed);
+            }
+            _ => None,
+        };
+        if taken.is_none() {
+            self.release_payload(&payload);
+            self.lose_active(ReplicaLoss::Protocol);
+        }
+    }
+
+    /// The sets changed under the session: from here on older frames are refused.
+    fn raise_epoch(&mut self, header: Header) {
+        self.floor = self.floor.max(header.epoch);
+        if let Some(following) = self.following_mut() {
+            following.epoch = header.epoch;
+        }
+        // Not waited for: the same active writes under both epochs, and the register guards a later start.
+        self.superblock
+            .change(|s| s.epoch = s.epoch.max(header.epoch));
+    }
+
+    /// None: the frame breaks the protocol. The buffer is taken over only with Some.
+    fn on_peer_write(&mut self, header: Header, payload: &Payload) -> Option<()> {
+        let range = header.range;
+        if !self.is_inside(range) || range.len() > u64::from(PAYLOAD_MAX) {
+            return None;
+        }
+        let (action, buf) = match payload {
+            Payload::Buf(buf) if u64::from(header.payload_len) == range.len() => {
+                (Action::Write, Some(*buf))
+            }
+            Payload::None => (Action::Zero, None),
+            Payload::Buf(_) | Payload::Bytes(_) => return None,
+        };
+        let following = self.following()?;
+        let origin = Origin::Peer {
+            conn: following.conn,
+            seq: header.seq,
+            resync: header.flags & FLAG_RESYNC != 0,
+        };
+        let fua = header.flags & FLAG_FUA != 0;
+        // Named before it starts, because it may start at once.
+        let id = JobId(self.jobs_made + 1);
+        self.following_mut()?.jobs.insert(id);
+        self.submit(range, action, fua, buf, origin);
+        Some(())
+    }
+
+    fn on_peer_op(&mut self, header: Header, act: Act) -> Option<()> {
+        let id = self.next_job();
+        let op = PeerOp {
+            id,
+            seq: header.seq,
+            act,
+            step: Step::Waiting,
+        };
+        self.following_mut()?.ops.push_back(op);
+        Some(())
+    }
+
+    /// Regions that the active made hot (a hint ahead of the writes), or that are durable everywhere.
+    fn on_intents(&mut self, bytes: &[u8], hot: bool) -> Option<()> {
+        for entry in bytes.chunks_exact(4) {
+            let region = u32::from_le_bytes(entry.try_into().ok()?);
+            if u64::from(region) >= self.layout.regions() {
+                return None;
+            }
+            if hot && self.intent.has_room(&(region..region + 1)) {
+                self.intent.touch(region);
+            } else if !hot {
+                self.intent.evict(region);
+            }
+        }
+        Some(())
+    }
+
+    /// Answers a request of the active, if its session is still up.
+    pub(crate) fn acknowledge(&mut self, conn: ConnId, seq: u64, job: Option<JobId>) {
+        let Some(following) = self.following_mut().filter(|f| f.conn == conn) else {
+            return;
+        };
+        if let Some(job) = job {
+            following.jobs.remove(&job);
+        }
+        let header = Header::bare(Kind::Ack, following.epoch, following.session, seq);
+        self.send(conn, header, Payload::None);
+    }
+
+    /// Moves the session's ordered requests on, the first one first.
+    pub(crate) fn advance_ops(&mut self) {
+        while let Some(following) = self.following() {
+            let Some(op) = following.ops.front().copied() else {
+                return self.apply_backlog();
+            };
+            let earlier = following.jobs.first().is_some_and(|id| *id < op.id);
+            match (op.step, op.act) {
+                (Step::Waiting, _) if earlier => return,
+                (Step::Waiting, Act::Flush { .. } | Act::ResyncCommit) => {
+                    self.set_step(Step::Flushing);
+                    self.start_disk(Purpose::PeerFlush(op.id), DiskOp::Flush);
+                    return;
+                }
+                (Step::Waiting, Act::ResyncStart) => {
+                    let ticket = self.superblock.change(|s| {
+                        // A blank replica stays blank until it holds everything.
+                        if s.state == ReplicaState::Consistent {
+                            s.state = ReplicaState::Inconsistent;
+                        }
+                    });
+                    self.set_step(Step::Sealing(ticket));
+                }
+                (Step::Flushing, _) => return,
+                (Step::Sealing(ticket), _) => {
+                    if !self.superblock.is_durable(ticket) {
+                        return;
+                    }
+                    self.end_op();
+                    self.report_following();
+                }
+            }
+        }
+    }
+
+    fn set_step(&mut self, step: Step) {
+        if let Some(op) = self.following_mut().and_then(|f| f.ops.front_mut()) {
+            op.step = step;
+        }
+    }
+
+    /// Answers the first ordered request.
+    fn end_op(&mut self) {
+        let Some(following) = self.following_mut() else {
+            return;
+        };
+        let conn = following.conn;
+        if let Some(op) = following.ops.pop_front() {
+            self.acknowledge(conn, op.seq, None);
+        }
+    }
+
+    /// A flush of the session is done; late ones of earlier sessions mean nothing.
+    pub(crate) fn on_peer_flush_done(&mut self, id: JobId) {
+        let Some(following) = self.following() else {
+            return;
+        };
+        let mirror = following.mirror;
+        let front = following.ops.front().copied();
+        let Some(op) = front.filter(|op| op.id == id && op.step == Step::Flushing) else {
+            return;
+        };
+        if op.act != Act::ResyncCommit {
+            return self.end_op();
+        }
+        // Everything that differed before the session is equal and durable.
+        self.bitmap.clear();
+        self.bitmap.settle();
+        self.intent.drop_stale();
+        let ticket = self.superblock.change(|s| {
+            s.mirror = Some(mirror);
+            s.state = ReplicaState::Consistent;
+        });
+        self.set_step(Step::Sealing(ticket));
+    }
+
+    /// Frames that waited behind an ordered flush.
+    fn apply_backlog(&mut self) {
+        while let Some(following) = self.following_mut() {
+            if !following.ops.is_empty() {
+                return;
+            }
+            let Some((header, payload)) = following.backlog.pop_front() else {
+                return;
+            };
+            self.apply(header, payload);
+        }
+    }
+}
