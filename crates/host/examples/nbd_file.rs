@@ -1,4 +1,4 @@
-//! Serves a file as an NBD export on a Unix socket: `nbd_file FILE SOCKET [uring|threads]`.
+//! Serves a file as an NBD export on a Unix socket: `nbd_file FILE SOCKET [uring|threads] [refuse] [fault=DIR]`.
 //!
 //! It is how the protocol code is checked against other clients (libnbd, QEMU, fio), without a mirror behind it.
 #![allow(clippy::print_stderr, reason = "an example talks to a person")]
@@ -9,7 +9,7 @@ use host::ring::{Backend, Buf, Completion, Descriptor, Interest, Op, Ring, Watch
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const LISTENER: u64 = 0;
@@ -35,7 +35,7 @@ struct Server {
 fn main() -> io::Result<()> {
     let args: Vec<String> = std::env::args().collect();
     let [_, file, socket, rest @ ..] = args.as_slice() else {
-        eprintln!("usage: nbd_file FILE SOCKET [uring|threads] [refuse]");
+        eprintln!("usage: nbd_file FILE SOCKET [uring|threads] [refuse] [fault=DIR]");
         std::process::exit(2);
     };
     let backend = match rest.first().map(String::as_str) {
@@ -43,7 +43,15 @@ fn main() -> io::Result<()> {
         Some("threads") => Some(Backend::Threads),
         _ => None,
     };
-    let disk = Disk::open(Path::new(file), &OpenOptions::default()).map_err(io::Error::other)?;
+    let fault_dir = rest
+        .iter()
+        .find_map(|word| word.strip_prefix("fault="))
+        .map(PathBuf::from);
+    let options = OpenOptions {
+        fault_dir,
+        ..OpenOptions::default()
+    };
+    let disk = Disk::open(Path::new(file), &options).map_err(io::Error::other)?;
     let offer = if rest.iter().any(|word| word == "refuse") {
         let text = "not active on this node: node-b holds epoch 7".to_owned();
         Offer::Refuse {
@@ -162,7 +170,7 @@ impl Server {
             return Ok(());
         };
         let mut closed = false;
-        while let Some(incoming) = client.stream.next()? {
+        while let Some(incoming) = client.stream.take()? {
             match incoming {
                 Incoming::Ready => {}
                 Incoming::Closed(_) => closed = true,

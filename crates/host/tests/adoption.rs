@@ -1,15 +1,16 @@
 //! The daemon dies, the mount does not: FUSE, loop and ext4 over a daemon that is killed in the middle of writes.
 //!
 //! The keeper and the daemon are other processes of this same test binary, told what to be by the environment.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use host::disk::{Disk, OpenOptions};
+use host::disk::{self, Disk};
 use host::fuse::{Channel, FILE_NAME, Incoming, IoKind, IoRequest, Negotiated};
 use host::keeper::{self, Client, Lease, Step};
 use host::loopdev::{self, Attach, LoopDevice};
 use host::mount::{Unmount, mount, mounted_at, unmount};
 use host::ring::{Buf, Descriptor, Interest, Op, Ring, Watch};
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -159,7 +160,7 @@ impl Daemon {
     fn start(dir: &Path) -> Self {
         let (keeper, _) = Client::connect(&dir.join("keeper.sock")).unwrap();
         // The dead daemon's descriptors may still be closing.
-        let disk = eventually(|| Disk::open(&dir.join("disk"), &OpenOptions::default()).ok());
+        let disk = eventually(|| Disk::open(&dir.join("disk"), &disk::OpenOptions::default()).ok());
         let channel = match keeper.get("fuse") {
             Ok((fd, blob)) => Channel::adopt(fd, Negotiated::from_bytes(&blob).unwrap()).unwrap(),
             Err(_) => Channel::mount(&dir.join("fuse"), "db", SIZE, 512).unwrap(),
@@ -210,10 +211,26 @@ impl Daemon {
                     let fd = self.channel.try_clone_fd().unwrap();
                     self.keeper.put("fuse", fd, negotiated.to_bytes()).unwrap();
                 }
-                Incoming::Io(request, payload) => self.submit(request, payload),
+                Incoming::Io(request, payload) => {
+                    self.note_resent(&request);
+                    self.submit(request, payload);
+                }
             }
         }
         true
+    }
+
+    /// Leaves a byte in a file for every request that the dead daemon had taken and not answered.
+    fn note_resent(&self, request: &IoRequest) {
+        if request.is_resent() {
+            let path = self.disk.path().with_file_name("resent");
+            let mut file = OpenOptions::new()
+                .append(true)
+                .create(true)
+                .open(path)
+                .unwrap();
+            file.write_all(b"r").unwrap();
+        }
     }
 
     fn submit(&mut self, request: IoRequest, payload: Option<Buf>) {
@@ -277,18 +294,24 @@ fn killed_daemon_is_replaced_without_an_io_error() {
         let (dir, stop, written) = (stage.path("ext4"), Arc::clone(&stop), Arc::clone(&written));
         std::thread::spawn(move || write_files(&dir, &stop, &written))
     };
-    for kill in 1..=6 {
+    let resent =
+        |stage: &Stage| std::fs::metadata(stage.path("resent")).map_or(0, |meta| meta.len());
+    for kill in 1..=60 {
         let before = written.load(Ordering::Relaxed);
         eventually(|| (written.load(Ordering::Relaxed) > before + 5).then_some(()));
-        std::thread::sleep(Duration::from_millis(7 * kill));
+        std::thread::sleep(Duration::from_millis(7 * (kill % 6)));
         stage.kill(daemon);
         std::thread::sleep(Duration::from_millis(30));
         daemon = stage.start("daemon");
+        if kill >= 6 && resent(&stage) >= 3 {
+            break;
+        }
     }
     let before = written.load(Ordering::Relaxed);
     eventually(|| (written.load(Ordering::Relaxed) > before + 5).then_some(()));
     stop.store(true, Ordering::Relaxed);
     writer.join().unwrap().unwrap();
+    assert!(resent(&stage) > 0, "no kill hit a request");
 
     unmount(&stage.path("ext4"), Unmount::Clean).unwrap();
     run("e2fsck", &["-fn", device.to_str().unwrap()]);

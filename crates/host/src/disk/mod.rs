@@ -1,6 +1,6 @@
 //! The backing disk of a replica: a block device or a file, opened exclusively and past the page cache.
 //!
-//! A [`Disk`] is used through a [`Ring`](crate::ring::Ring). In a lab a [`fault::FaultShim`] sits between
+//! A [`Disk`] is used through a [`Ring`](crate::ring::Ring). In a lab a shim ([`fault`]) sits between
 //! the ring and the kernel: it can break the disk on command and remembers what a power failure may undo.
 
 mod busy;

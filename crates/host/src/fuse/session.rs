@@ -374,7 +374,7 @@ impl Session {
 
     fn aligned(&self, offset: u64, len: u64) -> Result<(), Errno> {
         let block = u64::from(self.block);
-        if offset % block == 0 && len % block == 0 {
+        if offset.is_multiple_of(block) && len.is_multiple_of(block) {
             Ok(())
         } else {
             Err(Errno::INVAL)

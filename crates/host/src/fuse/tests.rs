@@ -106,7 +106,7 @@ fn io_goes_to_the_engine_within_bounds() {
     let mut session = ready();
     let mut kind = |message: &[u8], payload| match session.handle(message, payload) {
         Action::Io(request) => Ok(request.kind),
-        other => Err(errno(other)),
+        refused @ (Action::Reply(_) | Action::Ready(..) | Action::Nothing) => Err(errno(refused)),
     };
     assert_eq!(
         kind(&transfer(15, 512, 1024), 0),

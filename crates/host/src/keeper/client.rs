@@ -93,16 +93,14 @@ impl Client {
     /// # Errors
     /// [`ClientError::Missing`] when there is none.
     pub fn get(&self, name: &str) -> Result<(OwnedFd, Vec<u8>), ClientError> {
-        let (reply, fd) = self.ask(&Request::Get {
+        let request = Request::Get {
             name: name.to_owned(),
-        })?;
-        match (reply, fd) {
-            (Reply::Item(item), Some(fd)) => Ok((fd, item.blob)),
-            (Reply::Missing, _) => Err(ClientError::Missing {
-                name: name.to_owned(),
-            }),
-            (other, _) => Err(unfit(other)),
+        };
+        let (reply, fd) = self.ask(&request)?;
+        if let (Reply::Item(item), Some(fd)) = (&reply, fd) {
+            return Ok((fd, item.blob.clone()));
         }
+        Err(unfit(reply, name))
     }
 
     /// Has the descriptor under `name` closed.
@@ -110,18 +108,10 @@ impl Client {
     /// # Errors
     /// [`ClientError::Missing`] when there is none.
     pub fn forget(&self, name: &str) -> Result<(), ClientError> {
-        match self
-            .ask(&Request::Forget {
-                name: name.to_owned(),
-            })?
-            .0
-        {
-            Reply::Done => Ok(()),
-            Reply::Missing => Err(ClientError::Missing {
-                name: name.to_owned(),
-            }),
-            other => Err(unfit(other)),
-        }
+        let name = name.to_owned();
+        let request = Request::Forget { name: name.clone() };
+        packet::send(&self.socket, &request, None)?;
+        self.done_with(&name)
     }
 
     /// What the keeper holds and did.
@@ -178,17 +168,23 @@ impl Client {
     }
 
     fn done(&self) -> Result<(), ClientError> {
-        match self.answer()?.0 {
-            Reply::Done => Ok(()),
-            other => Err(unfit(other)),
-        }
+        self.done_with("")
     }
 
     fn overview_by(&self, request: &Request) -> Result<Overview, ClientError> {
-        match self.ask(request)?.0 {
-            Reply::Overview(overview) => Ok(overview),
-            other => Err(unfit(other)),
+        let (reply, _) = self.ask(request)?;
+        if let Reply::Overview(overview) = reply {
+            return Ok(overview);
         }
+        Err(unfit(reply, ""))
+    }
+
+    fn done_with(&self, name: &str) -> Result<(), ClientError> {
+        let (reply, _) = self.answer()?;
+        if matches!(reply, Reply::Done) {
+            return Ok(());
+        }
+        Err(unfit(reply, name))
     }
 
     fn ask(&self, request: &Request) -> Result<(Reply, Option<OwnedFd>), ClientError> {
@@ -204,12 +200,14 @@ impl Client {
     }
 }
 
-fn unfit(reply: Reply) -> ClientError {
+/// What an answer means that is not the one that was hoped for.
+fn unfit(reply: Reply, name: &str) -> ClientError {
     match reply {
         Reply::TornDown(torn_down) => ClientError::TornDown(Box::new(torn_down)),
         Reply::Refused(why) => ClientError::Refused { why },
-        Reply::Done | Reply::Item(_) | Reply::Missing | Reply::Overview(_) => {
-            ClientError::Unexpected
-        }
+        Reply::Missing => ClientError::Missing {
+            name: name.to_owned(),
+        },
+        Reply::Done | Reply::Item(_) | Reply::Overview(_) => ClientError::Unexpected,
     }
 }

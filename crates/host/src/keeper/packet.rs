@@ -56,11 +56,12 @@ pub(super) fn receive<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Rece
             other => break other?,
         }
     };
-    let mut fds = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(fds) => Some(fds),
-        _ => None,
-    });
-    let fd = fds.next().and_then(|mut fds| fds.next());
+    let mut fd = None;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut fds) = message {
+            fd = fds.next();
+        }
+    }
     if received.bytes == 0 {
         return Ok(Received::Closed);
     }

@@ -23,12 +23,11 @@ pub(super) fn run(steps: Vec<Step>, mut close: impl FnMut(&str)) -> Vec<StepRepo
     let mut reports = Vec::with_capacity(steps.len());
     for step in steps {
         let begin = clock::now();
-        let result = match &step {
-            Step::Close { name } => {
-                close(name);
-                Ok(())
-            }
-            other => with_limit(other.clone()),
+        let result = if let Step::Close { name } = &step {
+            close(name);
+            Ok(())
+        } else {
+            with_limit(step.clone())
         };
         let error = result.err();
         match &error {

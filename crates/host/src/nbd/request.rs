@@ -210,7 +210,8 @@ impl Fields {
             return invalid("length is zero");
         }
         let block = u64::from(export.block_min);
-        if self.offset % block != 0 || u64::from(self.len) % block != 0 {
+        let whole = |bytes: u64| bytes.is_multiple_of(block);
+        if !whole(self.offset) || !whole(self.len.into()) {
             return invalid("range is not a multiple of the minimum block size");
         }
         let end = self.offset.checked_add(u64::from(self.len));
@@ -237,7 +238,13 @@ impl Fields {
                 ErrorCode::NotSupported,
                 "zeroing is not faster than writing",
             )),
-            _ => Ok(()),
+            Command::Read
+            | Command::Write
+            | Command::Flush
+            | Command::Trim
+            | Command::Cache
+            | Command::Zero
+            | Command::BlockStatus => Ok(()),
         }
     }
 

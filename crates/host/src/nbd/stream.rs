@@ -57,7 +57,7 @@ struct Arriving {
 
 /// A client.
 ///
-/// When [`Stream::interest`] is met, and after replies were given, call [`Stream::next`] until it has nothing, then
+/// When [`Stream::interest`] is met, and after replies were given, call [`Stream::take`] until it has nothing, then
 /// [`Stream::flush`].
 #[derive(Debug)]
 pub struct Stream {
@@ -128,7 +128,7 @@ impl Stream {
     ///
     /// # Errors
     /// When the socket fails; the stream is of no use then.
-    pub fn next(&mut self) -> io::Result<Option<Incoming>> {
+    pub fn take(&mut self) -> io::Result<Option<Incoming>> {
         while !self.ended && self.may_take() {
             if let Some(incoming) = self.poll() {
                 return Ok(Some(incoming));

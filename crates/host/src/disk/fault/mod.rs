@@ -2,9 +2,9 @@
 //!
 //! It is put in place explicitly ([`OpenOptions::fault_dir`](super::OpenOptions::fault_dir)) and never in production.
 //! One directory per disk holds the [`control`] file, through which faults are injected while the daemon runs, and
-//! the undo [`journal`], from which [`power_loss`] makes what a power failure would have left on the medium.
+//! the undo journal, from which [`power_loss`] makes what a power failure would have left on the medium.
 //!
-//! The model of the disk: it has a volatile cache of [`journal::CACHE_MAX`] bytes. A completed write is in that cache
+//! The model of the disk: it has a volatile cache of [`CACHE_MAX`] bytes. A completed write is in that cache
 //! until a flush that was *submitted after the write completed* has completed; a FUA write is on the medium when
 //! it completes. A power failure keeps any subset of the cached writes, some torn at 512 bytes.
 
