@@ -1,0 +1,81 @@
+//! Bodies of requests and answers, besides status and explanations.
+
+use serde::{Deserialize, Serialize};
+
+use super::view::{AddressView, MirrorView};
+use crate::render::event::EventView;
+
+/// Longest reason that a request may carry, in bytes.
+pub const REASON_BYTES_MAX: usize = 500;
+
+/// Body of `POST /api/v1/groups/{group}/move|start|stop`. All keys may be missing, and so may the body.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupRequestBody {
+    /// Only for `move`: the node to move to; the best standby if missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// Why, for the event log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Answer to a request that was taken. It says that the work began, not that it is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// `backstay.request/1`.
+    pub schema: String,
+    /// Always true; a request that is not taken is a problem.
+    pub taken: bool,
+}
+
+/// Answer of `GET /api/v1/events`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Events {
+    /// `backstay.events/1`.
+    pub schema: String,
+    /// Oldest first.
+    pub events: Vec<EventView>,
+    /// Number of the newest event of the node; ask again with `after` until it is reached.
+    pub head: u64,
+}
+
+/// Answer of `GET /api/v1/mirrors`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mirrors {
+    /// `backstay.mirrors/1`.
+    pub schema: String,
+    /// All mirrors of all groups.
+    pub mirrors: Vec<GroupMirror>,
+}
+
+/// A mirror with its group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupMirror {
+    /// The group that it belongs to.
+    pub group: String,
+    /// Nodes that hold every acknowledged write.
+    pub in_sync: Vec<String>,
+    /// The mirror.
+    #[serde(flatten)]
+    pub mirror: MirrorView,
+}
+
+/// Answer of `GET /api/v1/addresses`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// `backstay.addresses/1`.
+    pub schema: String,
+    /// All addresses of all groups.
+    pub addresses: Vec<GroupAddress>,
+}
+
+/// An address with its group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupAddress {
+    /// The group that it belongs to.
+    pub group: String,
+    /// The address.
+    #[serde(flatten)]
+    pub address: AddressView,
+}

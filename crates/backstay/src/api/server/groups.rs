@@ -1,0 +1,153 @@
+//! What a person asks of a group.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use tokio::sync::{mpsc, oneshot};
+use wire::control::{GroupRequest, RequestFault};
+use wire::{GroupId, NodeId};
+
+use super::reply::{Refusal, json};
+use super::{Backend, Request};
+use crate::api::body::{GroupRequestBody, REASON_BYTES_MAX, Taken};
+use crate::api::fault::FaultKind;
+use crate::api::view::Snapshot;
+use crate::output::Lang;
+use crate::render::words::Words;
+
+/// The run loop answers at once; a request that takes longer is stuck behind a hanging disk.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) async fn ask(
+    State(backend): State<Backend>,
+    Path((group, action)): Path<(String, String)>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
+    let snapshot = backend.snapshot();
+    let id = group_id(&snapshot, &group)?;
+    let body = parse(body)?;
+    let what = request(&snapshot, &action, &body)?;
+    let reason = body.reason.unwrap_or_default();
+    tracing::info!(group, action, reason, "asked over the API");
+    let (answer, answered) = oneshot::channel();
+    let request = Request {
+        group: id,
+        what,
+        reason,
+        answer,
+    };
+    backend
+        .requests
+        .try_send(request)
+        .map_err(|error| busy(&error))?;
+    match tokio::time::timeout(ANSWER_TIMEOUT, answered).await {
+        Ok(Ok(Ok(()))) => {
+            let taken = Taken {
+                schema: "backstay.request/1".into(),
+                taken: true,
+            };
+            Ok(json(StatusCode::ACCEPTED, "application/json", &taken))
+        }
+        Ok(Ok(Err(fault))) => Err(refused(&snapshot, fault)),
+        Ok(Err(_)) => Err(Refusal::new(FaultKind::Busy, "the daemon is ending")),
+        Err(_) => Err(Refusal::new(
+            FaultKind::Timeout,
+            "the run loop did not answer in time",
+        )),
+    }
+}
+
+fn busy(error: &mpsc::error::TrySendError<Request>) -> Refusal {
+    let detail = match error {
+        mpsc::error::TrySendError::Full(_) => "too many requests wait already",
+        mpsc::error::TrySendError::Closed(_) => "the daemon is ending",
+    };
+    Refusal::new(FaultKind::Busy, detail)
+}
+
+fn group_id(snapshot: &Snapshot, name: &str) -> Result<GroupId, Refusal> {
+    let mut ids = (0..=u8::MAX).map(GroupId).zip(&snapshot.names.groups);
+    let found = ids.find(|(_, group)| group.name == name).map(|(id, _)| id);
+    found.ok_or_else(|| Refusal::new(FaultKind::NotFound, format!("there is no group {name}")))
+}
+
+fn parse(body: Result<Bytes, BytesRejection>) -> Result<GroupRequestBody, Refusal> {
+    let bytes = body.map_err(|rejection| {
+        let too_large = rejection.status() == StatusCode::PAYLOAD_TOO_LARGE;
+        let kind = if too_large {
+            FaultKind::TooLarge
+        } else {
+            FaultKind::Malformed
+        };
+        Refusal::new(kind, rejection.body_text())
+    })?;
+    if bytes.is_empty() {
+        return Ok(GroupRequestBody::default());
+    }
+    let body: GroupRequestBody = serde_json::from_slice(&bytes)
+        .map_err(|error| Refusal::new(FaultKind::Malformed, format!("the body: {error}")))?;
+    let reason = body.reason.as_deref().unwrap_or_default();
+    if reason.len() > REASON_BYTES_MAX || reason.chars().any(char::is_control) {
+        let detail = format!("`reason` must be one line of at most {REASON_BYTES_MAX} bytes");
+        return Err(Refusal::new(FaultKind::Malformed, detail));
+    }
+    Ok(body)
+}
+
+fn request(
+    snapshot: &Snapshot,
+    action: &str,
+    body: &GroupRequestBody,
+) -> Result<GroupRequest, Refusal> {
+    if action != "move" && body.to.is_some() {
+        return Err(Refusal::new(FaultKind::Malformed, "only `move` takes `to`"));
+    }
+    match action {
+        "start" => Ok(GroupRequest::Start),
+        "stop" => Ok(GroupRequest::Stop),
+        "move" => {
+            let to = body.to.as_deref().map(|name| data_node(snapshot, name));
+            Ok(GroupRequest::Move(to.transpose()?))
+        }
+        _ => Err(Refusal::new(
+            FaultKind::NotFound,
+            format!("groups do not take `{action}`"),
+        )),
+    }
+}
+
+fn data_node(snapshot: &Snapshot, name: &str) -> Result<NodeId, Refusal> {
+    let nodes = snapshot.names.nodes.iter().zip(&snapshot.nodes);
+    let mut nodes = (0..=NodeId::MAX.0).map(NodeId).zip(nodes);
+    match nodes.find(|(_, (known, _))| *known == name) {
+        Some((_, (_, node))) if node.witness => {
+            let detail = format!("{name} is a witness and holds no data");
+            Err(Refusal::new(FaultKind::Malformed, detail))
+        }
+        Some((id, _)) => Ok(id),
+        None => Err(Refusal::new(
+            FaultKind::NotFound,
+            format!("there is no node {name}"),
+        )),
+    }
+}
+
+fn refused(snapshot: &Snapshot, fault: RequestFault) -> Refusal {
+    let words = Words {
+        lang: Lang::En,
+        names: &snapshot.names,
+    };
+    let reason = match fault {
+        RequestFault::NoActive => "no-active",
+        RequestFault::Target(..) => "target",
+        RequestFault::NoTarget => "no-target",
+        RequestFault::Busy => "busy",
+        RequestFault::Already => "already",
+        RequestFault::Unclear => "unclear",
+    };
+    Refusal::new(FaultKind::Refused, words.fault(fault)).reason(reason)
+}
