@@ -11,6 +11,6 @@ pub mod names;
 pub mod problem;
 pub mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod why;
 pub mod words;

@@ -99,12 +99,6 @@ fn finish(routes: Router<Backend>, backend: Backend) -> Router {
         .with_state(backend)
 }
 
-/// The routes of the Unix socket without its access check, for tests.
-#[cfg(test)]
-pub(super) fn all_routes(backend: Backend) -> Router {
-    finish(public_routes().merge(private_routes()), backend)
-}
-
 /// The routes of the loopback port.
 pub(super) fn loopback_routes(backend: Backend) -> Router {
     finish(public_routes(), backend)
