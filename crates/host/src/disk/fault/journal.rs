@@ -10,6 +10,7 @@ use crate::ring::{BUF_MAX, Buf};
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use zerocopy::little_endian::{U32, U64};
@@ -100,21 +101,15 @@ struct Segment {
     live: usize,
 }
 
-#[derive(Debug)]
-struct Live {
-    segment: u64,
-    offset: u64,
-    len: u64,
-    in_flight: bool,
-}
-
 /// The journal as the running shim keeps it.
 #[derive(Debug)]
 pub(super) struct Journal {
     dir: PathBuf,
     segments: VecDeque<Segment>,
-    /// Every record that is not durable, by id.
-    live: BTreeMap<u64, Live>,
+    /// The segment of every record that is not durable, by id.
+    live: BTreeMap<u64, u64>,
+    /// The ranges of the writes in flight, by id.
+    flying: BTreeMap<u64, Range<u64>>,
     next_id: u64,
 }
 
@@ -126,6 +121,7 @@ impl Journal {
             dir: dir.to_owned(),
             segments: VecDeque::new(),
             live: BTreeMap::new(),
+            flying: BTreeMap::new(),
             next_id: 1,
         };
         for sequence in sequences(dir)? {
@@ -141,14 +137,9 @@ impl Journal {
                 live: 0,
             });
         }
-        for live in journal.live.values() {
-            if let Some(segment) = journal
-                .segments
-                .iter_mut()
-                .find(|segment| segment.sequence == live.segment)
-            {
-                segment.live += 1;
-            }
+        for segment in &mut journal.segments {
+            let here = |of: &&u64| **of == segment.sequence;
+            segment.live = journal.live.values().filter(here).count();
         }
         if journal.segments.is_empty() {
             journal.add_segment()?;
@@ -161,9 +152,9 @@ impl Journal {
         self.bound_cache()?;
         let end = offset.saturating_add(len);
         let overlaps = self
-            .live
+            .flying
             .values()
-            .any(|live| live.in_flight && live.offset < end && offset < live.offset + live.len);
+            .any(|range| range.start < end && offset < range.end);
         let old = read_old(disk, offset, len)?;
         let id = self.next_id;
         self.next_id += 1;
@@ -171,31 +162,21 @@ impl Journal {
         self.append(kind, id, offset, &old)?;
         let segment = self.segments.back_mut().ok_or(io::ErrorKind::NotFound)?;
         segment.live += 1;
-        let live = Live {
-            segment: segment.sequence,
-            offset,
-            len,
-            in_flight: true,
-        };
-        self.live.insert(id, live);
+        self.live.insert(id, segment.sequence);
+        self.flying.insert(id, offset..end);
         Ok(id)
     }
 
     /// The write of a record has ended; `durable` if it was FUA and succeeded.
     pub(super) fn written(&mut self, id: u64, durable: bool) -> io::Result<()> {
-        if let Some(live) = self.live.get_mut(&id) {
-            live.in_flight = false;
-        }
+        self.flying.remove(&id);
         if durable { self.retire(&[id]) } else { Ok(()) }
     }
 
     /// The records whose writes have completed: a flush that is submitted now covers them.
     pub(super) fn completed(&self) -> Vec<u64> {
-        self.live
-            .iter()
-            .filter(|(_, live)| !live.in_flight)
-            .map(|(id, _)| *id)
-            .collect()
+        let landed = |id: &u64| !self.flying.contains_key(id);
+        self.live.keys().copied().filter(landed).collect()
     }
 
     /// A flush that covers `ids` has completed.
@@ -206,11 +187,11 @@ impl Journal {
     fn retire(&mut self, ids: &[u64]) -> io::Result<()> {
         let mut marks = Vec::with_capacity(ids.len());
         for id in ids {
-            let Some(live) = self.live.remove(id) else {
+            let Some(sequence) = self.live.remove(id) else {
                 continue;
             };
             marks.push(U64::new(*id));
-            let of = |segment: &&mut Segment| segment.sequence == live.segment;
+            let of = |segment: &&mut Segment| segment.sequence == sequence;
             if let Some(segment) = self.segments.iter_mut().find(of) {
                 segment.live -= 1;
             }
@@ -255,20 +236,11 @@ impl Journal {
             let Some(oldest) = self.segments.front().map(|segment| segment.sequence) else {
                 break;
             };
-            let of_oldest = |live: &Live| live.segment == oldest;
-            if self
-                .live
-                .values()
-                .any(|live| of_oldest(live) && live.in_flight)
-            {
+            let of_oldest = |(id, sequence): (&u64, &u64)| (*sequence == oldest).then_some(*id);
+            let ids: Vec<u64> = self.live.iter().filter_map(of_oldest).collect();
+            if ids.iter().any(|id| self.flying.contains_key(id)) {
                 break;
             }
-            let ids: Vec<u64> = self
-                .live
-                .iter()
-                .filter(|(_, live)| of_oldest(live))
-                .map(|(id, _)| *id)
-                .collect();
             let before = self.segments.len();
             self.retire(&ids)?;
             if self.segments.len() == before {
@@ -331,13 +303,7 @@ impl Journal {
             self.next_id = self.next_id.max(header.id.get() + 1);
             match kind {
                 Kind::Undo | Kind::Keep => {
-                    let live = Live {
-                        segment: sequence,
-                        offset: header.offset.get(),
-                        len: to_u64(body.len()),
-                        in_flight: false,
-                    };
-                    self.live.insert(header.id.get(), live);
+                    self.live.insert(header.id.get(), sequence);
                 }
                 Kind::Durable => {
                     for id in ids(body) {
