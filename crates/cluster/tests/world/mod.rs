@@ -258,7 +258,9 @@ impl World {
         host.disk_free_at = self.now;
         let seed = self.chance.next();
         let now = host.local(self.now);
-        host.running = Some(Member::new(node, everyone, host.disk.clone(), seed, now));
+        let mut member = Member::new(node, everyone, host.disk.clone(), seed, now);
+        member.calm = self.healed;
+        host.running = Some(member);
         self.note(&format!("{node:?} starts"));
         self.with(node, Member::on_tick);
         self.at(10 * MILLI, Event::Tick(node));
