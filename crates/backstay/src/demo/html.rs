@@ -25,7 +25,7 @@ th{font-weight:600;font-size:.85rem;color:var(--dim)} td.n{text-align:right;font
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write(document: &Document, path: &Path) -> Result<(), Failure> {
+pub(super) fn write(document: &Document, path: &Path) -> Result<(), Failure> {
     std::fs::write(path, page(document)).map_err(|error| {
         Failure::new(format!("cannot write the report {}", path.display())).cause(error)
     })

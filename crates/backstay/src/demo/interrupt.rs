@@ -12,7 +12,7 @@ const EXIT_INTERRUPTED: i32 = 130;
 
 /// Knows which lab is up.
 #[derive(Clone, Debug, Default)]
-pub struct Guard {
+pub(super) struct Guard {
     dir: Arc<Mutex<Option<PathBuf>>>,
 }
 
@@ -21,7 +21,7 @@ impl Guard {
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn start() -> Result<Self, Failure> {
+    pub(super) fn start() -> Result<Self, Failure> {
         let failed = |error| Failure::new("cannot listen for Ctrl-C").cause(error);
         let guard = Self::default();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -39,7 +39,7 @@ impl Guard {
     }
 
     /// From now on, the lab in `dir` is taken down; none if there is none to be taken down.
-    pub fn watch(&self, dir: Option<&Path>) {
+    pub(super) fn watch(&self, dir: Option<&Path>) {
         let mut watched = self.dir.lock().unwrap_or_else(PoisonError::into_inner);
         *watched = dir.map(Path::to_owned);
     }
@@ -52,8 +52,8 @@ impl Guard {
             .clone();
         if let Some(dir) = watched {
             // The run in the other thread goes on meanwhile and may start something again: the second time it is gone.
-            let _ = lifecycle::stop(&dir);
-            let _ = lifecycle::down(&dir);
+            lifecycle::stop(&dir).ok();
+            lifecycle::down(&dir).ok();
         }
     }
 }

@@ -10,16 +10,16 @@ use crate::failure::Failure;
 
 /// A row that the cluster has acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Acknowledged {
+pub(super) struct Acknowledged {
     /// The row.
-    pub number: u64,
+    pub(super) number: u64,
     /// When the good reply was there.
-    pub at: Instant,
+    pub(super) at: Instant,
 }
 
 /// The journal of one run.
 #[derive(Debug)]
-pub struct Journal {
+pub(super) struct Journal {
     started: Instant,
     inner: Mutex<Inner>,
 }
@@ -35,7 +35,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the file cannot be made.
-    pub fn create(path: &Path) -> Result<Self, Failure> {
+    pub(super) fn create(path: &Path) -> Result<Self, Failure> {
         let file = File::create(path).map_err(|error| {
             Failure::new(format!("cannot make the journal {}", path.display())).cause(error)
         })?;
@@ -50,27 +50,27 @@ impl Journal {
     }
 
     /// Notes a good reply.
-    pub fn record(&self, number: u64, sent: Instant, at: Instant) {
+    pub(super) fn record(&self, number: u64, sent: Instant, at: Instant) {
         let micros = |moment: Instant| moment.duration_since(self.started).as_micros();
         let line = format!("{number} {} {}\n", micros(sent), micros(at));
         let mut inner = self.lock();
         inner.rows.push(Acknowledged { number, at });
         // What counts is in memory; the file is for a person who looks into a failed run.
-        let _ = inner.file.write_all(line.as_bytes());
+        inner.file.write_all(line.as_bytes()).ok();
     }
 
     /// Number of acknowledged rows.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.lock().rows.len()
     }
 
     /// When the newest good reply came.
-    pub fn last(&self) -> Option<Instant> {
+    pub(super) fn last(&self) -> Option<Instant> {
         self.lock().rows.last().map(|row| row.at)
     }
 
     /// True if good replies came all through the last `span`, none later than `gap_max` after the one before.
-    pub fn flows(&self, span: Duration, gap_max: Duration) -> bool {
+    pub(super) fn flows(&self, span: Duration, gap_max: Duration) -> bool {
         let now = Instant::now();
         let Some(since) = now.checked_sub(span) else {
             return false;
@@ -96,9 +96,9 @@ impl Journal {
     }
 
     /// All acknowledged rows, in the order of their replies.
-    pub fn rows(&self) -> Vec<Acknowledged> {
+    pub(super) fn rows(&self) -> Vec<Acknowledged> {
         let mut inner = self.lock();
-        let _ = inner.file.flush();
+        inner.file.flush().ok();
         let mut rows = inner.rows.clone();
         rows.sort_by_key(|row| row.at);
         rows
@@ -110,7 +110,7 @@ impl Journal {
 }
 
 /// The longest time between two good replies of which the later came after `since`. `rows` are in the order of time.
-pub fn longest_gap(rows: &[Acknowledged], since: Instant) -> Option<Duration> {
+pub(super) fn longest_gap(rows: &[Acknowledged], since: Instant) -> Option<Duration> {
     rows.windows(2)
         .filter(|pair| pair[1].at >= since)
         .map(|pair| pair[1].at.saturating_duration_since(pair[0].at))

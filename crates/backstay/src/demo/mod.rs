@@ -203,7 +203,7 @@ pub fn run(args: &Args, ui: &Ui) -> Outcome {
         runs.push(run);
     }
     // Only if it is empty: failed runs keep their logs in it.
-    let _ = std::fs::remove_dir(&dir);
+    std::fs::remove_dir(&dir).ok();
     finish(args, Document::new(runs), ui)
 }
 

@@ -24,7 +24,7 @@ const BLOCK_BYTES: u32 = 512;
 
 /// An open export.
 #[derive(Debug)]
-pub struct Export {
+pub(super) struct Export {
     stream: UnixStream,
     cookie: u64,
     /// A read was sent and its reply has not come.
@@ -36,7 +36,7 @@ impl Export {
     ///
     /// # Errors
     /// When nobody listens, the export is refused, or an answer takes too long.
-    pub fn open(socket: &Path, name: &str, limit: Duration) -> io::Result<Self> {
+    pub(super) fn open(socket: &Path, name: &str, limit: Duration) -> io::Result<Self> {
         let mut stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(limit))?;
         stream.set_write_timeout(Some(limit))?;
@@ -59,7 +59,7 @@ impl Export {
     ///
     /// # Errors
     /// When the server fails the read or ends the connection.
-    pub fn read_block(&mut self, limit: Duration) -> io::Result<bool> {
+    pub(super) fn read_block(&mut self, limit: Duration) -> io::Result<bool> {
         self.stream.set_read_timeout(Some(limit))?;
         if !self.is_waiting {
             self.send_read()?;

@@ -34,7 +34,7 @@ const CLOSED_PORT: u16 = WORKLOAD_PORT + 1;
 
 /// How a node was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Channel {
+pub(super) enum Channel {
     /// Who has the address?
     Arp,
     /// A connection to the address, sent to the node's Ethernet address.
@@ -52,38 +52,38 @@ struct Answer {
 
 /// Answers without a break between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
+pub(super) struct Span {
     first: Answer,
     last: Answer,
 }
 
 /// What one node answered on one channel.
 #[derive(Clone, Debug)]
-pub struct Track {
+pub(super) struct Track {
     /// The node.
-    pub node: Node,
+    pub(super) node: Node,
     /// How it was asked.
-    pub channel: Channel,
+    pub(super) channel: Channel,
     /// When it answered, in order.
-    pub spans: Vec<Span>,
+    pub(super) spans: Vec<Span>,
     /// Number of questions.
-    pub asked: u64,
+    pub(super) asked: u64,
 }
 
 /// Two nodes that were active at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Overlap {
+pub(super) struct Overlap {
     /// What both answered to: the address, or the device.
-    pub channels: (Channel, Channel),
+    pub(super) channels: (Channel, Channel),
     /// From when on both were.
-    pub from: Instant,
+    pub(super) from: Instant,
     /// For how long at least.
-    pub lasted: Duration,
+    pub(super) lasted: Duration,
 }
 
 /// Running threads of questions.
 #[derive(Debug)]
-pub struct Observer {
+pub(super) struct Observer {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Track>>,
 }
@@ -93,7 +93,7 @@ impl Observer {
     ///
     /// # Errors
     /// When an observer's namespace cannot be used.
-    pub fn start(lab: &Lab) -> Result<Self, Failure> {
+    pub(super) fn start(lab: &Lab) -> Result<Self, Failure> {
         let mut observer = Self {
             stop: Arc::new(AtomicBool::new(false)),
             threads: Vec::new(),
@@ -124,7 +124,7 @@ impl Observer {
     }
 
     /// Stops asking and gives what was heard.
-    pub fn finish(self) -> Observation {
+    pub(super) fn finish(self) -> Observation {
         self.stop.store(true, Ordering::Relaxed);
         let tracks = self
             .threads
@@ -177,14 +177,14 @@ impl Track {
 
 /// Everything that was heard in a run.
 #[derive(Clone, Debug)]
-pub struct Observation {
+pub(super) struct Observation {
     /// One per node and channel.
-    pub tracks: Vec<Track>,
+    pub(super) tracks: Vec<Track>,
 }
 
 impl Observation {
     /// The first pair of spans in which two nodes were provably active at the same time.
-    pub fn two_actives(&self) -> Option<Overlap> {
+    pub(super) fn two_actives(&self) -> Option<Overlap> {
         let pairs = self.tracks.iter().flat_map(|one| {
             self.tracks
                 .iter()
@@ -202,12 +202,12 @@ impl Observation {
     }
 
     /// Number of questions that were asked.
-    pub fn questions(&self) -> u64 {
+    pub(super) fn questions(&self) -> u64 {
         self.tracks.iter().map(|track| track.asked).sum()
     }
 
     /// The nodes that answered for the address, in the order in which they began to.
-    pub fn holders(&self) -> Vec<Node> {
+    pub(super) fn holders(&self) -> Vec<Node> {
         let mut starts: Vec<(Instant, Node)> = self
             .tracks
             .iter()

@@ -17,7 +17,7 @@ const READ_ALL_MAX: Duration = Duration::from_secs(10);
 
 /// A session.
 #[derive(Debug)]
-pub struct Session {
+pub(super) struct Session {
     stream: TcpStream,
 }
 
@@ -32,7 +32,7 @@ impl Session {
     ///
     /// # Errors
     /// When the server does not accept in time, or refuses.
-    pub fn connect(
+    pub(super) fn connect(
         to: SocketAddr,
         connect_max: Duration,
         answer_max: Duration,
@@ -54,7 +54,7 @@ impl Session {
     ///
     /// # Errors
     /// When the server refuses or does not answer.
-    pub fn create_table(&mut self) -> io::Result<()> {
+    pub(super) fn create_table(&mut self) -> io::Result<()> {
         self.query(
             "CREATE TABLE IF NOT EXISTS ledger (number bigint PRIMARY KEY, stored bytea NOT NULL)",
             |_| Ok(()),
@@ -65,7 +65,7 @@ impl Session {
     ///
     /// # Errors
     /// When there is no answer in time: then the row may be stored or not, and must be added again in a new session.
-    pub fn add(&mut self, row: &Row) -> io::Result<()> {
+    pub(super) fn add(&mut self, row: &Row) -> io::Result<()> {
         let stored: String = row
             .encode()
             .iter()
@@ -82,7 +82,7 @@ impl Session {
     ///
     /// # Errors
     /// When the session breaks or a row is damaged.
-    pub fn read_all(&mut self) -> io::Result<Vec<Row>> {
+    pub(super) fn read_all(&mut self) -> io::Result<Vec<Row>> {
         self.stream.set_read_timeout(Some(READ_ALL_MAX))?;
         let mut rows = Vec::new();
         self.query("SELECT stored FROM ledger ORDER BY number", |column| {

@@ -39,19 +39,19 @@ const REDUNDANT_MAX: Duration = Duration::from_secs(60);
 
 /// What is to be run.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub(super) struct Request {
     /// The break.
-    pub scenario: &'static Scenario,
+    pub(super) scenario: &'static Scenario,
     /// The lab.
-    pub options: Options,
+    pub(super) options: Options,
     /// Rows and power losses follow from it.
-    pub seed: u64,
+    pub(super) seed: u64,
     /// Number of the repeat, from 1.
-    pub repeat: u32,
+    pub(super) repeat: u32,
     /// Directory of the lab.
-    pub dir: PathBuf,
+    pub(super) dir: PathBuf,
     /// Leave the lab running.
-    pub keep: bool,
+    pub(super) keep: bool,
 }
 
 /// Who played which part when the fault came.
@@ -76,7 +76,7 @@ struct Moment {
 }
 
 /// Runs one break and cleans up after it.
-pub fn run(request: &Request, story: &Story<'_>) -> Run {
+pub(super) fn run(request: &Request, story: &Story<'_>) -> Run {
     let Request {
         scenario,
         options,
@@ -157,7 +157,6 @@ fn play(
         take(*step, cast, request.seed, lab)?;
     }
     await_reaction(request.scenario, cast, fault, lab, journal)?;
-    let reacted = fault.instant.elapsed();
     tools::wait_for(
         "the end of the fault",
         request.scenario.lasts + REACTION_MAX,
@@ -166,7 +165,8 @@ fn play(
     await_reaction(request.scenario, cast, fault, lab, journal)?;
     let active = status::active_node(lab);
     tell_phases(request, lab, fault, active, run);
-    story.reacted(request.scenario, active.map(Node::name), reacted, run);
+    let outage = longest_gap(&journal.rows(), fault.instant);
+    story.reacted(request.scenario, active.map(Node::name), outage, run);
     heal(request.scenario, lab)?;
     let healed = Instant::now();
     await_redundancy(lab, journal)?;
@@ -385,7 +385,7 @@ fn judge_replicas(differing: u64, run: &mut Run) {
 }
 
 /// How a step reads in the story.
-pub fn step_words(step: Step) -> String {
+pub(super) fn step_words(step: Step) -> String {
     let who = |who| match who {
         Who::Active => "the active",
         Who::Standby => "the standby",

@@ -12,7 +12,7 @@ use crate::lab::topology::Network;
 /// A break by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Break {
+pub(super) enum Break {
     /// Everything on the active is killed and its links are cut
     Node,
     /// The active's daemon is killed
@@ -49,7 +49,7 @@ pub enum Break {
 
 /// A node by its part at the moment of the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
+pub(super) enum Who {
     /// The one that serves.
     Active,
     /// The other data node.
@@ -60,7 +60,7 @@ pub enum Who {
 
 /// One step of a break.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(super) enum Step {
     /// Does something to a node.
     Node(Who, NodeFault),
     /// Cuts a network for everybody.
@@ -77,7 +77,7 @@ pub enum Step {
 
 /// What has to come of a break before it is healed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expected {
+pub(super) enum Expected {
     /// The standby serves.
     Moved,
     /// The same node serves.
@@ -94,27 +94,27 @@ pub enum Expected {
 
 /// A break with everything that its runner needs.
 #[derive(Clone, Copy, Debug)]
-pub struct Scenario {
+pub(super) struct Scenario {
     /// Its name.
-    pub name: Break,
+    pub(super) name: Break,
     /// What is broken, for people.
-    pub what: &'static str,
+    pub(super) what: &'static str,
     /// In this order.
-    pub steps: &'static [Step],
+    pub(super) steps: &'static [Step],
     /// What has to come of it.
-    pub expected: Expected,
+    pub(super) expected: Expected,
     /// How long the fault lasts at least; long enough for a wrong reaction to show.
-    pub lasts: Duration,
+    pub(super) lasts: Duration,
     /// Longest outage that the client may see, in ms for `lan` and for `fast`; none where service is withheld by design or
     /// nothing is left to serve.
-    pub bound_ms: Option<(u64, u64)>,
+    pub(super) bound_ms: Option<(u64, u64)>,
     /// Whether it is meaningful for an async group, which never fails over by itself.
-    pub in_async: bool,
+    pub(super) in_async: bool,
 }
 
 impl Scenario {
     /// The bound under `profile`, in ms. Nothing is promised for `cloud` on one machine.
-    pub const fn bound(&self, profile: Profile) -> Option<u64> {
+    pub(super) const fn bound(&self, profile: Profile) -> Option<u64> {
         match (self.bound_ms, profile) {
             (Some((lan, _)), Profile::Lan) => Some(lan),
             (Some((_, fast)), Profile::Fast) => Some(fast),
@@ -123,18 +123,18 @@ impl Scenario {
     }
 
     /// True if service is withheld by design, so that there is no outage to measure.
-    pub const fn is_withheld(&self) -> bool {
+    pub(super) const fn is_withheld(&self) -> bool {
         matches!(self.expected, Expected::Frozen | Expected::Held)
     }
 
     /// Whether the break applies to a group in this mode.
-    pub fn applies_to(&self, mode: Mode) -> bool {
+    pub(super) fn applies_to(&self, mode: Mode) -> bool {
         mode == Mode::Sync || self.in_async
     }
 }
 
 /// The scenario of a break.
-pub fn scenario(name: Break) -> Option<&'static Scenario> {
+pub(super) fn scenario(name: Break) -> Option<&'static Scenario> {
     PAIR.iter().find(|scenario| scenario.name == name)
 }
 
@@ -146,7 +146,7 @@ const HANG: Duration = Duration::from_secs(15);
 const SHORT: Duration = Duration::ZERO;
 
 /// Every break of the topology `pair`, in the order of a full run.
-pub static PAIR: [Scenario; 16] = [
+pub(super) static PAIR: [Scenario; 16] = [
     Scenario {
         name: Break::Node,
         what: "the active's links are cut and all its processes killed",

@@ -15,18 +15,18 @@ const BAR_COLUMNS: usize = 24;
 
 /// Tells one run, live, on standard error.
 #[derive(Clone, Copy, Debug)]
-pub struct Story<'a> {
+pub(super) struct Story<'a> {
     ui: &'a Ui,
 }
 
 impl<'a> Story<'a> {
     /// A story told through `ui`.
-    pub const fn new(ui: &'a Ui) -> Self {
+    pub(super) const fn new(ui: &'a Ui) -> Self {
         Self { ui }
     }
 
     /// The first line of a demo.
-    pub fn title(&self, options: &Options, runs: usize, seed: u64) {
+    pub(super) fn title(&self, options: &Options, runs: usize, seed: u64) {
         let what = format!(
             "pair of nodes and a witness · {} · tls {} · {} · {}",
             word(options.mode),
@@ -42,19 +42,19 @@ impl<'a> Story<'a> {
     }
 
     /// The first line of a run.
-    pub fn begin(&self, scenario: &Scenario, number: usize, of: usize) {
+    pub(super) fn begin(&self, scenario: &Scenario, number: usize, of: usize) {
         let name = self.ui.paint(Tone::Strong, &word(scenario.name));
         self.ui
             .talk(format_args!("\n[{number}/{of}] {name}: {}", scenario.what));
     }
 
     /// The lab is up and the workload answers.
-    pub fn up(&self, lab: &Lab) {
+    pub(super) fn up(&self, lab: &Lab) {
         self.line(Tone::Dim, &format!("lab is up in {}", lab.dir.display()));
     }
 
     /// The fault comes now.
-    pub fn breaking(&self, scenario: &Scenario, active: &str, rows: usize) {
+    pub(super) fn breaking(&self, scenario: &Scenario, active: &str, rows: usize) {
         let steps: Vec<String> = scenario.steps.iter().copied().map(step_words).collect();
         self.line(
             Tone::Warn,
@@ -65,17 +65,21 @@ impl<'a> Story<'a> {
         );
     }
 
-    /// The cluster has reacted.
-    pub fn reacted(&self, scenario: &Scenario, active: Option<&str>, after: Duration, run: &Run) {
-        let who = match (scenario.is_withheld(), active) {
+    /// The cluster has reacted; the client has waited for `outage` at most, so far.
+    pub(super) fn reacted(
+        &self,
+        scenario: &Scenario,
+        active: Option<&str>,
+        outage: Option<Duration>,
+        run: &Run,
+    ) {
+        let waited = outage.map_or(0, |outage| outage.as_millis());
+        let what = match (scenario.is_withheld(), active) {
             (true, _) => "service is withheld, by design".to_owned(),
-            (false, Some(active)) => format!("{active} serves"),
+            (false, Some(active)) => format!("{active} serves; the client waited {waited} ms"),
             (false, None) => "nobody can serve".to_owned(),
         };
-        self.line(
-            Tone::Dim,
-            &format!("{who}, seen {} ms after the fault", after.as_millis()),
-        );
+        self.line(Tone::Dim, &what);
         if !run.why.is_empty() {
             self.line(Tone::Dim, &format!("why: {}", run.why));
         }
@@ -96,7 +100,7 @@ impl<'a> Story<'a> {
     }
 
     /// Healed, and redundant again.
-    pub fn healed(&self, after: Duration, run: &Run) {
+    pub(super) fn healed(&self, after: Duration, run: &Run) {
         let seconds = after.as_secs_f64();
         let resync = bytes(run.resync_bytes);
         self.line(
@@ -106,7 +110,7 @@ impl<'a> Story<'a> {
     }
 
     /// Everything was compared.
-    pub fn verified(&self, run: &Run) {
+    pub(super) fn verified(&self, run: &Run) {
         let equal = if run.replicas_equal {
             "replicas equal"
         } else {
@@ -127,7 +131,7 @@ impl<'a> Story<'a> {
     }
 
     /// The last lines of a run; `again` repeats it.
-    pub fn end(&self, run: &Run, again: &str) {
+    pub(super) fn end(&self, run: &Run, again: &str) {
         let (tone, word) = if run.pass {
             (Tone::Good, "PASS")
         } else {
@@ -173,7 +177,7 @@ fn outage_words(run: &Run) -> String {
 }
 
 /// A number of bytes for people.
-pub fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
     for (shift, unit) in UNITS {
         if count >> shift > 0 {
@@ -185,7 +189,7 @@ pub fn bytes(count: u64) -> String {
 }
 
 /// The table at the end.
-pub fn table(document: &Document, ui: &Ui) -> String {
+pub(super) fn table(document: &Document, ui: &Ui) -> String {
     let mut table = Table::new();
     let preset = if ui.ascii {
         presets::ASCII_MARKDOWN

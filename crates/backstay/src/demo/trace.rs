@@ -19,24 +19,24 @@ struct Line {
 
 /// An event of one of the lab's nodes.
 #[derive(Clone, Debug)]
-pub struct Traced {
+pub(super) struct Traced {
     /// Whose log it was in.
-    pub node: Node,
+    pub(super) node: Node,
     /// When, by the machine's wall clock.
-    pub time: Timestamp,
+    pub(super) time: Timestamp,
     /// What.
-    pub event: Event,
+    pub(super) event: Event,
 }
 
 /// What a fault has led to, as told by the daemons.
 #[derive(Clone, Debug, Default)]
-pub struct Trace {
+pub(super) struct Trace {
     events: Vec<Traced>,
 }
 
 impl Trace {
     /// Reads every node's event log from `since` on.
-    pub fn read(lab: &Lab, since: Timestamp) -> Self {
+    pub(super) fn read(lab: &Lab, since: Timestamp) -> Self {
         let mut events: Vec<Traced> = Node::ALL
             .into_iter()
             .flat_map(|node| {
@@ -61,32 +61,32 @@ impl Trace {
     }
 
     /// True if a node has put the group on hold.
-    pub fn has_hold(&self) -> bool {
+    pub(super) fn has_hold(&self) -> bool {
         self.decisions()
             .any(|(_, act, _)| matches!(act, Act::Hold(_)))
     }
 
     /// The parts of the first transition to service on `node`.
-    pub fn phases(&self, node: Node, workload: Workload) -> Vec<PhaseTime> {
+    pub(super) fn phases(&self, node: Node, workload: Workload) -> Vec<PhaseTime> {
         let mut phases: Vec<PhaseTime> = Vec::new();
         for traced in self.events.iter().filter(|traced| traced.node == node) {
-            match &traced.event.what {
-                What::Phase { phase, took } => {
-                    let (name, ms) = (phase_name(*phase, workload), milliseconds(*took));
-                    match phases.iter_mut().find(|known| known.name == name) {
-                        Some(known) => known.ms += ms,
-                        None => phases.push(PhaseTime { name, ms }),
-                    }
+            if let What::Phase { phase, took } = &traced.event.what {
+                let (name, ms) = (phase_name(*phase, workload), milliseconds(*took));
+                match phases.iter_mut().find(|known| known.name == name) {
+                    Some(known) => known.ms += ms,
+                    None => phases.push(PhaseTime { name, ms }),
                 }
-                What::TransitionDone { .. } if !phases.is_empty() => break,
-                _ => {}
+            }
+            let ended = matches!(traced.event.what, What::TransitionDone { .. });
+            if ended && !phases.is_empty() {
+                break;
             }
         }
         phases
     }
 
     /// The rule behind the first act that changed something.
-    pub fn why(&self) -> String {
+    pub(super) fn why(&self) -> String {
         self.decisions()
             .find(|(_, act, _)| !matches!(act, Act::Wait | Act::Thaw | Act::AddReplica(_)))
             .map_or_else(
@@ -96,34 +96,42 @@ impl Trace {
     }
 
     /// Bytes that were marked as possibly different when resyncs began.
-    pub fn changed_bytes(&self) -> u64 {
+    pub(super) fn changed_bytes(&self) -> u64 {
+        let marked = |what: &What| {
+            if let What::ResyncStarted { dirty, .. } = what {
+                dirty.0
+            } else {
+                0
+            }
+        };
         self.events
             .iter()
-            .filter_map(|traced| match &traced.event.what {
-                What::ResyncStarted { dirty, .. } => Some(dirty.0),
-                _ => None,
-            })
+            .map(|traced| marked(&traced.event.what))
             .sum()
     }
 
     /// Bytes that resyncs have sent.
-    pub fn resync_bytes(&self) -> u64 {
+    pub(super) fn resync_bytes(&self) -> u64 {
+        let sent = |what: &What| {
+            if let What::ResyncDone { sent, .. } = what {
+                sent.0
+            } else {
+                0
+            }
+        };
         self.events
             .iter()
-            .filter_map(|traced| match &traced.event.what {
-                What::ResyncDone { sent, .. } => Some(sent.0),
-                _ => None,
-            })
+            .map(|traced| sent(&traced.event.what))
             .sum()
     }
 
     fn decisions(&self) -> impl Iterator<Item = (Node, Act, Rule)> + '_ {
-        self.events
-            .iter()
-            .filter_map(|traced| match &traced.event.what {
-                What::Decision(decision) => Some((traced.node, decision.act, decision.rule)),
-                _ => None,
-            })
+        self.events.iter().filter_map(|traced| {
+            let What::Decision(decision) = &traced.event.what else {
+                return None;
+            };
+            Some((traced.node, decision.act, decision.rule))
+        })
     }
 }
 

@@ -22,19 +22,19 @@ const QUIET_MAX: Duration = Duration::from_secs(15);
 
 /// Rows that were promised against rows that are there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Account {
+pub(super) struct Account {
     /// Rows with a good reply.
-    pub acknowledged: u64,
+    pub(super) acknowledged: u64,
     /// Acknowledged rows that were read back, unharmed.
-    pub found: u64,
+    pub(super) found: u64,
     /// Acknowledged rows that were not.
-    pub lost: u64,
+    pub(super) lost: u64,
     /// Rows that nobody wrote.
-    pub foreign: u64,
+    pub(super) foreign: u64,
 }
 
 /// Compares what was acknowledged with what was read back.
-pub fn account(acknowledged: &[Acknowledged], read_back: &[Row], seed: u64) -> Account {
+pub(super) fn account(acknowledged: &[Acknowledged], read_back: &[Row], seed: u64) -> Account {
     let genuine = |row: &&Row| row.seed == seed && row.is_genuine();
     let there: BTreeMap<u64, ()> = read_back
         .iter()
@@ -59,7 +59,7 @@ pub fn account(acknowledged: &[Acknowledged], read_back: &[Row], seed: u64) -> A
 ///
 /// # Errors
 /// When a disk cannot be read.
-pub fn differing_blocks(lab: &Lab) -> Result<u64, Failure> {
+pub(super) fn differing_blocks(lab: &Lab) -> Result<u64, Failure> {
     let mut last = Ok(0);
     let quiet = tools::wait_for("equality of the replicas", QUIET_MAX, || {
         last = compare(lab);

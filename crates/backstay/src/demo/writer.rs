@@ -28,7 +28,7 @@ const ROW_PAUSE: Duration = Duration::from_millis(1);
 
 /// A connection to the workload.
 #[derive(Debug)]
-pub enum Session {
+pub(super) enum Session {
     /// The embedded ledger.
     Ledger(Client),
     /// A PostgreSQL server.
@@ -40,7 +40,7 @@ impl Session {
     ///
     /// # Errors
     /// When it does not accept in time.
-    pub fn connect(workload: Workload) -> io::Result<Self> {
+    pub(super) fn connect(workload: Workload) -> io::Result<Self> {
         let to = SocketAddr::from((OVERLAY_IP, WORKLOAD_PORT));
         let answer_max = answer_max(workload);
         match workload {
@@ -56,7 +56,7 @@ impl Session {
     ///
     /// # Errors
     /// When the workload does not answer.
-    pub fn prepare(&mut self) -> io::Result<()> {
+    pub(super) fn prepare(&mut self) -> io::Result<()> {
         match self {
             Self::Ledger(_) => Ok(()),
             Self::Postgres(session) => session.create_table(),
@@ -77,7 +77,7 @@ impl Session {
     ///
     /// # Errors
     /// When the connection breaks or a row is damaged.
-    pub fn read_all(&mut self) -> io::Result<Vec<Row>> {
+    pub(super) fn read_all(&mut self) -> io::Result<Vec<Row>> {
         match self {
             Self::Ledger(client) => client.read_all(),
             Self::Postgres(session) => session.read_all(),
@@ -97,14 +97,19 @@ const fn answer_max(workload: Workload) -> Duration {
 
 /// Running threads.
 #[derive(Debug)]
-pub struct Writers {
+pub(super) struct Writers {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Writers {
     /// Starts adding rows from the namespace `netns`. Rows follow from `seed`.
-    pub fn start(netns: &str, workload: Workload, seed: u64, journal: &Arc<Journal>) -> Self {
+    pub(super) fn start(
+        netns: &str,
+        workload: Workload,
+        seed: u64,
+        journal: &Arc<Journal>,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let next = Arc::new(AtomicU64::new(1));
         let thread = |_| {
@@ -123,11 +128,11 @@ impl Writers {
     }
 
     /// Stops after the rows that are under way.
-    pub fn finish(self) {
+    pub(super) fn finish(self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
             // A writer that panicked has journalled what was acknowledged to it.
-            let _ = thread.join();
+            thread.join().ok();
         }
     }
 }
@@ -165,7 +170,7 @@ fn add_once(session: &mut Option<Session>, workload: Workload, row: &Row) -> io:
 ///
 /// # Errors
 /// When it does not within `limit`.
-pub fn prepare(netns: &str, workload: Workload, limit: Duration) -> Result<(), Failure> {
+pub(super) fn prepare(netns: &str, workload: Workload, limit: Duration) -> Result<(), Failure> {
     tools::inside(netns, || {
         let mut last = None;
         let ready = tools::wait_for("an answer of the workload", limit, || {
@@ -183,7 +188,11 @@ pub fn prepare(netns: &str, workload: Workload, limit: Duration) -> Result<(), F
 ///
 /// # Errors
 /// When the workload does not give them within `limit`.
-pub fn read_back(netns: &str, workload: Workload, limit: Duration) -> Result<Vec<Row>, Failure> {
+pub(super) fn read_back(
+    netns: &str,
+    workload: Workload,
+    limit: Duration,
+) -> Result<Vec<Row>, Failure> {
     tools::inside(netns, || {
         let mut last = None;
         let rows = tools::wait_for("reading the rows back", limit, || {

@@ -12,7 +12,7 @@ use crate::failure::Failure;
 const SETTLE: Duration = Duration::from_secs(5);
 
 /// Where cgroup2 is mounted on this machine: `/sys/fs/cgroup`, or `…/unified` beside the older hierarchies.
-pub fn mount_point() -> Option<PathBuf> {
+pub(super) fn mount_point() -> Option<PathBuf> {
     let listed = fs::read_to_string("/proc/self/mountinfo").ok()?;
     listed.lines().find_map(|line| {
         let (fields, kind) = line.split_once(" - ")?;
@@ -22,12 +22,12 @@ pub fn mount_point() -> Option<PathBuf> {
 }
 
 /// True when the machine has cgroup2.
-pub fn is_available() -> bool {
+pub(super) fn is_available() -> bool {
     mount_point().is_some()
 }
 
 /// Path of a node's group below the root of cgroup2.
-pub fn node_group(id: &LabId, node: Node) -> String {
+pub(super) fn node_group(id: &LabId, node: Node) -> String {
     format!("{}/{node}", id.cgroup())
 }
 
@@ -35,7 +35,7 @@ pub fn node_group(id: &LabId, node: Node) -> String {
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn create(id: &LabId, node: Node) -> Result<(), Failure> {
+pub(super) fn create(id: &LabId, node: Node) -> Result<(), Failure> {
     let Some(root) = mount_point() else {
         return Ok(());
     };
@@ -50,7 +50,7 @@ pub fn create(id: &LabId, node: Node) -> Result<(), Failure> {
     deprecated,
     reason = "only UnshareFlags::FILES is unsound; the safe call is enough here"
 )]
-pub fn enter_node(group: &str) -> Result<(), Failure> {
+pub(super) fn enter_node(group: &str) -> Result<(), Failure> {
     let Some(root) = mount_point() else {
         return Ok(());
     };
@@ -66,7 +66,7 @@ pub fn enter_node(group: &str) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When the kernel refuses or does not get there.
-pub fn set_frozen(id: &LabId, node: Node, frozen: bool) -> Result<(), Failure> {
+pub(super) fn set_frozen(id: &LabId, node: Node, frozen: bool) -> Result<(), Failure> {
     let Some(root) = mount_point() else {
         return Err(Failure::new(format!("cannot pause {node}"))
             .cause("this machine has no cgroup2")
@@ -85,7 +85,7 @@ pub fn set_frozen(id: &LabId, node: Node, frozen: bool) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Names a group that is still in use.
-pub fn remove(id: &LabId) -> Result<(), Failure> {
+pub(super) fn remove(id: &LabId) -> Result<(), Failure> {
     let Some(root) = mount_point() else {
         return Ok(());
     };
@@ -96,7 +96,7 @@ pub fn remove(id: &LabId) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Names a group that is still in use.
-pub fn remove_node(id: &LabId, node: Node) -> Result<(), Failure> {
+pub(super) fn remove_node(id: &LabId, node: Node) -> Result<(), Failure> {
     let Some(root) = mount_point() else {
         return Ok(());
     };
@@ -104,7 +104,7 @@ pub fn remove_node(id: &LabId, node: Node) -> Result<(), Failure> {
 }
 
 /// The lab's group, if it exists.
-pub fn leftover(id: &LabId) -> Option<PathBuf> {
+pub(super) fn leftover(id: &LabId) -> Option<PathBuf> {
     mount_point()
         .map(|root| root.join(id.cgroup()))
         .filter(|path| path.exists())

@@ -15,13 +15,13 @@ const CLUSTER: &str = "lab";
 /// Room on each disk behind the mirrored volume, for the mirror's metadata.
 const METADATA_ROOM_BYTES: u64 = 16 << 20;
 /// Smallest volume that a file system with its journal makes sense on.
-pub const SIZE_MIN_BYTES: u64 = 32 << 20;
+pub(super) const SIZE_MIN_BYTES: u64 = 32 << 20;
 
 /// Writes everything that nodes need before they start.
 ///
 /// # Errors
 /// Names the file that could not be written or the step that failed.
-pub fn prepare(lab: &Lab) -> Result<(), Failure> {
+pub(super) fn prepare(lab: &Lab) -> Result<(), Failure> {
     tools::make_dir(&lab.mount())?;
     write_identity(lab)?;
     workload::write_start_script(lab)?;
@@ -54,7 +54,7 @@ fn write_identity(lab: &Lab) -> Result<(), Failure> {
 }
 
 /// The cluster's configuration file.
-pub fn configuration(lab: &Lab) -> String {
+pub(super) fn configuration(lab: &Lab) -> String {
     let options = &lab.options;
     let mut text = format!(
         "# Made by `backstay lab up`.\ncluster = \"{CLUSTER}\"\nprofile = \"{}\"\ntls = {}\n\n\

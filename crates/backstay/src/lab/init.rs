@@ -113,7 +113,7 @@ fn start_daemon(args: &Args) -> Result<Child, Failure> {
         .map_err(failed)?;
     let pid_file = args.state_dir.join(DAEMON_PID_FILE);
     // Only the lab reads it, to find the daemon that it is told to kill.
-    let _ = fs::write(pid_file, child.id().to_string());
+    fs::write(pid_file, child.id().to_string()).ok();
     Ok(child)
 }
 

@@ -179,9 +179,10 @@ pub fn stop(dir: &Path) -> Result<(), Failure> {
 /// Names what is left.
 pub fn check_nothing_left(dir: &Path, id: &LabId) -> Result<(), Failure> {
     // The kernel lets go of loop devices after the last mount namespace is gone.
-    let _ = tools::wait_for("loop devices", LOOPS_MAX, || {
+    tools::wait_for("loop devices", LOOPS_MAX, || {
         loops::backed_by(dir).is_empty().then_some(())
-    });
+    })
+    .ok();
     let mut left = network::namespaces(id);
     left.extend(loops::backed_by(dir));
     left.extend(mounts_below(dir));

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Loop devices whose backing file is below `dir`, such as `/dev/loop0`.
-pub fn backed_by(dir: &Path) -> Vec<String> {
+pub(super) fn backed_by(dir: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir("/sys/block") else {
         return Vec::new();
     };

@@ -12,7 +12,7 @@ use crate::failure::Failure;
 ///
 /// # Errors
 /// When the kernel refuses, or when a namespace of this name exists.
-pub fn create(id: &LabId) -> Result<(), Failure> {
+pub(super) fn create(id: &LabId) -> Result<(), Failure> {
     let switch = id.switch_netns();
     add_netns(&switch)?;
     let mut script = String::new();
@@ -52,7 +52,7 @@ fn add_outsider(id: &LabId, outsider: Outsider) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When the kernel refuses, or when the namespace exists.
-pub fn add_node(id: &LabId, node: Node) -> Result<(), Failure> {
+pub(super) fn add_node(id: &LabId, node: Node) -> Result<(), Failure> {
     let netns = id.node_netns(node);
     add_netns(&netns)?;
     let (mut cables, mut addresses) = (String::new(), String::new());
@@ -75,7 +75,7 @@ pub fn add_node(id: &LabId, node: Node) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn unplug_node(id: &LabId, node: Node) -> Result<(), Failure> {
+pub(super) fn unplug_node(id: &LabId, node: Node) -> Result<(), Failure> {
     let mut script = String::new();
     for network in node.networks() {
         let _ = writeln!(script, "link set {} down", node.port(*network));
@@ -87,7 +87,7 @@ pub fn unplug_node(id: &LabId, node: Node) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn remove_node(id: &LabId, node: Node) -> Result<(), Failure> {
+pub(super) fn remove_node(id: &LabId, node: Node) -> Result<(), Failure> {
     remove_netns(&id.node_netns(node))
 }
 
@@ -95,14 +95,14 @@ pub fn remove_node(id: &LabId, node: Node) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn remove(id: &LabId) -> Result<(), Failure> {
+pub(super) fn remove(id: &LabId) -> Result<(), Failure> {
     namespaces(id)
         .iter()
         .try_for_each(|netns| remove_netns(netns))
 }
 
 /// The lab's namespaces that exist.
-pub fn namespaces(id: &LabId) -> Vec<String> {
+pub(super) fn namespaces(id: &LabId) -> Vec<String> {
     let Ok(entries) = fs::read_dir(NETNS_DIR) else {
         return Vec::new();
     };
@@ -118,7 +118,7 @@ pub fn namespaces(id: &LabId) -> Vec<String> {
 ///
 /// # Errors
 /// When the packet filter refuses.
-pub fn apply_cuts(id: &LabId, cuts: &[Cut]) -> Result<(), Failure> {
+pub(super) fn apply_cuts(id: &LabId, cuts: &[Cut]) -> Result<(), Failure> {
     let script = ruleset(cuts);
     tools::inside(&id.switch_netns(), || {
         tools::run("nft", &["-f", "-"], &script)
@@ -163,7 +163,7 @@ fn add_netns(name: &str) -> Result<(), Failure> {
     tools::inside(name, || {
         for scope in ["all", "default"] {
             // A kernel without IPv6 has no such file, and nothing to switch off.
-            let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "1");
+            fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "1").ok();
         }
     })?;
     batch(name, "link set lo up\n")

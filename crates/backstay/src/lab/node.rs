@@ -15,7 +15,7 @@ use crate::failure::Failure;
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn start(lab: &mut Lab, node: Node) -> Result<(), Failure> {
+pub(super) fn start(lab: &mut Lab, node: Node) -> Result<(), Failure> {
     network::add_node(&lab.id, node)?;
     cgroup::create(&lab.id, node)?;
     tools::make_dir(&lab.state_dir(node))?;
@@ -80,7 +80,7 @@ fn unshare_for_children() -> Result<(), Failure> {
 ///
 /// # Errors
 /// When something does not end.
-pub fn kill(lab: &mut Lab, node: Node) -> Result<(), Failure> {
+pub(super) fn kill(lab: &mut Lab, node: Node) -> Result<(), Failure> {
     end_processes(lab, node)?;
     unplug(lab, node)?;
     remove(lab, node)
@@ -90,7 +90,7 @@ pub fn kill(lab: &mut Lab, node: Node) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When something does not end.
-pub fn cut_power(lab: &mut Lab, node: Node) -> Result<(), Failure> {
+pub(super) fn cut_power(lab: &mut Lab, node: Node) -> Result<(), Failure> {
     unplug(lab, node)?;
     end_processes(lab, node)?;
     remove(lab, node)
@@ -123,7 +123,7 @@ fn end_processes(lab: &Lab, node: Node) -> Result<(), Failure> {
 }
 
 /// The node's daemon, as seen here.
-pub fn daemon_pid(lab: &Lab, node: Node) -> Option<rustix::process::Pid> {
+pub(super) fn daemon_pid(lab: &Lab, node: Node) -> Option<rustix::process::Pid> {
     let file = lab.state_dir(node).join(init::DAEMON_PID_FILE);
     let inner = std::fs::read_to_string(file).ok()?.trim().parse().ok()?;
     process::with_inner_pid(&process::in_netns(&lab.id.node_netns(node)), inner)

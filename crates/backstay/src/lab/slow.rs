@@ -8,6 +8,6 @@ use crate::failure::Failure;
 /// # Errors
 /// Never.
 #[expect(clippy::unnecessary_wraps, reason = "placeholder")]
-pub fn apply(_lab: &Lab) -> Result<(), Failure> {
+pub(super) fn apply(_lab: &Lab) -> Result<(), Failure> {
     Ok(())
 }

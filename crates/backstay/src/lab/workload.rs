@@ -10,7 +10,7 @@ use super::topology::WORKLOAD_PORT;
 use crate::failure::Failure;
 
 /// Environment variable by which the lab finds the workload's processes; its value is the start script's path.
-pub const MARK: &str = "BACKSTAY_LAB_APP";
+pub(super) const MARK: &str = "BACKSTAY_LAB_APP";
 /// The system user that PostgreSQL runs as (Debian's packages make it).
 const POSTGRES_USER: &str = "postgres";
 
@@ -18,7 +18,7 @@ const POSTGRES_USER: &str = "postgres";
 ///
 /// # Errors
 /// When PostgreSQL is asked for and not installed, or the file cannot be written.
-pub fn write_start_script(lab: &Lab) -> Result<(), Failure> {
+pub(super) fn write_start_script(lab: &Lab) -> Result<(), Failure> {
     let exe = std::env::current_exe()
         .map_err(|error| Failure::new("cannot find the path of this program").cause(error))?;
     let body = match lab.options.workload {

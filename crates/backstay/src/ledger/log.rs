@@ -158,7 +158,7 @@ mod tests {
     fn directory(name: &str) -> std::path::PathBuf {
         let dir =
             std::env::temp_dir().join(format!("backstay-ledger-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::remove_dir_all(&dir).ok();
         std::fs::create_dir_all(&dir).unwrap();
         dir
     }

@@ -65,7 +65,7 @@ pub(super) fn serve(dir: &Path, listen: SocketAddr) -> io::Result<Exit> {
 
 fn eprint(line: std::fmt::Arguments<'_>) {
     // Nobody may be listening any more; the ledger does its work all the same.
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    writeln!(io::stderr().lock(), "{line}").ok();
 }
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
@@ -84,7 +84,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             .name("client".to_owned())
             .spawn(move || {
                 // A client that breaks off or talks nonsense ends its own connection only.
-                let _ = talk(stream, &of_thread);
+                talk(stream, &of_thread).ok();
                 of_thread.connections.fetch_sub(1, Ordering::Relaxed);
             });
         if spawned.is_err() {
@@ -165,7 +165,9 @@ fn commit_forever(shared: &Shared) -> io::Result<Exit> {
                 Added::Conflict => Verdict::Conflict,
             };
             // A client that is gone asks again on another connection.
-            let _ = (&*pending.client).write_all(&encode_answer(verdict, pending.row.number));
+            (&*pending.client)
+                .write_all(&encode_answer(verdict, pending.row.number))
+                .ok();
         }
     }
 }
