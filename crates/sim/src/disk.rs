@@ -34,10 +34,22 @@ pub(crate) struct Pending {
 
 #[derive(Clone, Debug)]
 enum Op {
-    Read { range: ByteRange, buf: BufId },
-    Write { offset: u64, data: Vec<u8>, durable: bool },
-    Flush { upto: u64 },
-    MetaRead { offset: u64, len: u64 },
+    Read {
+        range: ByteRange,
+        buf: BufId,
+    },
+    Write {
+        offset: u64,
+        data: Vec<u8>,
+        durable: bool,
+    },
+    Flush {
+        upto: u64,
+    },
+    MetaRead {
+        offset: u64,
+        len: u64,
+    },
 }
 
 /// What an operation came to.
@@ -99,11 +111,6 @@ impl Disk {
         u64::try_from(self.current.len()).unwrap_or(u64::MAX)
     }
 
-    /// Operations under way.
-    pub(crate) fn busy(&self) -> usize {
-        self.pending.len()
-    }
-
     /// Takes an operation; a write carries its data. Answers its name, or what breaks the contract.
     pub(crate) fn submit(
         &mut self,
@@ -119,16 +126,28 @@ impl Disk {
                 if u64::try_from(data.len()) != Ok(range.len()) {
                     return Err(format!("a write of {range:?} with {} bytes", data.len()));
                 }
-                Op::Write { offset: range.offset(), data, durable: fua }
+                Op::Write {
+                    offset: range.offset(),
+                    data,
+                    durable: fua,
+                }
             }
             DiskOp::Zero { range, fua } => {
                 self.check_overlap(range)?;
                 let len = usize::try_from(range.len()).map_err(|_| "too long")?;
-                Op::Write { offset: range.offset(), data: vec![0; len], durable: fua }
+                Op::Write {
+                    offset: range.offset(),
+                    data: vec![0; len],
+                    durable: fua,
+                }
             }
             DiskOp::Flush => Op::Flush { upto: self.written },
             DiskOp::MetaRead { offset, len } => Op::MetaRead { offset, len },
-            DiskOp::MetaWrite { offset, bytes } => Op::Write { offset, data: bytes, durable: true },
+            DiskOp::MetaWrite { offset, bytes } => Op::Write {
+                offset,
+                data: bytes,
+                durable: true,
+            },
         };
         self.check_bounds(&op)?;
         self.next += 1;
@@ -139,15 +158,22 @@ impl Disk {
     fn check_bounds(&self, op: &Op) -> Result<(), String> {
         let (offset, len) = match op {
             Op::Read { range, .. } => (range.offset(), range.len()),
-            Op::Write { offset, data, .. } => (*offset, u64::try_from(data.len()).unwrap_or(u64::MAX)),
+            Op::Write { offset, data, .. } => {
+                (*offset, u64::try_from(data.len()).unwrap_or(u64::MAX))
+            }
             Op::MetaRead { offset, len } => (*offset, *len),
             Op::Flush { .. } => return Ok(()),
         };
-        let fits = offset.checked_add(len).is_some_and(|end| end <= self.bytes());
+        let fits = offset
+            .checked_add(len)
+            .is_some_and(|end| end <= self.bytes());
         if fits && offset.is_multiple_of(SECTOR) && len.is_multiple_of(SECTOR) {
             return Ok(());
         }
-        Err(format!("an operation at {offset}+{len} on a disk of {} bytes", self.bytes()))
+        Err(format!(
+            "an operation at {offset}+{len} on a disk of {} bytes",
+            self.bytes()
+        ))
     }
 
     fn check_overlap(&self, range: ByteRange) -> Result<(), String> {
@@ -176,7 +202,11 @@ impl Disk {
                 self.write_some(offset, &data, rng);
                 Err(EIO)
             }
-            Op::Write { offset, data, durable } => {
+            Op::Write {
+                offset,
+                data,
+                durable,
+            } => {
                 self.write(offset, &data, durable);
                 Ok(Vec::new())
             }
@@ -197,7 +227,10 @@ impl Disk {
     fn bytes_at(&self, offset: u64, len: u64) -> Vec<u8> {
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
         let len = usize::try_from(len).unwrap_or(0);
-        self.current.get(from..from + len).map(<[u8]>::to_vec).unwrap_or_default()
+        self.current
+            .get(from..from + len)
+            .map(<[u8]>::to_vec)
+            .unwrap_or_default()
     }
 
     fn write(&mut self, offset: u64, data: &[u8], durable: bool) {
@@ -208,14 +241,19 @@ impl Disk {
     }
 
     fn write_sector(&mut self, index: u64, bytes: &[u8], durable: bool) {
-        let Ok(sector) = Sector::try_from(bytes) else { return };
+        let Ok(sector) = Sector::try_from(bytes) else {
+            return;
+        };
         place(&mut self.current, index, &sector);
         if durable {
             place(&mut self.stable, index, &sector);
             self.dirty.remove(&index);
             self.forgotten.remove(&index);
         } else {
-            self.dirty.entry(index).or_default().push((self.written, sector));
+            self.dirty
+                .entry(index)
+                .or_default()
+                .push((self.written, sector));
         }
     }
 
@@ -256,7 +294,11 @@ impl Disk {
     pub(crate) fn orphan(&mut self, rng: &mut Rng) {
         self.waiting.clear();
         for (_, pending) in core::mem::take(&mut self.pending) {
-            if let Op::Write { offset, data, durable } = pending.op
+            if let Op::Write {
+                offset,
+                data,
+                durable,
+            } = pending.op
                 && rng.chance(500)
             {
                 self.write(offset, &data, durable && !self.fault.writes);
@@ -321,7 +363,11 @@ mod tests {
 
     fn write(disk: &mut Disk, at: u64, byte: u8, fua: bool) {
         let range = ByteRange::new(at, 1024).unwrap();
-        let op = DiskOp::Write { range, buf: BufId(0), fua };
+        let op = DiskOp::Write {
+            range,
+            buf: BufId(0),
+            fua,
+        };
         let name = disk.submit(IoId(0), op, Some(vec![byte; 1024])).unwrap();
         disk.finish(name, &mut Rng::new(0)).unwrap().result.unwrap();
     }

@@ -49,6 +49,9 @@ impl Instance {
 
     /// Requests without an answer.
     pub(crate) fn open_requests(&self) -> usize {
-        self.devices.values().map(|device| device.waiting.len()).sum()
+        self.devices
+            .values()
+            .map(|device| device.waiting.len())
+            .sum()
     }
 }

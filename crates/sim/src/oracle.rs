@@ -111,9 +111,24 @@ impl Oracle {
     }
 
     /// The application writes.
-    pub(crate) fn issue_write(&mut self, op: OpId, first: u64, sectors: u64, content: u64, fua: bool) {
+    pub(crate) fn issue_write(
+        &mut self,
+        op: OpId,
+        first: u64,
+        sectors: u64,
+        content: u64,
+        fua: bool,
+    ) {
         let at = self.step();
-        self.open.insert(op, Issued { at, first, sectors, kind: Kind::Write { fua } });
+        self.open.insert(
+            op,
+            Issued {
+                at,
+                first,
+                sectors,
+                kind: Kind::Write { fua },
+            },
+        );
         self.soft.extend(first..first + sectors);
         for cell in self.cells(first, sectors) {
             cell.push(Write {
@@ -131,13 +146,29 @@ impl Oracle {
     /// The application reads.
     pub(crate) fn issue_read(&mut self, op: OpId, first: u64, sectors: u64) {
         let at = self.step();
-        self.open.insert(op, Issued { at, first, sectors, kind: Kind::Read });
+        self.open.insert(
+            op,
+            Issued {
+                at,
+                first,
+                sectors,
+                kind: Kind::Read,
+            },
+        );
     }
 
     /// The application flushes.
     pub(crate) fn issue_flush(&mut self, op: OpId) {
         let at = self.step();
-        self.open.insert(op, Issued { at, first: 0, sectors: 0, kind: Kind::Flush });
+        self.open.insert(
+            op,
+            Issued {
+                at,
+                first: 0,
+                sectors: 0,
+                kind: Kind::Flush,
+            },
+        );
     }
 
     /// The operation succeeded; a read brought these bytes. Answers what is wrong with them.
@@ -168,7 +199,10 @@ impl Oracle {
     fn make_durable(&mut self, before: Tick) {
         let soft = core::mem::take(&mut self.soft);
         for index in soft {
-            let Some(cell) = usize::try_from(index).ok().and_then(|i| self.sectors.get_mut(i)) else {
+            let Some(cell) = usize::try_from(index)
+                .ok()
+                .and_then(|i| self.sectors.get_mut(i))
+            else {
                 continue;
             };
             for write in cell.iter_mut() {
@@ -183,7 +217,10 @@ impl Oracle {
 
     fn check_read(&self, read: Issued, bytes: &[u8]) -> Result<(), String> {
         for (index, sector) in (read.first..).zip(bytes.chunks_exact(SECTOR_BYTES)) {
-            let Some(cell) = usize::try_from(index).ok().and_then(|i| self.sectors.get(i)) else {
+            let Some(cell) = usize::try_from(index)
+                .ok()
+                .and_then(|i| self.sectors.get(i))
+            else {
                 continue;
             };
             let Some(content) = content_of(sector) else {
@@ -239,7 +276,9 @@ impl Oracle {
 
     fn each_soft(&mut self, mut act: impl FnMut(&mut Write)) {
         for index in &self.soft {
-            let cell = usize::try_from(*index).ok().and_then(|i| self.sectors.get_mut(i));
+            let cell = usize::try_from(*index)
+                .ok()
+                .and_then(|i| self.sectors.get_mut(i));
             for write in cell.into_iter().flatten() {
                 act(write);
             }
@@ -250,8 +289,11 @@ impl Oracle {
     pub(crate) fn settle(&mut self, node: NodeId, disk: &[u8]) -> Result<(), String> {
         let bit = bit(node);
         self.step();
-        for (index, (cell, sector)) in
-            self.sectors.iter_mut().zip(disk.chunks_exact(SECTOR_BYTES)).enumerate()
+        for (index, (cell, sector)) in self
+            .sectors
+            .iter_mut()
+            .zip(disk.chunks_exact(SECTOR_BYTES))
+            .enumerate()
         {
             settle_cell(cell, sector, bit).map_err(|what| format!("sector {index} {what}"))?;
         }
@@ -283,8 +325,14 @@ fn settle_cell(cell: &mut Vec<Write>, sector: &[u8], bit: u16) -> Result<(), Str
                 && w.acked.is_some_and(|end| end < other.issued)
         })
     };
-    let Some(found) = cell.iter().rposition(|w| w.content == content && !hidden(w)) else {
-        return Err(format!("holds {content:x}, but may hold only {}", list(cell, |w| !hidden(w))));
+    let Some(found) = cell
+        .iter()
+        .rposition(|w| w.content == content && !hidden(w))
+    else {
+        return Err(format!(
+            "holds {content:x}, but may hold only {}",
+            list(cell, |w| !hidden(w))
+        ));
     };
     let mut kept = cell[found];
     let end = cell.iter().filter_map(|w| w.acked).max().unwrap_or(0);

@@ -13,15 +13,34 @@ use wire::mirror_frame::Header;
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A process gets something to do; kept back while it is paused.
-    Process { at: NodeId, life: u64, what: ToProcess },
+    Process {
+        at: NodeId,
+        life: u64,
+        what: ToProcess,
+    },
     /// A datagram arrives at a machine.
-    Datagram { from: NodeId, to: NodeId, link: LinkId, bytes: Rc<[u8]> },
+    Datagram {
+        from: NodeId,
+        to: NodeId,
+        link: LinkId,
+        bytes: Rc<[u8]>,
+    },
     /// The member file was written.
     FileWritten { at: NodeId, life: u64 },
     /// A disk operation ends.
-    DiskDone { at: NodeId, boot: u64, mirror: u8, op: u64 },
+    DiskDone {
+        at: NodeId,
+        boot: u64,
+        mirror: u8,
+        op: u64,
+    },
     /// A connection attempt is decided.
-    Dial { from: NodeId, life: u64, mirror: u8, to: NodeId },
+    Dial {
+        from: NodeId,
+        life: u64,
+        mirror: u8,
+        to: NodeId,
+    },
     /// The next packet of a stream arrives.
     Arrive { conn: ConnId, side: usize },
     /// A stream has been stalled, or without an answer, for too long.
@@ -29,7 +48,12 @@ pub(crate) enum Event {
     /// An act on a resource ends.
     Resource { at: NodeId, boot: u64, act: u64 },
     /// What an activation had open on a machine is gone.
-    Abandoned { at: NodeId, boot: u64, life: u64, instance: u64 },
+    Abandoned {
+        at: NodeId,
+        boot: u64,
+        life: u64,
+        instance: u64,
+    },
     /// The supervisor starts the daemon.
     Start { at: NodeId, boot: u64 },
     /// The machine is switched on.
@@ -63,9 +87,16 @@ pub(crate) enum ToProcess {
 #[derive(Debug)]
 pub(crate) enum ToEngine {
     /// A command of the node.
-    Command { serial: u64, command: mirror::control::Command },
+    Command {
+        serial: u64,
+        command: mirror::control::Command,
+    },
     /// A frame whose content, if any, goes into a buffer.
-    Frame { conn: ConnId, header: Header, payload: Payload },
+    Frame {
+        conn: ConnId,
+        header: Header,
+        payload: Payload,
+    },
     /// A disk operation ended.
     Disk(crate::disk::Done),
     /// Anything that needs no buffer.
@@ -124,7 +155,11 @@ impl Queue {
     /// Lets `event` happen at `at`, after everything that was put there before.
     pub(crate) fn push(&mut self, at: Moment, event: Event) {
         self.order += 1;
-        self.heap.push(Entry { at, order: self.order, event });
+        self.heap.push(Entry {
+            at,
+            order: self.order,
+            event,
+        });
     }
 
     /// The moment of the next event.

@@ -54,7 +54,19 @@ impl Stream {
 
     /// The side at which this process is; none if it is at neither.
     pub(crate) fn side_of(&self, node: NodeId, life: u64) -> Option<usize> {
-        self.ends.iter().position(|end| end.node == node && end.life == life)
+        self.ends
+            .iter()
+            .position(|end| end.node == node && end.life == life)
+    }
+
+    /// True if one machine lost power: nobody will ever answer there, not even with a close.
+    pub(crate) fn lost_its_machine(&self) -> bool {
+        (0..2).any(|side| {
+            let word = |(_, packet): &(Moment, Packet)| matches!(packet, Packet::Close);
+            !self.ends[side].open
+                && self.ends[1 - side].open
+                && !self.queues[1 - side].iter().any(word)
+        })
     }
 
     /// True if it connects the two machines.

@@ -17,6 +17,7 @@ mod failure;
 mod fix;
 mod project;
 mod shell;
+mod sim;
 mod table;
 mod tidy;
 mod tlc;
@@ -69,6 +70,8 @@ enum Command {
         /// The campaign.
         name: Option<String>,
     },
+    /// A seeded world of nodes with everything that can go wrong, or every deliberate defect in it.
+    Sim(sim::Args),
     /// Brings formatting, simple lints and the length ratchet up to date; changes files.
     Fix,
 }
@@ -107,6 +110,7 @@ fn run(args: &Args) -> Outcome {
             e2e::run(&project, depth, only.as_deref())
         }
         Command::Evidence { name } => evidence::run(&project, name.as_deref()),
+        Command::Sim(args) => sim::run(&project, args),
         Command::Fix => fix::run(&project),
     }
 }

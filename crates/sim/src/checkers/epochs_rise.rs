@@ -1,0 +1,82 @@
+//! The register is linearizable: decided records form one chain, versions and epochs rise, and nobody is promoted whom the
+//! record before did not allow (R3, G4).
+
+use std::collections::BTreeMap;
+use wire::record::Intent;
+use wire::{NodeId, Record, Version};
+
+/// Every decided record that any node ever learned.
+#[derive(Debug, Default)]
+pub(crate) struct EpochsRise {
+    chain: BTreeMap<Version, Record>,
+}
+
+impl EpochsRise {
+    /// `node` says that `record` is decided.
+    pub(crate) fn learn(&mut self, node: NodeId, record: &Record) -> Result<(), String> {
+        if let Some(fault) = record.fault() {
+            return Err(format!(
+                "{node:?} learned a record of which {fault}: {record:?}"
+            ));
+        }
+        if let Some(known) = self.chain.get(&record.version) {
+            if known == record {
+                return Ok(());
+            }
+            return Err(format!(
+                "two records are decided as {:?}: {known:?} and {record:?}",
+                record.version
+            ));
+        }
+        self.chain.insert(record.version, record.clone());
+        let before = self
+            .chain
+            .range(..record.version)
+            .next_back()
+            .map(|(_, r)| r);
+        let after = self
+            .chain
+            .range(record.version.next()..)
+            .next()
+            .map(|(_, r)| r);
+        for (older, newer) in before
+            .map(|r| (r, record))
+            .into_iter()
+            .chain(after.map(|r| (record, r)))
+        {
+            check_step(older, newer)?;
+        }
+        Ok(())
+    }
+
+    /// The newest record that anybody learned.
+    pub(crate) fn newest(&self) -> Option<&Record> {
+        self.chain.values().next_back()
+    }
+}
+
+fn check_step(older: &Record, newer: &Record) -> Result<(), String> {
+    if newer.epoch <= older.epoch {
+        return Err(format!(
+            "{:?} has {:?}, {:?} has {:?}",
+            older.version, older.epoch, newer.version, newer.epoch
+        ));
+    }
+    // Between them others may have been decided that nobody told.
+    if older.version.next() != newer.version || older.active == newer.active {
+        return Ok(());
+    }
+    if !older.may_promote(newer.active) {
+        return Err(format!(
+            "{:?} was promoted, which was out by {older:?}",
+            newer.active
+        ));
+    }
+    match newer.intent {
+        Intent::Handover { from } if from != older.active => Err(format!(
+            "{from:?} gave the group up at {:?}, which was active nowhere",
+            newer.version
+        )),
+        Intent::Handover { .. } | Intent::Serve | Intent::Hold(_) => Ok(()),
+    }
+}

@@ -1,0 +1,26 @@
+//! G7: when everything is healed, the group serves again, whole, within a bound.
+
+use wire::record::Intent;
+use wire::{Duration, Record};
+
+/// The bound after faults of any kind and number: a machine's boot, a full resync, a few restarts of the application.
+pub(crate) const BOUND: Duration = Duration::from_secs(90);
+/// The bound after a single fault, from the moment at which the fault's own duration is over.
+pub(crate) const SINGLE_BOUND: Duration = Duration::from_secs(20);
+
+/// What is missing, in words; none if the group is whole by its record.
+pub(crate) fn missing(record: Option<&Record>) -> Option<String> {
+    let Some(record) = record else {
+        return Some("no record was ever decided".to_owned());
+    };
+    if record.intent != Intent::Serve {
+        return Some(format!(
+            "the group is not to be served: {:?}",
+            record.intent
+        ));
+    }
+    if record.in_sync().len() < record.members.len() {
+        return Some(format!("in sync are only {:?}", record.in_sync()));
+    }
+    None
+}

@@ -1,0 +1,98 @@
+//! What a run is asked for, and what it answers.
+
+use crate::checkers::Violation;
+use node::Timing;
+use wire::Duration;
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Everything follows from it.
+    pub seed: u64,
+    /// The nodes' times.
+    pub timing: Timing,
+    /// What goes wrong.
+    pub faults: FaultMix,
+    /// How long faults are made, in simulated time. Then everything heals and the service must come back.
+    pub length: Duration,
+    /// Mirrors of the group: 1 or 2.
+    pub mirrors: u8,
+    /// The application's mean pause between two requests.
+    pub pace: Duration,
+    /// Most regions in a replica's intent log; few, so that they come and go.
+    pub hot_regions: u64,
+    /// How many lines of the story are kept for a failure.
+    pub keep: usize,
+}
+
+/// What goes wrong in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultMix {
+    /// Nothing by itself: a directed scenario says what happens.
+    None,
+    /// One fault at a time, the next only when everything is well again: here failovers are counted.
+    Polite,
+    /// Everything, overlapping.
+    Rough,
+}
+
+impl Options {
+    /// The run that a seed stands for: a quarter of them polite, some with two mirrors.
+    #[must_use]
+    pub fn of_seed(seed: u64, timing: Timing) -> Self {
+        let mut rng = crate::rng::Rng::new(seed ^ 0x5EED);
+        let faults = if rng.chance(250) {
+            FaultMix::Polite
+        } else {
+            FaultMix::Rough
+        };
+        Self {
+            seed,
+            timing,
+            faults,
+            length: Duration::from_secs(rng.between(20, 70)),
+            mirrors: if rng.chance(200) { 2 } else { 1 },
+            pace: Duration::from_millis(rng.between(4, 20)),
+            hot_regions: rng.between(3, 14),
+            keep: 60,
+        }
+    }
+
+    /// A healthy cluster in which only what the scenario says goes wrong.
+    #[must_use]
+    pub const fn scenario(seed: u64) -> Self {
+        Self {
+            seed,
+            timing: Timing::LAN,
+            faults: FaultMix::None,
+            length: Duration::ZERO,
+            mirrors: 1,
+            pace: Duration::from_millis(5),
+            hot_regions: 8,
+            keep: 80,
+        }
+    }
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Its seed.
+    pub seed: u64,
+    /// Fingerprint of everything that happened: equal for equal runs.
+    pub hash: u64,
+    /// Events handled.
+    pub events: u64,
+    /// Faults made.
+    pub faults: u64,
+    /// Simulated time.
+    pub simulated: Duration,
+    /// Requests of the application that were answered well.
+    pub answered: u64,
+    /// Changes of the active node.
+    pub moves: u64,
+    /// The promise that was broken, if one was.
+    pub violation: Option<Violation>,
+    /// The last lines of the story.
+    pub story: Vec<String>,
+}

@@ -1,0 +1,188 @@
+//! The beginning of a run: three machines, two formatted disks, a configuration.
+
+use crate::checkers::Checkers;
+use crate::clock::Moment;
+use crate::disk::Disk;
+use crate::fault::Faults;
+use crate::network::Network;
+use crate::options::{FaultMix, Options};
+use crate::oracle::{Oracle, bytes_of};
+use crate::queue::{Event, Queue};
+use crate::rng::Rng;
+use crate::trace::Trace;
+use crate::world::{A, B, GROUP, W, World};
+use node::{GroupConfig, NodeRole, ResourceConfig, ResourceKind};
+use std::collections::{BTreeMap, BTreeSet};
+use wire::control::LinkId;
+use wire::layout::{
+    BlockKind, CONTENT_BYTES, Layout, ReplicaState, SEALED_BYTES, Slot, Superblock, seal,
+};
+use wire::units::BLOCK_BYTES;
+use wire::version::Features;
+use wire::{Duration, Epoch, Generation, NodeId, SessionId};
+
+/// The data area of every mirror, in bytes: 24 regions of the intent log.
+pub(crate) const DATA_BYTES: u64 = 24 << 16;
+const DISK_BYTES: u64 = DATA_BYTES + (64 << 10);
+const INTENT_BLOCKS: u32 = 1;
+/// What sector `index` of the origin holds before anything is written.
+const ORIGIN: u64 = 0x0A00_0000_0000;
+/// What is on the blank disk: rubbish.
+const RUBBISH: u64 = 0x0B00_0000_0000;
+
+impl World {
+    /// A world in which nothing runs yet; the machines boot within the first second.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        let mut rng = Rng::new(options.seed);
+        let contents: Vec<u64> = (0..DATA_BYTES / 512).map(|i| ORIGIN + i).collect();
+        let oracles = (0..options.mirrors)
+            .map(|_| Oracle::new(&contents))
+            .collect();
+        let disks = |id: NodeId| match id {
+            A => (0..options.mirrors)
+                .map(|m| disk(ORIGIN, ReplicaState::Origin, m))
+                .collect(),
+            B => (0..options.mirrors)
+                .map(|m| disk(RUBBISH, ReplicaState::Blank, m + 8))
+                .collect(),
+            _ => Vec::new(),
+        };
+        let machines = [A, B, W]
+            .map(|id| crate::lives::machine(id, disks(id)))
+            .into();
+        let mut queue = Queue::default();
+        for at in [A, B, W] {
+            queue.push(Moment(0) + rng.millis(0, 500), Event::Boot { at });
+        }
+        let mut network = Network::good();
+        if options.faults == FaultMix::Rough {
+            network.loss = rng.pick(&[0, 5, 20]);
+            network.doubling = rng.pick(&[0, 10]);
+            network.late = rng.pick(&[0, 10, 50]);
+            network.late_max = rng.millis(2, 30);
+        }
+        Self {
+            trace: Trace::new(options.keep),
+            options,
+            now: Moment(0),
+            queue,
+            rng,
+            machines,
+            network,
+            streams: BTreeMap::new(),
+            oracles,
+            checkers: Checkers::default(),
+            faults: Faults::default(),
+            names: 0,
+            quiet: false,
+            violation: None,
+        }
+    }
+}
+
+/// True nanoseconds per million of a machine's own: within ½ % of the truth, often at the ends.
+pub(crate) fn clock_rate(options: &Options, rng: &mut Rng) -> u64 {
+    if options.faults == FaultMix::None {
+        return 1_000_000;
+    }
+    match rng.below(4) {
+        0 => 995_000,
+        1 => 1_005_000,
+        _ => rng.between(995_000, 1_005_000),
+    }
+}
+
+/// What a node is told at birth.
+pub(crate) fn node_config(options: &Options, me: NodeId, life: u64, seed: u64) -> node::Config {
+    let nodes = BTreeMap::from([
+        (A, NodeRole::Data),
+        (B, NodeRole::Data),
+        (W, NodeRole::Witness),
+    ]);
+    let links = nodes
+        .keys()
+        .filter(|id| **id != me)
+        .map(|id| (*id, vec![LinkId(0), LinkId(1)]))
+        .collect();
+    let resource = |kind| ResourceConfig {
+        kind,
+        restarts: 3,
+        window: Duration::from_secs(60),
+    };
+    let mut resources: Vec<ResourceConfig> = (0..options.mirrors)
+        .map(|m| resource(ResourceKind::Mirror(m)))
+        .collect();
+    resources.push(resource(ResourceKind::Plain));
+    resources.push(resource(ResourceKind::Plain));
+    node::Config {
+        me,
+        nodes,
+        links,
+        timing: options.timing,
+        groups: vec![GroupConfig {
+            id: GROUP,
+            members: BTreeSet::from([A, B]),
+            asynchronous: false,
+            mirrors: options.mirrors,
+            resources,
+        }],
+        life: SessionId(life),
+        seed,
+        voting: true,
+    }
+}
+
+/// What a replica is told at its start.
+pub(crate) fn replica_config(
+    options: &Options,
+    node: NodeId,
+    disk_bytes: u64,
+    boot: u64,
+    identity: u128,
+) -> mirror::Config {
+    let boot = boot * 16 + u64::from(node.0);
+    mirror::Config {
+        hot_regions_max: options.hot_regions,
+        ..mirror::Config::lan(node, disk_bytes, boot, identity)
+    }
+}
+
+/// A disk as `backstay mirror create` leaves it.
+fn disk(content: u64, state: ReplicaState, replica: u8) -> Disk {
+    let mut bytes: Vec<u8> = (0..DISK_BYTES / 512)
+        .flat_map(|i| bytes_of(content + i, 1))
+        .collect();
+    let Some(layout) = Layout::with_data(DISK_BYTES, DATA_BYTES, INTENT_BLOCKS) else {
+        unreachable!("the disk has room for its metadata");
+    };
+    let mut put = |offset: u64, block: &[u8; SEALED_BYTES]| {
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        bytes[from..from + SEALED_BYTES].copy_from_slice(block);
+    };
+    let superblock = Superblock {
+        features: Features::OURS,
+        mirror: None,
+        replica: u128::from(replica) + 1,
+        data_bytes: layout.data_bytes,
+        intent_blocks: layout.intent_blocks,
+        generation: Generation(0),
+        epoch: Epoch(0),
+        state,
+        boot: 0,
+    };
+    for slot in [Slot::A, Slot::B] {
+        for index in 0..layout.bitmap_blocks {
+            put(
+                layout.bitmap_offset(index, slot),
+                &seal(BlockKind::Bitmap, index, 1, &[0; CONTENT_BYTES]),
+            );
+        }
+        for index in 0..u64::from(layout.intent_blocks) {
+            let offset = layout.intent_offset(slot) + index * BLOCK_BYTES;
+            put(offset, &seal(BlockKind::Intent, index, 1, &[]));
+        }
+        put(Layout::super_offset(DISK_BYTES, slot), &superblock.seal(1));
+    }
+    Disk::new(bytes)
+}
