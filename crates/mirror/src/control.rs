@@ -39,7 +39,8 @@ pub enum Command {
         /// The end of the lease.
         until: Time,
     },
-    /// The peer's disk is not what it was (restored from a snapshot, R14): nothing on it is trusted, all of it is copied.
+    /// The node's disk is not what it was (restored from a snapshot, R14): nothing on it is trusted, all of it is copied.
+    /// To the active, of a peer; to a replica that serves nobody, of itself: it holds nothing from then on, durably.
     Distrust {
         /// Which.
         node: NodeId,

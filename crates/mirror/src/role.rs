@@ -16,6 +16,7 @@ use crate::nodes::NodeSet;
 use crate::standby::Standby;
 use crate::superblock::Ticket;
 use wire::event::ReplicaLoss;
+use wire::layout::ReplicaState;
 use wire::{ByteCount, NodeId, Time};
 
 #[derive(Debug)]
@@ -73,8 +74,18 @@ impl Machine {
         }
     }
 
-    /// R14: what the bitmap says of the peer is worth nothing.
+    /// R14: what the bitmap says of the peer is worth nothing; of the own disk: what it holds.
     fn distrust(&mut self, node: NodeId) {
+        if node == self.config.node {
+            if !matches!(self.role, Role::Active(_)) {
+                self.drop_standby_session();
+                self.superblock.change(|s| {
+                    s.state = ReplicaState::Blank;
+                    s.mirror = None;
+                });
+            }
+            return;
+        }
         self.bitmap.mark_all();
         if self.peers.get(&node).is_some_and(|p| p.conn().is_some()) {
             self.lose(node, ReplicaLoss::Closed);

@@ -162,6 +162,10 @@ pub(crate) struct Replica {
     attached: Option<Attached>,
     failed: bool,
     consistent: bool,
+    /// Its disk is older than the record (R14).
+    rolled_back: bool,
+    /// In this life it followed a session or served: from then on a record may hold the generation of this life.
+    joined: bool,
     /// Highest command serial that it handled.
     taken: u64,
 }
@@ -192,9 +196,8 @@ pub struct Group {
     /// Version of the record that was last acted upon.
     seen: Version,
     pending: Option<Pending>,
-    /// Required peers that are lost, with the reason, and peers ready to be counted.
-    lost: BTreeMap<NodeId, wire::event::ReplicaLoss>,
-    synced: BTreeMap<NodeId, Generation>,
+    /// While active: how the other replicas are.
+    mates: BTreeMap<NodeId, sets::Mate>,
     /// A peer that already counts for acknowledgements and leases; the grow is not yet confirmed (R5, R8).
     growing: Option<NodeId>,
     sets_sent: Option<(Epoch, BTreeSet<NodeId>)>,
@@ -235,8 +238,7 @@ impl Group {
             instance_open: false,
             seen: Version(0),
             pending: None,
-            lost: BTreeMap::new(),
-            synced: BTreeMap::new(),
+            mates: BTreeMap::new(),
             growing: None,
             sets_sent: None,
             lease_told: Time::ZERO,
@@ -356,6 +358,7 @@ impl Group {
             Report::LocalFailed { errno } => self.on_local_failed(cx, mirror, errno),
             Report::Following { consistent, .. } => {
                 if let Some(replica) = self.replicas.get_mut(usize::from(mirror)) {
+                    replica.joined = true;
                     replica.consistent = consistent;
                 }
             }
@@ -366,7 +369,7 @@ impl Group {
             Report::PeerLost { .. }
             | Report::PeerBack { .. }
             | Report::ResyncStarted { .. }
-            | Report::PeerSynced { .. } => self.on_peer_report(cx, report),
+            | Report::PeerSynced { .. } => self.on_peer_report(cx, mirror, report),
         }
         self.drive(cx);
     }
@@ -481,6 +484,7 @@ impl Group {
         }
         self.seen = record.version;
         self.no_majority = false;
+        self.compare_generations(&record);
         self.journal.push(
             cx.now,
             What::RecordChanged {
@@ -641,6 +645,20 @@ impl Group {
         attached.map(|a| a.generation).min().unwrap_or_default()
     }
 
+    /// R14: a disk that shows an older generation than the record was restored from a snapshot. A record that holds the
+    /// generation of this life can only come from an earlier one, as long as this life took part in nothing.
+    fn compare_generations(&mut self, record: &Record) {
+        let Some(mine) = record.members.get(&self.me) else { return };
+        if mutant::on(Mutant::GenerationIgnored) {
+            return;
+        }
+        for replica in &mut self.replicas {
+            let Some(attached) = replica.attached else { continue };
+            let of_this_life = replica.joined && mine.generation <= attached.generation;
+            replica.rolled_back |= mine.generation > attached.before && !of_this_life;
+        }
+    }
+
     /// What stands against promoting this node's replicas; none if it could take over.
     pub(crate) fn obstacle(&self) -> Option<Obstacle> {
         if self.witness {
@@ -658,8 +676,7 @@ impl Group {
         let Some(mine) = record.members.get(&self.me) else {
             return Some(Obstacle::OutOfSync);
         };
-        let older = |r: &Replica| r.attached.is_some_and(|a| a.before < mine.generation);
-        if self.replicas.iter().any(older) && !mutant::on(Mutant::GenerationIgnored) {
+        if self.replicas.iter().any(|r| r.rolled_back) {
             return Some(Obstacle::RolledBack);
         }
         if !record.may_promote(self.me) && !mutant::on(Mutant::PromoteOutOfSync) {

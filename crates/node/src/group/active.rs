@@ -289,7 +289,7 @@ impl Group {
         if node == self.me || !cx.links.is_up(cx.now, node) {
             return Some(Obstacle::NotAttached);
         }
-        if member.is_none_or(|m| m.sync != wire::Sync::InSync) || self.lost.contains_key(&node) {
+        if member.is_none_or(|m| m.sync != wire::Sync::InSync) || self.is_lost(node) {
             return Some(Obstacle::OutOfSync);
         }
         if member.is_some_and(|m| m.failed) {

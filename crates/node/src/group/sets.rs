@@ -2,10 +2,43 @@
 
 use super::{Around, Group, Pending, Starting, State};
 use mirror::control::{Command, Report};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use wire::event::{Act, Because, ReplicaLoss, Rule, Seen, What};
 use wire::mutant::{self, Mutant};
-use wire::{ByteCount, Epoch, NodeId, Record, Sync};
+use wire::{ByteCount, Epoch, Generation, NodeId, Record, Sync};
+
+/// What the active's mirrors say of one other node's replicas, by the mirror's index (R13: in sync means all of them).
+#[derive(Debug, Default)]
+pub(crate) struct Mate {
+    /// Mirrors that lost it, and did not get it back.
+    lost: BTreeMap<u8, ReplicaLoss>,
+    /// Mirrors whose replica committed a resync: it may be counted.
+    synced: BTreeMap<u8, Generation>,
+    /// Mirrors that count it since the sets that contain it were told: it holds everything that was ever acknowledged.
+    counted: BTreeSet<u8>,
+}
+
+impl Mate {
+    /// Why it is lost, if it is.
+    pub(crate) fn lost(&self) -> Option<ReplicaLoss> {
+        self.lost.values().next().copied()
+    }
+
+    /// True if every mirror has it and nobody counts it yet.
+    fn is_synced(&self, mirrors: u8) -> bool {
+        let needed = if mutant::on(Mutant::AnyMirrorInSync) { 1 } else { usize::from(mirrors) };
+        self.synced.len() >= needed
+    }
+
+    fn is_counted(&self, mirrors: u8) -> bool {
+        let needed = if mutant::on(Mutant::AnyMirrorInSync) { 1 } else { usize::from(mirrors) };
+        self.counted.len() >= needed
+    }
+
+    fn generation(&self) -> Generation {
+        self.synced.values().copied().min().unwrap_or_default()
+    }
+}
 
 impl Group {
     /// R1: the in-sync members of the known set, of every unresolved proposed set, and who is about to be proposed.
@@ -32,7 +65,7 @@ impl Group {
     pub(super) fn tell_sets(&mut self, record: &Record) {
         let mut required = self.required();
         if mutant::on(Mutant::AckBeforeShrink) {
-            required.retain(|id| !self.lost.contains_key(id));
+            required.retain(|id| !self.is_lost(*id));
         }
         let sets: (Epoch, BTreeSet<NodeId>) = (record.epoch, required);
         if self.sets_sent.as_ref() == Some(&sets) {
@@ -45,21 +78,26 @@ impl Group {
         });
     }
 
-    pub(super) fn on_peer_report(&mut self, cx: Around<'_>, report: Report) {
+    /// True if a mirror lost the node's replica.
+    pub(super) fn is_lost(&self, node: NodeId) -> bool {
+        self.mates.get(&node).is_some_and(|mate| mate.lost().is_some())
+    }
+
+    /// The node's replicas count as lost from here on.
+    pub(super) fn lose(&mut self, node: NodeId, why: ReplicaLoss) {
+        let mate = self.mates.entry(node).or_default();
+        for mirror in 0..self.config.mirrors {
+            mate.lost.entry(mirror).or_insert(why);
+        }
+    }
+
+    pub(super) fn on_peer_report(&mut self, cx: Around<'_>, mirror: u8, report: Report) {
         match report {
-            Report::PeerLost { node, why } => {
-                self.journal.push(cx.now, What::ReplicaLost { node, why });
-                self.synced.remove(&node);
-                let ignored = mutant::on(Mutant::StuckPeerKept) && why == ReplicaLoss::Silent;
-                if self.is_serving() && !ignored {
-                    self.lost.insert(node, why);
-                }
-                if self.growing == Some(node) && self.pending.is_none() {
-                    self.growing = None;
-                }
-            }
+            Report::PeerLost { node, why } => self.on_peer_lost(cx, mirror, node, why),
             Report::PeerBack { node, .. } => {
-                self.lost.remove(&node);
+                let mate = self.mates.entry(node).or_default();
+                mate.lost.remove(&mirror);
+                mate.counted.insert(mirror);
             }
             Report::PeerSynced {
                 node,
@@ -67,15 +105,16 @@ impl Group {
                 sent,
             } => {
                 self.journal.push(cx.now, What::ResyncDone { node, sent });
-                self.lost.remove(&node);
-                self.synced.insert(node, generation);
+                let mate = self.mates.entry(node).or_default();
+                mate.lost.remove(&mirror);
+                mate.synced.insert(mirror, generation);
             }
             Report::ResyncStarted {
                 node,
                 dirty,
                 discarded,
             } => {
-                self.lost.remove(&node);
+                self.mates.entry(node).or_default().lost.remove(&mirror);
                 self.journal
                     .push(cx.now, What::ResyncStarted { node, dirty });
                 if discarded != ByteCount(0) {
@@ -94,6 +133,21 @@ impl Group {
         }
     }
 
+    fn on_peer_lost(&mut self, cx: Around<'_>, mirror: u8, node: NodeId, why: ReplicaLoss) {
+        self.journal.push(cx.now, What::ReplicaLost { node, why });
+        let ignored = mutant::on(Mutant::StuckPeerKept) && why == ReplicaLoss::Silent;
+        let serving = self.is_serving();
+        let mate = self.mates.entry(node).or_default();
+        mate.synced.remove(&mirror);
+        mate.counted.remove(&mirror);
+        if serving && !ignored {
+            mate.lost.insert(mirror, why);
+        }
+        if self.growing == Some(node) && self.pending.is_none() {
+            self.growing = None;
+        }
+    }
+
     /// Proposes what the mirrors' reports make necessary, one change at a time.
     pub(super) fn drive_sets(&mut self, cx: Around<'_>) {
         let Some(record) = self.register.confirmed().cloned() else {
@@ -101,12 +155,7 @@ impl Group {
         };
         if self.pending.is_none() {
             let in_sync = record.in_sync();
-            let gone: Vec<NodeId> = self
-                .lost
-                .keys()
-                .copied()
-                .filter(|id| in_sync.contains(id))
-                .collect();
+            let gone: Vec<NodeId> = in_sync.into_iter().filter(|id| self.is_lost(*id)).collect();
             if gone.is_empty() {
                 self.drive_grow(cx, &record);
             } else {
@@ -134,7 +183,7 @@ impl Group {
             }
         }
         for node in gone {
-            let why = self.lost.get(node).copied().unwrap_or(ReplicaLoss::Closed);
+            let why = self.mates.get(node).and_then(Mate::lost).unwrap_or(ReplicaLoss::Closed);
             let rule = if why == ReplicaLoss::Silent && cx.links.is_up(cx.now, *node) {
                 Rule::StuckPeer
             } else {
@@ -151,29 +200,45 @@ impl Group {
         self.propose(cx, next, Pending::Shrink);
     }
 
-    /// R5, R8: a synced replica counts, and a finite lease is held, before the grow is proposed.
+    /// R5, R8: before the grow is proposed the joiner counts for every acknowledgement, holds everything that was
+    /// acknowledged before it did, and a finite lease is held.
     fn drive_grow(&mut self, cx: Around<'_>, record: &Record) {
-        let in_sync = record.in_sync();
-        self.synced.retain(|id, _| !in_sync.contains(id));
-        if matches!(self.state, State::Starting(Starting::Mirrors { .. })) {
+        let mirrors = self.config.mirrors;
+        if matches!(self.state, State::Starting(Starting::Mirrors { .. })) || self.config.asynchronous {
             return;
         }
-        let Some((&node, &generation)) = self.synced.first_key_value() else {
+        let in_sync = record.in_sync();
+        let ready = |id: &NodeId, mate: &Mate| !in_sync.contains(id) && mate.is_synced(mirrors);
+        let joiner = self.mates.iter().find(|(id, mate)| ready(id, mate)).map(|(id, _)| *id);
+        let Some(node) = joiner else {
             self.growing = None;
             return;
         };
-        if self.config.asynchronous {
-            return;
-        }
         if self.growing != Some(node) {
             self.growing = Some(node);
+            if let Some(mate) = self.mates.get_mut(&node) {
+                mate.counted.clear();
+            }
             self.tell_sets(record);
             self.drive_lease(cx);
         }
-        let leased = self.lease_until() > cx.now;
-        if !leased || !self.all_taken() {
+        let Some(mate) = self.mates.get(&node) else { return };
+        let counted = mate.is_counted(mirrors) || mutant::on(Mutant::GrowLate);
+        let generation = mate.generation();
+        if !counted || self.lease_until() <= cx.now || !self.all_taken() {
             return;
         }
+        let next = self.grown(record, node, generation);
+        let seen = vec![Seen::AtEpoch(record.epoch)];
+        self.journal
+            .decide(cx.now, Act::AddReplica(node), Rule::Grow, seen, Vec::new());
+        if let Some(mate) = self.mates.get_mut(&node) {
+            mate.synced.clear();
+        }
+        self.propose(cx, next, Pending::Grow(node));
+    }
+
+    fn grown(&mut self, record: &Record, node: NodeId, generation: Generation) -> Record {
         let nonce = self.next_nonce();
         let mine = self.generation();
         let mut next = record.successor(nonce);
@@ -185,10 +250,6 @@ impl Group {
         if let Some(member) = next.members.get_mut(&self.me) {
             member.generation = mine;
         }
-        let seen = vec![Seen::AtEpoch(record.epoch)];
-        self.journal
-            .decide(cx.now, Act::AddReplica(node), Rule::Grow, seen, Vec::new());
-        self.synced.remove(&node);
-        self.propose(cx, next, Pending::Grow(node));
+        next
     }
 }

@@ -22,6 +22,7 @@ impl Group {
             return;
         };
         self.seen = record.version;
+        self.compare_generations(&record);
         self.change_state(cx.now, State::Standby);
         if record.active != self.me {
             if self.instance_open {
@@ -92,16 +93,30 @@ impl Group {
 
     /// Follows the record's active.
     pub(super) fn enter_standby(&mut self, cx: Around<'_>, record: &Record) {
-        self.lost.clear();
-        self.synced.clear();
+        self.mates.clear();
         self.growing = None;
         self.sets_sent = None;
         self.change_state(cx.now, State::Standby);
         self.tell_lease(cx.now, Time::ZERO);
+        self.give_up_old_disks();
         self.tell_mirrors(&Command::Follow {
             epoch: record.epoch,
             active: record.active,
         });
+    }
+
+    /// R14: what a disk restored from a snapshot holds is worth nothing to a follower; it says so durably, and takes
+    /// everything from the active.
+    fn give_up_old_disks(&mut self) {
+        if !self.replicas.iter().any(|r| r.rolled_back) {
+            return;
+        }
+        self.tell_mirrors(&Command::Distrust { node: self.me });
+        for replica in &mut self.replicas {
+            replica.rolled_back = false;
+            replica.joined = true;
+            replica.consistent = false;
+        }
     }
 
     /// A restarted active: confirms its record by a barrier before it answers anything (R6).

@@ -17,9 +17,11 @@ impl Group {
         self.journal.begin(cx.now);
         self.instance_open = true;
         self.running.clear();
-        self.lost.clear();
-        self.synced.clear();
+        self.mates.clear();
         self.growing = None;
+        for replica in &mut self.replicas {
+            replica.joined = true;
+        }
         let left = self.all_mirrors();
         self.change_state(
             cx.now,
@@ -93,7 +95,7 @@ impl Group {
     fn give_up_reconcile(&mut self) {
         for id in self.required() {
             if id != self.me {
-                self.lost.entry(id).or_insert(ReplicaLoss::Silent);
+                self.lose(id, ReplicaLoss::Silent);
             }
         }
     }

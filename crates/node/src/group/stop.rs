@@ -244,8 +244,7 @@ impl Group {
     pub(super) fn leave(&mut self, cx: Around<'_>) {
         self.journal.begin(cx.now);
         self.running.clear();
-        self.lost.clear();
-        self.synced.clear();
+        self.mates.clear();
         self.growing = None;
         self.sets_sent = None;
         self.lease.surrender(cx.now);
