@@ -14,6 +14,7 @@ pub mod engine;
 pub mod eventlog;
 pub mod exit;
 pub mod failure;
+pub mod keeper;
 pub mod lab;
 pub mod ledger;
 pub mod output;

@@ -101,6 +101,7 @@ pub struct Engine {
 pub struct Handle {
     orders: mpsc::Sender<Order>,
     bell: Arc<OwnedFd>,
+    logical_block: u32,
 }
 
 /// Where an engine's events go.
@@ -124,6 +125,7 @@ impl Engine {
         let sockets = thread::Sockets::open(&config)?;
         let (orders, inbox) = mpsc::channel();
         let figures = Arc::new(Mutex::new(Figures::default()));
+        let logical_block = disk.logical_block();
         let inside = thread::Inside {
             disk: Arc::new(disk),
             sockets,
@@ -136,7 +138,7 @@ impl Engine {
             .name(format!("mirror {name}"))
             .spawn(move || thread::run(config, inside))
             .map_err(|e| failed("start the thread").cause(e))?;
-        Ok(Self { handle: Handle { orders, bell }, figures, thread: Some(thread) })
+        Ok(Self { handle: Handle { orders, bell, logical_block }, figures, thread: Some(thread) })
     }
 
     /// For giving orders from elsewhere.
@@ -158,6 +160,11 @@ impl Engine {
 }
 
 impl Handle {
+    /// The smallest unit of reads and writes, in bytes.
+    pub const fn logical_block(&self) -> u32 {
+        self.logical_block
+    }
+
     /// Lets front ends in, or cuts them off.
     pub fn serve(&self, on: bool) {
         self.order(Order::Serve(on));

@@ -153,6 +153,10 @@ impl Daemon {
         match event {
             EngineEvent::Taken { serial } => self.handle(Input::Taken { group, mirror, serial }),
             EngineEvent::Report(report) => {
+                tracing::debug!(?group, mirror, ?report);
+                if let Report::Attached { data, .. } = &report {
+                    self.resources.attached(group, mirror, *data);
+                }
                 if let Report::AttachFailed { reason } = &report {
                     tracing::error!(?group, mirror, reason, "the mirror's disk cannot be used");
                 }
@@ -177,6 +181,7 @@ impl Daemon {
         if beat {
             let now = clock::now();
             self.gates.values_mut().for_each(|gate| gate.refresh(now));
+            self.resources.beat();
         }
         self.carry_out()
     }
