@@ -16,6 +16,7 @@ pub struct Failure {
     causes: Vec<String>,
     hint: Option<String>,
     exit: Exit,
+    broken_pipe: bool,
 }
 
 impl Failure {
@@ -26,6 +27,7 @@ impl Failure {
             causes: Vec::new(),
             hint: None,
             exit: Exit::Error,
+            broken_pipe: false,
         }
     }
 
@@ -60,6 +62,20 @@ impl Failure {
     pub const fn exit(mut self, exit: Exit) -> Self {
         self.exit = exit;
         self
+    }
+
+    /// The reader of standard output went away, as `head` does: the end of the command, not its failure.
+    pub fn broken_pipe() -> Self {
+        let failure = Self::new("nobody reads standard output any more").exit(Exit::Ready);
+        Self {
+            broken_pipe: true,
+            ..failure
+        }
+    }
+
+    /// True for [`Failure::broken_pipe`]; nothing is said about it.
+    pub const fn is_broken_pipe(&self) -> bool {
+        self.broken_pipe
     }
 
     /// The exit code that this failure ends the process with.

@@ -152,7 +152,12 @@ impl Ui {
     pub fn data(&self, text: impl fmt::Display) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
         let written = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
-        written.map_err(|error| Failure::new("cannot write to standard output").cause(error))
+        written.map_err(|error| {
+            if error.kind() == io::ErrorKind::BrokenPipe {
+                return Failure::broken_pipe();
+            }
+            Failure::new("cannot write to standard output").cause(error)
+        })
     }
 
     /// Writes a document in the chosen format; `table` is called only for people.
@@ -180,6 +185,9 @@ impl Ui {
 
     /// Reports a failure on standard error.
     pub fn fail(&self, failure: &Failure) {
+        if failure.is_broken_pipe() {
+            return;
+        }
         for (label, text) in failure.lines() {
             let tone = if label == "error" {
                 Tone::Bad

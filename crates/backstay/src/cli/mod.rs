@@ -2,7 +2,18 @@
 //!
 //! A command that does not exist yet is not listed.
 
+mod address;
+mod completions;
+mod config;
+mod connect;
+mod events;
+mod group;
+mod help;
+mod init;
+mod mirror;
+mod status;
 mod version;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,13 +26,19 @@ use crate::output::{ColorChoice, Format, Lang, Ui};
 /// Where a node keeps its files unless `--state` says otherwise.
 pub const STATE_DIR_DEFAULT: &str = "/var/lib/backstay";
 
+/// Shown below the help.
+const EXIT_CODES: &str = "Exit codes: 0 fine or ready, 1 error, 2 usage, 3 degraded (serving, but could not fail over), \
+                          4 down, 5 unknown.";
+
 /// Keeps a service reachable and its data whole while servers fail under it.
 #[derive(Debug, Parser)]
 #[command(
     name = "backstay",
     version,
     max_term_width = 110,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = EXIT_CODES
 )]
 pub struct Cli {
     /// Options that every command has.
@@ -92,7 +109,34 @@ impl Global {
 /// All commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show the version and what this build can do
+    /// Show whether every group can fail over now, and if not, why not
+    Status(status::Args),
+    /// Show what happened
+    Events(events::Args),
+    /// Explain a decision: what was seen, which rule fired, what was rejected
+    Why(why::Args),
+    /// Move a group to another node
+    Move(group::MoveArgs),
+    /// Start a group that is held
+    Start(group::Args),
+    /// Stop a group and hold it
+    Stop(group::Args),
+    /// Show mirrors
+    #[command(subcommand)]
+    Mirror(mirror::Command),
+    /// Show addresses
+    #[command(subcommand)]
+    Address(address::Command),
+    /// Check or describe the configuration
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Make the cluster's certificate authority and the nodes' certificates
+    Init(init::Args),
+    /// Explain a problem code or a command
+    Help(help::Args),
+    /// Print a shell's completions
+    Completions(completions::Args),
+    /// Show the version
     Version,
     /// Break a real cluster on this machine, and show what came of it
     Demo(crate::demo::Args),
@@ -104,6 +148,15 @@ pub enum Command {
     /// First process of a lab node
     #[command(hide = true)]
     LabInit(crate::lab::init::Args),
+    /// Carries the frames of a lab's slow links
+    #[command(hide = true)]
+    LabSlow(crate::lab::slow::Args),
+    /// Guards a group when the daemon does not
+    #[command(hide = true, name = crate::keeper::COMMAND)]
+    Keeper(crate::keeper::Args),
+    /// Becomes a program of a group
+    #[command(hide = true, name = crate::keeper::LAUNCHER)]
+    Launcher,
 }
 
 /// Parses the command line, runs the command, and reports a failure.
@@ -120,12 +173,28 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(cli: &Cli, ui: &Ui) -> Outcome {
+    let global = &cli.global;
     match &cli.command {
+        Command::Status(args) => status::run(args, global, ui),
+        Command::Events(args) => events::run(args, global, ui),
+        Command::Why(args) => why::run(args, global, ui),
+        Command::Move(args) => group::run_move(args, global, ui),
+        Command::Start(args) => group::run(group::Action::Start, args, global, ui),
+        Command::Stop(args) => group::run(group::Action::Stop, args, global, ui),
+        Command::Mirror(command) => mirror::run(command, global, ui),
+        Command::Address(command) => address::run(command, global, ui),
+        Command::Config(command) => config::run(command, ui),
+        Command::Init(args) => init::run(args, global, ui),
+        Command::Help(args) => help::run(args, ui),
+        Command::Completions(args) => completions::run(args, ui),
         Command::Version => version::run(ui),
         Command::Demo(args) => crate::demo::run(args, ui),
         Command::Lab(args) => crate::lab::run(args, ui),
         Command::Ledger(args) => crate::ledger::run(args),
         Command::LabInit(args) => crate::lab::init::run(args),
+        Command::LabSlow(args) => crate::lab::slow::run(args),
+        Command::Keeper(args) => crate::keeper::run(args, ui),
+        Command::Launcher => crate::keeper::launch(),
     }
 }
 

@@ -116,6 +116,8 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
             .recursive(true)
             .mode(0o700)
             .create(directory)?;
+        // It may have existed with another mode.
+        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))?;
     }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -1,0 +1,23 @@
+//! `backstay completions`.
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use super::Cli;
+use crate::exit::Exit;
+use crate::failure::Outcome;
+use crate::output::Ui;
+
+/// `backstay completions`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Shell
+    shell: Shell,
+}
+
+pub(super) fn run(args: &Args, ui: &Ui) -> Outcome {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "backstay", &mut script);
+    ui.data(String::from_utf8_lossy(&script).trim_end())?;
+    Ok(Exit::Ready)
+}
