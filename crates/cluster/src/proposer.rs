@@ -75,7 +75,8 @@ pub(crate) enum Phase {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Refusals {
     outvoted: BTreeSet<NodeId>,
-    leased: BTreeMap<NodeId, (NodeId, Duration)>,
+    /// The holder, and when its lease is over for this acceptor.
+    leased: BTreeMap<NodeId, (NodeId, Time)>,
 }
 
 /// What a round with refusals comes to.
@@ -90,13 +91,15 @@ pub(crate) enum Prospect {
 }
 
 impl Refusals {
-    pub(crate) fn add(&mut self, from: NodeId, why: Refusal) {
+    pub(crate) fn add(&mut self, now: Time, from: NodeId, why: Refusal) {
         match why {
             Refusal::Ballot(_) => {
                 self.outvoted.insert(from);
             }
             Refusal::Leased { holder, left } => {
-                self.leased.insert(from, (holder, left));
+                // The acceptor's clock may be up to 2 % slower than this one.
+                let until = now + left.saturating_add(left / 32);
+                self.leased.insert(from, (holder, until));
             }
         }
     }
@@ -106,8 +109,18 @@ impl Refusals {
         self.leased.remove(&from);
     }
 
+    /// Forgets leases that are over: their acceptors are to be asked again.
+    pub(crate) fn expire(&mut self, now: Time) {
+        self.leased.retain(|_, (_, until)| *until > now);
+    }
+
+    /// When the first of the leases is over.
+    pub(crate) fn first_end(&self) -> Option<Time> {
+        self.leased.values().map(|(_, until)| *until).min()
+    }
+
     /// `late`: the retry time passed, so silent acceptors are not waited for any longer.
-    pub(crate) fn prospect(&self, yes: usize, members: usize, late: bool) -> Prospect {
+    pub(crate) fn prospect(&self, now: Time, yes: usize, members: usize, late: bool) -> Prospect {
         let needed = crate::majority(members).saturating_sub(yes);
         let nos = self.outvoted.len() + self.leased.len();
         let silent = members.saturating_sub(yes + nos);
@@ -117,18 +130,18 @@ impl Refusals {
         if self.leased.is_empty() || self.outvoted.len() >= needed {
             return Prospect::Outvoted;
         }
-        self.leased(needed - self.outvoted.len())
+        self.leased(now, needed - self.outvoted.len())
     }
 
     /// The lease whose end would let `needed` more acceptors say yes; the last one if there are fewer.
-    fn leased(&self, needed: usize) -> Prospect {
-        let mut leases: Vec<(NodeId, Duration)> = self.leased.values().copied().collect();
-        leases.sort_unstable_by_key(|(_, left)| *left);
+    fn leased(&self, now: Time, needed: usize) -> Prospect {
+        let mut leases: Vec<(NodeId, Time)> = self.leased.values().copied().collect();
+        leases.sort_unstable_by_key(|(_, until)| *until);
         let index = needed.min(leases.len()).saturating_sub(1);
         leases
             .get(index)
-            .map_or(Prospect::Outvoted, |(holder, left)| {
-                Prospect::Leased(*holder, *left)
+            .map_or(Prospect::Outvoted, |(holder, until)| {
+                Prospect::Leased(*holder, until.since(now))
             })
     }
 }
@@ -273,41 +286,48 @@ mod tests {
         );
     }
 
+    const NOW: Time = Time::from_nanos(1_000_000_000);
+
+    fn leased(millis: u64) -> Refusal {
+        let left = Duration::from_millis(millis);
+        Refusal::Leased {
+            holder: NodeId(0),
+            left,
+        }
+    }
+
     #[test]
     fn one_refusal_by_lease_waits_for_the_silent_until_it_is_late() {
         let mut refusals = Refusals::default();
-        let left = Duration::from_millis(30);
-        refusals.add(
-            NodeId(2),
-            Refusal::Leased {
-                holder: NodeId(0),
-                left,
-            },
-        );
-        assert_eq!(refusals.prospect(1, 3, false), Prospect::Open);
+        refusals.add(NOW, NodeId(2), leased(32));
+        assert_eq!(refusals.prospect(NOW, 1, 3, false), Prospect::Open);
+        let left = Duration::from_millis(33);
         assert_eq!(
-            refusals.prospect(1, 3, true),
+            refusals.prospect(NOW, 1, 3, true),
             Prospect::Leased(NodeId(0), left)
         );
-        assert_eq!(refusals.prospect(2, 3, true), Prospect::Open);
+        assert_eq!(refusals.prospect(NOW, 2, 3, true), Prospect::Open);
+    }
+
+    #[test]
+    fn an_acceptor_whose_lease_is_over_is_asked_again() {
+        let mut refusals = Refusals::default();
+        refusals.add(NOW, NodeId(2), leased(32));
+        let end = refusals.first_end().unwrap();
+        assert_eq!(end.since(NOW), Duration::from_millis(33));
+        refusals.expire(end);
+        assert_eq!(refusals.prospect(end, 1, 3, true), Prospect::Open);
     }
 
     #[test]
     fn the_lease_that_opens_a_majority_counts_not_the_longest() {
         let mut refusals = Refusals::default();
-        for (node, millis) in [(1, 900), (2, 20), (3, 400)] {
-            let left = Duration::from_millis(millis);
-            refusals.add(
-                NodeId(node),
-                Refusal::Leased {
-                    holder: NodeId(0),
-                    left,
-                },
-            );
+        for (node, millis) in [(1, 960), (2, 32), (3, 320)] {
+            refusals.add(NOW, NodeId(node), leased(millis));
         }
-        let left = Duration::from_millis(400);
+        let left = Duration::from_millis(330);
         assert_eq!(
-            refusals.prospect(1, 5, true),
+            refusals.prospect(NOW, 1, 5, true),
             Prospect::Leased(NodeId(0), left)
         );
     }
@@ -315,9 +335,9 @@ mod tests {
     #[test]
     fn a_higher_ballot_elsewhere_needs_a_new_round() {
         let mut refusals = Refusals::default();
-        refusals.add(NodeId(1), Refusal::Ballot(ballot(9, 1)));
-        assert_eq!(refusals.prospect(1, 3, false), Prospect::Open);
-        refusals.add(NodeId(2), Refusal::Ballot(ballot(9, 1)));
-        assert_eq!(refusals.prospect(1, 3, false), Prospect::Outvoted);
+        refusals.add(NOW, NodeId(1), Refusal::Ballot(ballot(9, 1)));
+        assert_eq!(refusals.prospect(NOW, 1, 3, false), Prospect::Open);
+        refusals.add(NOW, NodeId(2), Refusal::Ballot(ballot(9, 1)));
+        assert_eq!(refusals.prospect(NOW, 1, 3, false), Prospect::Outvoted);
     }
 }

@@ -213,8 +213,18 @@ impl Register {
     pub fn wake_at(&self) -> Option<Time> {
         let phase = match &self.phase {
             Phase::Idle => None,
-            Phase::Preparing { resend_at, .. } | Phase::Accepting { resend_at, .. } => {
-                Some(*resend_at)
+            Phase::Preparing {
+                resend_at,
+                refusals,
+                ..
+            }
+            | Phase::Accepting {
+                resend_at,
+                refusals,
+                ..
+            } => {
+                let freed = refusals.first_end().unwrap_or(Time::MAX);
+                Some(freed.min(*resend_at))
             }
             Phase::Waiting { until } => Some(*until),
             Phase::Surrendering { recheck_at } => Some(*recheck_at),

@@ -72,21 +72,32 @@ impl Register {
     /// Timers.
     pub(super) fn tick(&mut self, now: Time, lease: &Lease) {
         match &mut self.phase {
-            Phase::Preparing { resend_at, .. } | Phase::Accepting { resend_at, .. }
-                if *resend_at <= now =>
-            {
-                *resend_at = now + self.config.retry;
-                self.on_late(now);
+            Phase::Preparing {
+                resend_at,
+                refusals,
+                ..
+            }
+            | Phase::Accepting {
+                resend_at,
+                refusals,
+                ..
+            } => {
+                let retry = *resend_at <= now;
+                let freed = refusals.first_end().is_some_and(|end| end <= now);
+                refusals.expire(now);
+                if retry {
+                    *resend_at = now + self.config.retry;
+                    self.on_late(now);
+                } else if freed {
+                    self.resend();
+                }
             }
             Phase::Waiting { until } if *until <= now => self.start_round(now),
             Phase::Surrendering { .. } if lease.held(now).is_none() => self.start_round(now),
             Phase::Surrendering { recheck_at } => {
                 *recheck_at = (*recheck_at).max(now + self.config.retry);
             }
-            Phase::Idle
-            | Phase::Preparing { .. }
-            | Phase::Accepting { .. }
-            | Phase::Waiting { .. } => {}
+            Phase::Idle | Phase::Waiting { .. } => {}
         }
         if let Some(attempt) = &mut self.attempt
             && attempt.patience.is_some_and(|until| until <= now)
@@ -180,7 +191,7 @@ impl Register {
                 refusals,
                 ..
             } if *current == ballot && !promises.contains_key(&from) => {
-                refusals.add(from, why);
+                refusals.add(now, from, why);
             }
             Phase::Accepting {
                 ballot: current,
@@ -188,7 +199,7 @@ impl Register {
                 refusals,
                 ..
             } if *current == ballot && !accepted.contains(&from) => {
-                refusals.add(from, why);
+                refusals.add(now, from, why);
             }
             Phase::Idle
             | Phase::Preparing { .. }
@@ -387,10 +398,10 @@ impl Register {
         let prospect = match &self.phase {
             Phase::Preparing {
                 promises, refusals, ..
-            } => refusals.prospect(promises.len(), members, late),
+            } => refusals.prospect(now, promises.len(), members, late),
             Phase::Accepting {
                 accepted, refusals, ..
-            } => refusals.prospect(accepted.len(), members, late),
+            } => refusals.prospect(now, accepted.len(), members, late),
             Phase::Idle | Phase::Waiting { .. } | Phase::Surrendering { .. } => Prospect::Open,
         };
         match prospect {

@@ -42,7 +42,10 @@ impl Checks {
     pub(crate) fn summary(&self) -> String {
         let versions = self.decided.len();
         let served = self.served;
-        format!("{versions} decided, served in {served} steps, {:?}", self.outcomes)
+        format!(
+            "{versions} decided, served in {served} steps, {:?}",
+            self.outcomes
+        )
     }
 
     /// All decided records form one chain by version, and each was built on the one before it.
@@ -50,10 +53,14 @@ impl Checks {
         let Some((ballot, record)) = &acceptor.accepted else {
             return;
         };
-        let (value, voters) =
-            self.accepted.entry(*ballot).or_insert_with(|| (record.clone(), BTreeSet::new()));
+        let (value, voters) = self
+            .accepted
+            .entry(*ballot)
+            .or_insert_with(|| (record.clone(), BTreeSet::new()));
         if value != record {
-            self.fault = Some(format!("two records under {ballot:?}: {value:?} and {record:?}"));
+            self.fault = Some(format!(
+                "two records under {ballot:?}: {value:?} and {record:?}"
+            ));
             return;
         }
         voters.insert(node);
@@ -63,9 +70,15 @@ impl Checks {
     }
 
     fn on_decided(&mut self, record: &Record) {
-        let known = self.decided.entry(record.version).or_insert_with(|| record.clone());
+        let known = self
+            .decided
+            .entry(record.version)
+            .or_insert_with(|| record.clone());
         if known != record {
-            self.fault = Some(format!("{} decided twice: {known:?} and {record:?}", record.version));
+            self.fault = Some(format!(
+                "{} decided twice: {known:?} and {record:?}",
+                record.version
+            ));
             return;
         }
         let before = Version(record.version.0 - 1);
@@ -82,7 +95,12 @@ impl Checks {
                 self.reads.remove(&node);
             }
             Asked::Read => {
-                let newest = self.decided.keys().next_back().copied().unwrap_or(Version(0));
+                let newest = self
+                    .decided
+                    .keys()
+                    .next_back()
+                    .copied()
+                    .unwrap_or(Version(0));
                 self.reads.insert(node, newest);
             }
             Asked::Nothing => {
@@ -115,7 +133,9 @@ impl Checks {
         if let Some(record) = said
             && self.decided.get(&record.version) != Some(record)
         {
-            self.fault = Some(format!("{node:?} was told {record:?}, which is not decided"));
+            self.fault = Some(format!(
+                "{node:?} was told {record:?}, which is not decided"
+            ));
         }
     }
 
@@ -131,7 +151,9 @@ impl Checks {
             return Some(format!("{node:?} acknowledges without some of {newest:?}"));
         }
         if !newest.promotable().is_subset(&promotable) {
-            return Some(format!("{node:?} counts a lease without some of {newest:?}"));
+            return Some(format!(
+                "{node:?} counts a lease without some of {newest:?}"
+            ));
         }
         None
     }
@@ -140,7 +162,10 @@ impl Checks {
 /// What a member asked its register for.
 #[derive(Clone, Debug)]
 pub(crate) enum Asked {
-    Change { nonce: Nonce, base: Option<Nonce> },
+    Change {
+        nonce: Nonce,
+        base: Option<Nonce>,
+    },
     Read,
     /// It gave up, or it restarted.
     Nothing,

@@ -3,7 +3,9 @@
 use super::TERM;
 use super::chance::Chance;
 use super::checks::Asked;
-use cluster::{Lease, LeaseConfig, Outcome, Register, RegisterConfig, RegisterInput, RegisterOutput, Ticket};
+use cluster::{
+    Lease, LeaseConfig, Outcome, Register, RegisterConfig, RegisterInput, RegisterOutput, Ticket,
+};
 use std::collections::BTreeSet;
 use wire::control::{Message, Purpose};
 use wire::durable::GroupDurable;
@@ -102,16 +104,30 @@ impl Member {
         (self.register.required(), self.register.could_be_promoted())
     }
 
-    pub(crate) fn on_message(&mut self, now: Time, from: NodeId, message: Message, chance: &mut Chance) {
+    pub(crate) fn on_message(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        message: Message,
+        chance: &mut Chance,
+    ) {
         match message {
-            Message::LeaseRequest { request, term, epoch, .. } => {
+            Message::LeaseRequest {
+                request,
+                term,
+                epoch,
+                ..
+            } => {
                 let confirmed = self.register.confirmed();
                 if confirmed.is_some_and(|record| record.active == from) {
                     self.active_heard = now;
                 }
                 let confirmed = confirmed.cloned();
-                let grant = self.lease.on_request(now, from, request, term, epoch, confirmed.as_ref());
-                self.effects.extend(grant.map(|message| Effect::Send { to: from, message }));
+                let grant =
+                    self.lease
+                        .on_request(now, from, request, term, epoch, confirmed.as_ref());
+                self.effects
+                    .extend(grant.map(|message| Effect::Send { to: from, message }));
                 self.write_term();
             }
             Message::LeaseGrant { request, .. } => self.lease.on_grant(now, from, request),
@@ -188,7 +204,9 @@ impl Member {
     }
 
     fn is_active(&self) -> bool {
-        self.register.confirmed().is_some_and(|record| record.active == self.me)
+        self.register
+            .confirmed()
+            .is_some_and(|record| record.active == self.me)
     }
 
     fn others(&self) -> BTreeSet<NodeId> {
@@ -199,7 +217,11 @@ impl Member {
 
     /// Serves if it may, asks for the lease if it is due.
     fn act(&mut self, now: Time, chance: &mut Chance) {
-        let mine = self.register.unresolved().iter().all(|open| open.active == self.me);
+        let mine = self
+            .register
+            .unresolved()
+            .iter()
+            .all(|open| open.active == self.me);
         if !self.is_active() || !mine {
             if self.serving || self.lease.held(now).is_some() {
                 self.stop(now);
@@ -234,7 +256,12 @@ impl Member {
         let request = Nonce(chance.next());
         let term = self.lease.request(now, request);
         for to in self.everyone.iter().copied().filter(|to| *to != self.me) {
-            let message = Message::LeaseRequest { group: GROUP, request, term, epoch };
+            let message = Message::LeaseRequest {
+                group: GROUP,
+                request,
+                term,
+                epoch,
+            };
             self.effects.push(Effect::Send { to, message });
         }
     }
@@ -251,7 +278,11 @@ impl Member {
         let nonce = Nonce(chance.next());
         let Some(known) = self.register.confirmed().cloned() else {
             let read = !DATA.contains(&self.me) || chance.one_in(2);
-            if read { self.read(now) } else { self.change(now, first(self.me, nonce), Purpose::Keep) }
+            if read {
+                self.read(now)
+            } else {
+                self.change(now, first(self.me, nonce), Purpose::Keep)
+            }
             return;
         };
         let next = known.successor(nonce);
@@ -266,7 +297,11 @@ impl Member {
 
     fn wants_to_take_over(&self, now: Time, chance: &mut Chance) -> bool {
         let silent = now.since(self.active_heard) > TERM / 2;
-        if self.calm { now.since(self.active_heard) > TERM * 4 } else { silent || chance.one_in(300) }
+        if self.calm {
+            now.since(self.active_heard) > TERM * 4
+        } else {
+            silent || chance.one_in(300)
+        }
     }
 
     fn propose_as_active(&mut self, now: Time, mut next: Record, chance: &mut Chance) {
@@ -277,6 +312,10 @@ impl Member {
             return;
         }
         if self.calm || !chance.one_in(60) {
+            return;
+        }
+        if chance.one_in(4) {
+            self.read(now);
             return;
         }
         let other = *chance.pick(&DATA);
@@ -310,7 +349,10 @@ impl Member {
 
     fn change(&mut self, now: Time, record: Record, purpose: Purpose) {
         let base = self.register.confirmed().map(|record| record.nonce);
-        self.effects.push(Effect::Asked(Asked::Change { nonce: record.nonce, base }));
+        self.effects.push(Effect::Asked(Asked::Change {
+            nonce: record.nonce,
+            base,
+        }));
         self.input(now, RegisterInput::Propose { record, purpose });
     }
 
@@ -321,7 +363,11 @@ impl Member {
 }
 
 fn first(active: NodeId, nonce: Nonce) -> Record {
-    let replica = Replica { sync: Sync::InSync, generation: Generation(1), failed: false };
+    let replica = Replica {
+        sync: Sync::InSync,
+        generation: Generation(1),
+        failed: false,
+    };
     Record {
         version: Version(1),
         epoch: Epoch(1),

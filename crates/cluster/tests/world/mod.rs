@@ -27,8 +27,15 @@ const MILLI: u64 = 1_000_000;
 #[derive(Debug)]
 enum Event {
     Tick(NodeId),
-    Deliver { from: NodeId, to: NodeId, message: Message },
-    Persisted { node: NodeId, life: u64 },
+    Deliver {
+        from: NodeId,
+        to: NodeId,
+        message: Message,
+    },
+    Persisted {
+        node: NodeId,
+        life: u64,
+    },
     Start(NodeId),
     Fault,
     Heal,
@@ -157,7 +164,11 @@ impl World {
             self.log.pop_front();
         }
         let millis = self.now / 1_000;
-        self.log.push_back(format!("{:>9}.{:03} {text}", millis / 1_000, millis % 1_000));
+        self.log.push_back(format!(
+            "{:>9}.{:03} {text}",
+            millis / 1_000,
+            millis % 1_000
+        ));
     }
 
     fn step(&mut self, event: Event) {
@@ -165,7 +176,9 @@ impl World {
             Event::Tick(node) => self.on_tick(node),
             Event::Deliver { from, to, message } => {
                 self.note(&format!("{from:?}->{to:?} {message:?}"));
-                self.with(to, |member, now, chance| member.on_message(now, from, message, chance));
+                self.with(to, |member, now, chance| {
+                    member.on_message(now, from, message, chance)
+                });
             }
             Event::Persisted { node, life } => self.on_persisted(node, life),
             Event::Start(node) => self.on_start(node),
@@ -209,12 +222,20 @@ impl World {
     fn post(&mut self, from: NodeId, to: NodeId, message: Message) {
         let copies = 1 + u64::from(self.chance.one_in(20));
         for _ in 0..copies {
-            let lost = self.cuts.contains(&(from, to)) || self.chance.below(100) < self.loss_percent;
+            let lost =
+                self.cuts.contains(&(from, to)) || self.chance.below(100) < self.loss_percent;
             let slow = !self.healed && self.chance.one_in(50);
             let delay = if slow { 800 * MILLI } else { 5 * MILLI };
             let delay = MILLI / 10 + self.chance.below(delay);
             if !lost {
-                self.at(delay, Event::Deliver { from, to, message: message.clone() });
+                self.at(
+                    delay,
+                    Event::Deliver {
+                        from,
+                        to,
+                        message: message.clone(),
+                    },
+                );
             }
         }
     }
@@ -246,7 +267,9 @@ impl World {
             self.at(after, Event::Persisted { node, life });
             return;
         }
-        self.with(node, |member, now, chance| member.on_persisted(now, &saved, chance));
+        self.with(node, |member, now, chance| {
+            member.on_persisted(now, &saved, chance)
+        });
     }
 
     fn on_start(&mut self, node: NodeId) {
@@ -349,7 +372,9 @@ impl World {
             .iter()
             .filter(|(_, host)| {
                 let local = host.local(self.now);
-                host.running.as_ref().is_some_and(|member| member.serves(local))
+                host.running
+                    .as_ref()
+                    .is_some_and(|member| member.serves(local))
             })
             .map(|(node, _)| *node)
             .collect()
