@@ -40,7 +40,7 @@ const CHUNK_BLOCKS: usize = 256;
 /// # Errors
 /// When the disk is missing, in use, too small, or holds something that would be lost.
 pub fn run(args: &Args, ui: &Ui) -> Outcome {
-    let config = crate::run::load_config(&args.config)?;
+    let config = crate::run::load_config(&args.config, ui)?;
     let me = crate::run::find_self(&config, args.node.as_deref())?;
     let mirror = choose(&config, args.name.as_deref())?;
     let path = mirror.disk(me).ok_or_else(|| {

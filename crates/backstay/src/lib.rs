@@ -9,6 +9,7 @@
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod create;
 pub mod demo;
 pub mod engine;
 pub mod eventlog;
@@ -19,3 +20,4 @@ pub mod lab;
 pub mod ledger;
 pub mod output;
 pub mod render;
+pub mod run;

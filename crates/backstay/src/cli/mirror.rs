@@ -16,12 +16,15 @@ use crate::render::status::mirror_words;
 /// Commands about mirrors.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Command {
+    /// Make a disk a replica: on the first node its content is kept
+    Create(crate::create::Args),
     /// Show how the replicas of every mirror stand
     Status,
 }
 
 pub(super) fn run(command: &Command, global: &Global, ui: &Ui) -> Outcome {
     match command {
+        Command::Create(args) => crate::create::run(args, ui),
         Command::Status => status(global, ui),
     }
 }

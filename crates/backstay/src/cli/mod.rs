@@ -132,6 +132,8 @@ pub enum Command {
     Config(config::Command),
     /// Make the cluster's certificate authority and the nodes' certificates
     Init(init::Args),
+    /// Run this node's daemon
+    Run(crate::run::Args),
     /// Explain a problem code or a command
     Help(help::Args),
     /// Print a shell's completions
@@ -185,6 +187,7 @@ fn dispatch(cli: &Cli, ui: &Ui) -> Outcome {
         Command::Address(command) => address::run(command, global, ui),
         Command::Config(command) => config::run(command, ui),
         Command::Init(args) => init::run(args, global, ui),
+        Command::Run(args) => crate::run::run(args, &global.state, ui),
         Command::Help(args) => help::run(args, ui),
         Command::Completions(args) => completions::run(args, ui),
         Command::Version => version::run(ui),

@@ -121,7 +121,7 @@ impl Server {
             return wanted;
         };
         while !client.ended {
-            match client.stream.next() {
+            match client.stream.take() {
                 Ok(Some(Incoming::Ready)) => {}
                 Ok(Some(Incoming::Request(request, payload))) => {
                     if let Kind::BlockStatus { offset, len, one } = request.kind {

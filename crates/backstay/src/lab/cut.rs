@@ -25,7 +25,7 @@ pub enum LinkFault {
     Cut,
     /// Nothing passes in one direction: what the first node sends is lost
     OneWay,
-    /// Every frame is late by 50 ms
+    /// Every frame comes 50 ms later
     Slow,
     /// Three of ten frames are lost
     Lossy,
@@ -101,14 +101,16 @@ pub struct Cut {
 }
 
 /// One direction between two groups of switch ports.
-struct Direction {
-    from: Vec<String>,
-    to: Vec<String>,
+pub(super) struct Direction {
+    /// What arrives at these ports …
+    pub(super) from: Vec<String>,
+    /// … is lost for these.
+    pub(super) to: Vec<String>,
 }
 
 impl Cut {
     /// The directions in which frames are lost.
-    fn directions(self) -> Vec<Direction> {
+    pub(super) fn directions(self) -> Vec<Direction> {
         let one_way = self.fault == LinkFault::OneWay;
         match self.link {
             Link::Network(network) if one_way => {

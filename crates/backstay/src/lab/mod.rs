@@ -14,7 +14,7 @@ mod loops;
 mod network;
 mod node;
 pub mod process;
-mod slow;
+pub mod slow;
 pub mod state;
 pub mod status;
 pub mod tools;

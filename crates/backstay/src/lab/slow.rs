@@ -1,13 +1,167 @@
-//! Slow links.
+//! Slow links: a bridge in user space that carries frames over, late.
+//!
+//! The packet filter drops the frames of a slow link where they would cross the kernel's bridge. One process per lab hears
+//! them as they arrive at the switch's ports, keeps each for a while, and sends it on.
 
+use std::collections::VecDeque;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use host::netlink::route::Routes;
+use host::packet::{FRAME_MAX, Port};
+
+use super::cut::{Direction, LinkFault};
 use super::state::Lab;
-use crate::failure::Failure;
+use super::{process, tools};
+use crate::failure::{Failure, Outcome};
 
-/// placeholder
+/// How late each frame is.
+const DELAY: Duration = Duration::from_millis(50);
+/// Most frames of one port that are kept; a further one is lost, as in a switch.
+const FRAMES_MAX: usize = 4096;
+/// The hidden command, by which its process is found.
+const COMMAND: &str = "lab-slow";
+
+/// What `backstay lab-slow` carries; given by `backstay lab break LINK slow`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Ports and where their frames go: hb1-a=hb1-b,hb1-w
+    #[arg(required = true)]
+    routes: Vec<String>,
+}
+
+/// Frames on their way.
+#[derive(Debug, Default)]
+struct Belt {
+    frames: Mutex<VecDeque<(Instant, Vec<u8>)>>,
+    arrived: Condvar,
+}
+
+/// Starts, changes or ends the process that carries the frames of the lab's slow links.
 ///
 /// # Errors
-/// Never.
-#[expect(clippy::unnecessary_wraps, reason = "placeholder")]
-pub(super) fn apply(_lab: &Lab) -> Result<(), Failure> {
-    Ok(())
+/// When the process cannot be ended or started.
+pub(super) fn apply(lab: &Lab) -> Result<(), Failure> {
+    let switch = lab.id.switch_netns();
+    let carriers: Vec<_> = process::in_netns(&switch)
+        .into_iter()
+        .filter(|pid| process::command_line(*pid).contains(COMMAND))
+        .collect();
+    process::kill_all(&carriers)?;
+    let routes: Vec<String> = lab
+        .cuts
+        .iter()
+        .filter(|cut| cut.fault == LinkFault::Slow)
+        .flat_map(|cut| cut.directions())
+        .flat_map(|direction| routes(&direction))
+        .collect();
+    if routes.is_empty() {
+        return Ok(());
+    }
+    let failed = |error| Failure::new("cannot start the slow bridge").cause(error);
+    let exe = std::env::current_exe().map_err(failed)?;
+    tools::inside(&switch, || {
+        let mut command = Command::new(exe);
+        command.arg(COMMAND).args(routes).current_dir("/");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+    })?
+    .map(drop)
+    .map_err(failed)
+}
+
+/// One route per port that frames come from; nothing goes back to where it came from.
+fn routes(direction: &Direction) -> Vec<String> {
+    direction
+        .from
+        .iter()
+        .map(|from| {
+            let to: Vec<&str> =
+                direction.to.iter().filter(|to| *to != from).map(String::as_str).collect();
+            format!("{from}={}", to.join(","))
+        })
+        .collect()
+}
+
+/// Runs in the switch's namespace until killed.
+///
+/// # Errors
+/// When a port cannot be opened.
+pub fn run(args: &Args) -> Outcome {
+    let _session = rustix::process::setsid();
+    let mut threads = Vec::new();
+    for route in &args.routes {
+        let Some((from, to)) = route.split_once('=') else {
+            return Err(Failure::new(format!("'{route}' is no route")).hint("write FROM=TO,TO"));
+        };
+        let from = open(from)?;
+        let to = to.split(',').map(open).collect::<Result<Vec<_>, _>>()?;
+        let belt = Arc::new(Belt::default());
+        let loading = Arc::clone(&belt);
+        threads.push(thread::spawn(move || loading.load(&from)));
+        threads.push(thread::spawn(move || belt.unload(&to)));
+    }
+    for thread in threads {
+        // They end only with their ports, and those only with the lab.
+        thread.join().ok();
+    }
+    Ok(crate::exit::Exit::Ready)
+}
+
+fn open(port: &str) -> Result<Port, Failure> {
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        Failure::new(format!("cannot open port {port}")).from_error(error)
+    };
+    let link = Routes::open().and_then(|mut routes| routes.link(port));
+    Port::open(link.map_err(|error| failed(&error))?.index).map_err(|error| failed(&error))
+}
+
+impl Belt {
+    /// Takes frames from a port until it is gone.
+    fn load(&self, from: &Port) {
+        let mut frame = vec![0; FRAME_MAX];
+        while let Ok(length) = from.receive(&mut frame) {
+            let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+            if frames.len() < FRAMES_MAX {
+                frames.push_back((Instant::now() + DELAY, frame[..length].to_vec()));
+                self.arrived.notify_one();
+            }
+        }
+    }
+
+    /// Sends each frame to every port when it is due: whom it is not for ignores it.
+    fn unload(&self, to: &[Port]) {
+        loop {
+            let (due, frame) = self.take();
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            for port in to {
+                // A port that is down loses the frame, as a cable would.
+                port.send(&frame).ok();
+            }
+        }
+    }
+
+    fn take(&self) -> (Instant, Vec<u8>) {
+        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(first) = frames.pop_front() {
+                return first;
+            }
+            frames = self.arrived.wait(frames).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_do_not_go_back_to_where_they_came_from() {
+        let ports = || ["hb1-a", "hb1-b", "hb1-w"].map(str::to_owned).to_vec();
+        let routes = routes(&Direction { from: ports(), to: ports() });
+        assert_eq!(routes[0], "hb1-a=hb1-b,hb1-w");
+        assert_eq!(routes[2], "hb1-w=hb1-a,hb1-b");
+    }
 }

@@ -36,9 +36,9 @@ use wire::{GroupId, NodeId, Nonce, SessionId};
 const ASYNC_BUFFER_MAX: u64 = 64 << 20;
 
 /// Sets the node up and runs it.
-pub(super) fn run(args: &Args, state: &Path, _ui: &Ui) -> Outcome {
+pub(super) fn run(args: &Args, state: &Path, ui: &Ui) -> Outcome {
     log_to_stderr();
-    let config = load_config(&args.config)?;
+    let config = load_config(&args.config, ui)?;
     let me = find_self(&config, args.node.as_deref())?;
     let config = Arc::new(config);
     make_directories(state)?;
@@ -77,12 +77,13 @@ async fn end_on_signal(events: Events) {
     events.send(Event::End).ok();
 }
 
-/// Reads the configuration; its mistakes become one failure.
-pub(crate) fn load_config(path: &Path) -> Result<Config, Failure> {
+/// Reads the configuration; its mistakes are told one by one.
+pub(crate) fn load_config(path: &Path, ui: &Ui) -> Result<Config, Failure> {
     crate::config::load(path).map_err(|found| {
+        ui.talk(found.render(ui).trim_end());
+        let count = found.list().len();
         Failure::new(format!("the configuration {} cannot be used", path.display()))
-            .cause(found)
-            .hint("`backstay config check` explains each mistake")
+            .cause(format!("{count} mistakes, told above"))
             .exit(Exit::Usage)
     })
 }
@@ -110,9 +111,11 @@ pub(crate) fn find_self(config: &Config, name: Option<&str>) -> Result<NodeId, F
 }
 
 fn make_directories(state: &Path) -> Result<(), Failure> {
-    let run = state.join("run");
-    std::fs::create_dir_all(&run)
-        .map_err(|e| Failure::new(format!("cannot make {}", run.display())).cause(e))
+    ["run", "events"].into_iter().try_for_each(|name| {
+        let path = state.join(name);
+        std::fs::create_dir_all(&path)
+            .map_err(|e| Failure::new(format!("cannot make {}", path.display())).cause(e))
+    })
 }
 
 async fn assemble(

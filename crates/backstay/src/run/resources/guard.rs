@@ -32,6 +32,8 @@ pub(super) struct Guard {
     socket: PathBuf,
     log: PathBuf,
     launcher: Launcher,
+    /// Program and first arguments.
+    command: Vec<String>,
     wanted: bool,
     desk: Arc<Desk>,
     /// The keeper, if this daemon started it: to be waited for when it ends.
@@ -72,6 +74,7 @@ impl Guard {
             socket: plan.keeper_socket(),
             log: plan.keeper_log(),
             launcher: plan.launcher.clone(),
+            command: plan.keeper.clone(),
             wanted: plan.wants_keeper(),
             desk,
             child: Mutex::new(None),
@@ -153,16 +156,10 @@ impl Guard {
     }
 
     fn start(&self) -> Result<(), Failure> {
-        let command = [
-            &own_path(),
-            crate::keeper::COMMAND,
-            "--group",
-            &self.group,
-            "--socket",
-            &self.socket.display().to_string(),
-        ];
-        let launch =
-            Launch { command: command.map(str::to_owned).to_vec(), ..Launch::default() };
+        let socket = self.socket.display().to_string();
+        let arguments = ["--group", &self.group, "--socket", &socket].map(str::to_owned);
+        let command = [&self.command[..], &arguments].concat();
+        let launch = Launch { command, ..Launch::default() };
         let keeper = spawn(&self.launcher, &launch, Streams::Log(self.log.clone())).map_err(|e| {
             Failure::new(format!("cannot start the keeper of group {}", self.group)).from_error(&e)
         })?;
@@ -218,12 +215,6 @@ impl Drop for Guard {
         lock(&self.desk.wish).ended = true;
         self.desk.changed.notify_all();
     }
-}
-
-/// This program: by its path, for those who look at the list of processes, or by what runs if the file was replaced.
-fn own_path() -> String {
-    let path = std::env::current_exe().ok().filter(|path| path.exists());
-    path.map_or_else(|| "/proc/self/exe".to_owned(), |path| path.display().to_string())
 }
 
 /// Tells the keeper whatever changes, and at least every [`BEAT`] until when the daemon was well.

@@ -29,6 +29,8 @@ pub(super) struct Plan {
     pub(super) cgroup: Option<Cgroup>,
     /// How programs are started.
     pub(super) launcher: Launcher,
+    /// Program and first arguments of a keeper.
+    pub(super) keeper: Vec<String>,
     environment: Vec<(String, String)>,
     run: PathBuf,
     log: PathBuf,
@@ -83,6 +85,7 @@ impl Plan {
             service,
             cgroup,
             launcher: Launcher::this_binary(&[crate::keeper::LAUNCHER]),
+            keeper: vec![own_path(), crate::keeper::COMMAND.to_owned()],
             environment: environment.map(|(name, value)| (name.to_owned(), value)).to_vec(),
             run,
             log,
@@ -219,4 +222,10 @@ fn cgroup(group: &str, run: &Path) -> Result<Cgroup, Failure> {
     fs::write(&note, own.path().as_os_str().as_encoded_bytes())
         .map_err(|e| Failure::new(format!("cannot write {}", note.display())).cause(e))?;
     Ok(own)
+}
+
+/// This program: by its path, for those who look at the list of processes, or by what runs if the file was replaced.
+fn own_path() -> String {
+    let path = std::env::current_exe().ok().filter(|path| path.exists());
+    path.map_or_else(|| "/proc/self/exe".to_owned(), |path| path.display().to_string())
 }
