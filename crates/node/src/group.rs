@@ -648,12 +648,16 @@ impl Group {
     /// R14: a disk that shows an older generation than the record was restored from a snapshot. A record that holds the
     /// generation of this life can only come from an earlier one, as long as this life took part in nothing.
     fn compare_generations(&mut self, record: &Record) {
-        let Some(mine) = record.members.get(&self.me) else { return };
+        let Some(mine) = record.members.get(&self.me) else {
+            return;
+        };
         if mutant::on(Mutant::GenerationIgnored) {
             return;
         }
         for replica in &mut self.replicas {
-            let Some(attached) = replica.attached else { continue };
+            let Some(attached) = replica.attached else {
+                continue;
+            };
             let of_this_life = replica.joined && mine.generation <= attached.generation;
             replica.rolled_back |= mine.generation > attached.before && !of_this_life;
         }

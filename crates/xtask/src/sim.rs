@@ -3,9 +3,6 @@
 //! The simulation is built apart, optimised and with the deliberate defects compiled in: the feature `world` of this
 //! crate. Without it this module only starts cargo again with it, so that no other build ever contains a defect.
 
-use crate::failure::{Failure, Outcome};
-use crate::project::Project;
-
 /// What to simulate.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
@@ -47,20 +44,30 @@ pub(crate) enum Profile {
     Fast,
 }
 
-/// Runs it, in a build that contains the world.
 #[cfg(not(feature = "world"))]
-pub(crate) fn run(project: &Project, _: &Args) -> Outcome {
-    let mut cargo = crate::shell::cargo(&project.root);
-    cargo.args(["run", "--quiet", "--locked", "--profile", "sim"]);
-    cargo.args(["--package", "xtask", "--features", "world", "--"]);
-    cargo.args(std::env::args_os().skip(1));
-    let status = cargo
-        .status()
-        .map_err(|cause| Failure::new("cannot start cargo").because(cause))?;
-    if status.success() {
-        return Ok(());
+pub(crate) use without_world::run;
+
+#[cfg(not(feature = "world"))]
+mod without_world {
+    use super::Args;
+    use crate::failure::{Failure, Outcome};
+    use crate::project::Project;
+    use crate::shell;
+
+    /// Runs it, in a build that contains the world.
+    pub(crate) fn run(project: &Project, _: &Args) -> Outcome {
+        let mut cargo = shell::cargo(&project.root);
+        cargo.args(["run", "--quiet", "--locked", "--profile", "sim"]);
+        cargo.args(["--package", "xtask", "--features", "world", "--"]);
+        cargo.args(std::env::args_os().skip(1));
+        let status = cargo
+            .status()
+            .map_err(|cause| Failure::new("cannot start cargo").because(cause))?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(Failure::new("the simulation found a broken promise"))
     }
-    Err(Failure::new("the simulation found a broken promise"))
 }
 
 #[cfg(feature = "world")]

@@ -26,12 +26,20 @@ impl Mate {
 
     /// True if every mirror has it and nobody counts it yet.
     fn is_synced(&self, mirrors: u8) -> bool {
-        let needed = if mutant::on(Mutant::AnyMirrorInSync) { 1 } else { usize::from(mirrors) };
+        let needed = if mutant::on(Mutant::AnyMirrorInSync) {
+            1
+        } else {
+            usize::from(mirrors)
+        };
         self.synced.len() >= needed
     }
 
     fn is_counted(&self, mirrors: u8) -> bool {
-        let needed = if mutant::on(Mutant::AnyMirrorInSync) { 1 } else { usize::from(mirrors) };
+        let needed = if mutant::on(Mutant::AnyMirrorInSync) {
+            1
+        } else {
+            usize::from(mirrors)
+        };
         self.counted.len() >= needed
     }
 
@@ -80,7 +88,9 @@ impl Group {
 
     /// True if a mirror lost the node's replica.
     pub(super) fn is_lost(&self, node: NodeId) -> bool {
-        self.mates.get(&node).is_some_and(|mate| mate.lost().is_some())
+        self.mates
+            .get(&node)
+            .is_some_and(|mate| mate.lost().is_some())
     }
 
     /// The node's replicas count as lost from here on.
@@ -183,7 +193,11 @@ impl Group {
             }
         }
         for node in gone {
-            let why = self.mates.get(node).and_then(Mate::lost).unwrap_or(ReplicaLoss::Closed);
+            let why = self
+                .mates
+                .get(node)
+                .and_then(Mate::lost)
+                .unwrap_or(ReplicaLoss::Closed);
             let rule = if why == ReplicaLoss::Silent && cx.links.is_up(cx.now, *node) {
                 Rule::StuckPeer
             } else {
@@ -204,12 +218,18 @@ impl Group {
     /// acknowledged before it did, and a finite lease is held.
     fn drive_grow(&mut self, cx: Around<'_>, record: &Record) {
         let mirrors = self.config.mirrors;
-        if matches!(self.state, State::Starting(Starting::Mirrors { .. })) || self.config.asynchronous {
+        if matches!(self.state, State::Starting(Starting::Mirrors { .. }))
+            || self.config.asynchronous
+        {
             return;
         }
         let in_sync = record.in_sync();
         let ready = |id: &NodeId, mate: &Mate| !in_sync.contains(id) && mate.is_synced(mirrors);
-        let joiner = self.mates.iter().find(|(id, mate)| ready(id, mate)).map(|(id, _)| *id);
+        let joiner = self
+            .mates
+            .iter()
+            .find(|(id, mate)| ready(id, mate))
+            .map(|(id, _)| *id);
         let Some(node) = joiner else {
             self.growing = None;
             return;
@@ -222,7 +242,9 @@ impl Group {
             self.tell_sets(record);
             self.drive_lease(cx);
         }
-        let Some(mate) = self.mates.get(&node) else { return };
+        let Some(mate) = self.mates.get(&node) else {
+            return;
+        };
         let counted = mate.is_counted(mirrors) || mutant::on(Mutant::GrowLate);
         let generation = mate.generation();
         if !counted || self.lease_until() <= cx.now || !self.all_taken() {

@@ -37,7 +37,7 @@ impl Group {
         }
         match record.intent {
             Intent::Hold(_) => self.enter_held(cx),
-            Intent::Handover { from } if from != self.me => self.take_handover(cx, &record),
+            // R6: whether it was served after the handover, an earlier life may have known.
             Intent::Handover { .. } | Intent::Serve => self.resume(cx),
         }
     }

@@ -13,7 +13,7 @@ pub(crate) fn missing(record: Option<&Record>) -> Option<String> {
     let Some(record) = record else {
         return Some("no record was ever decided".to_owned());
     };
-    if record.intent != Intent::Serve {
+    if matches!(record.intent, Intent::Hold(_)) {
         return Some(format!(
             "the group is not to be served: {:?}",
             record.intent
