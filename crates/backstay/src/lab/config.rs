@@ -77,17 +77,19 @@ pub(super) fn configuration(lab: &Lab) -> String {
 }
 
 fn node_table(node: Node) -> String {
-    let mut table = format!(
-        "\n[[node]]\nname = \"{node}\"\nservice = \"{}\"\nheartbeat = [\"{}\", \"{}\"]\n",
-        node.address(Network::Service),
+    let role = match node.is_data() {
+        true => format!(
+            "service = \"{}\"\nmirror = \"{}\"\n",
+            node.address(Network::Service),
+            node.address(Network::Mirror)
+        ),
+        false => "role = \"witness\"\n".to_owned(),
+    };
+    format!(
+        "\n[[node]]\nname = \"{node}\"\n{role}heartbeat = [\"{}\", \"{}\"]\n",
         node.address(Network::Heartbeat1),
         node.address(Network::Heartbeat2),
-    );
-    table.push_str(&match node.is_data() {
-        true => format!("mirror = \"{}\"\n", node.address(Network::Mirror)),
-        false => "role = \"witness\"\n".to_owned(),
-    });
-    table
+    )
 }
 
 fn mirror_table(lab: &Lab) -> String {
@@ -103,8 +105,8 @@ fn mirror_table(lab: &Lab) -> String {
     };
     format!(
         "\n[[group.resource]]\nkind = \"mirror\"\nname = \"{MIRROR}\"\ndisk = {{ {a}, {b} }}\n\
-         size = {}\nmode = \"{}\"\n{bound}front_end = \"{front_end}\"\n",
-        lab.options.size_bytes,
+         size = \"{}KiB\"\nmode = \"{}\"\n{bound}front_end = \"{front_end}\"\n",
+        lab.options.size_bytes / 1024,
         word(lab.options.mode),
     )
 }
