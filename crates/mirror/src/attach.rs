@@ -1,5 +1,4 @@
-//! Reading the metadata: superblocks, then the intent log, then the bitmap, piece by piece; then the generation's bump
-//! (R14), which is the first thing that the attached machine makes durable.
+//! Reading the metadata: superblocks, then the intent log, then the bitmap, piece by piece.
 
 use crate::bitmap::Bitmap;
 use crate::config::Config;
@@ -279,10 +278,7 @@ impl Attach {
         let before = known.superblock.generation;
         let volatile_kept = known.superblock.boot == boot;
         let mut superblock = Super::new(known.superblock, known.slot, known.sequence);
-        let ticket = superblock.change(|s| {
-            s.generation = s.generation.next();
-            s.boot = boot;
-        });
+        let ticket = superblock.change(|s| s.boot = boot);
         let parts = Parts {
             layout: known.layout,
             superblock,

@@ -83,7 +83,7 @@ pub(crate) struct Machine {
     pub(crate) pending: BTreeSet<RequestId>,
     /// Requests that came before serving.
     pub(crate) held: VecDeque<Request>,
-    /// Replies that wait for a lease.
+    /// Reads that wait for a lease.
     pub(crate) frozen: VecDeque<Frozen>,
     pub(crate) flushes: BTreeMap<FlushId, FlushOp>,
     pub(crate) flushes_made: u64,
@@ -106,7 +106,7 @@ pub(crate) struct Parts {
     pub(crate) bitmap: Bitmap,
     pub(crate) before: Generation,
     pub(crate) volatile_kept: bool,
-    /// The bumped generation.
+    /// For the boot that it was attached in.
     pub(crate) ticket: Ticket,
     /// First unused operation name.
     pub(crate) next_io: u64,

@@ -21,7 +21,7 @@ use wire::{ByteCount, NodeId, Time};
 
 #[derive(Debug)]
 pub(crate) enum Role {
-    /// The bumped generation is not durable yet.
+    /// The boot that it was attached in is not durable yet.
     Attaching(Ticket),
     /// Serves nobody, accepts nobody.
     Idle,
@@ -137,7 +137,7 @@ impl Machine {
         let own = self.superblock.get();
         let report = Report::Attached {
             before: self.before,
-            generation: own.generation,
+            generation: self.before.next(),
             state: own.state,
             data: ByteCount(self.layout.data_bytes),
             epoch: own.epoch,

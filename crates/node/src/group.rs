@@ -164,7 +164,7 @@ pub(crate) struct Replica {
     consistent: bool,
     /// Its disk is older than the record (R14).
     rolled_back: bool,
-    /// In this life it followed a session or served: from then on a record may hold the generation of this life.
+    /// In this life it followed a session, or this node proposed: from then on a record may hold this life's generation.
     joined: bool,
     /// Highest command serial that it handled.
     taken: u64,
@@ -423,6 +423,10 @@ impl Group {
     fn propose(&mut self, cx: Around<'_>, record: Record, pending: Pending) {
         assert!(self.pending.is_none(), "one proposal at a time");
         self.pending = Some(pending);
+        // The proposal holds the generation of this life.
+        for replica in &mut self.replicas {
+            replica.joined = true;
+        }
         let purpose = match pending {
             Pending::TakeOver => Purpose::Takeover,
             Pending::Bootstrap

@@ -19,9 +19,6 @@ impl Group {
         self.running.clear();
         self.mates.clear();
         self.growing = None;
-        for replica in &mut self.replicas {
-            replica.joined = true;
-        }
         let left = self.all_mirrors();
         self.change_state(
             cx.now,
