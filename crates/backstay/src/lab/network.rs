@@ -88,6 +88,13 @@ pub(super) fn unplug_node(id: &LabId, node: Node) -> Result<(), Failure> {
 /// # Errors
 /// When the kernel refuses.
 pub(super) fn remove_node(id: &LabId, node: Node) -> Result<(), Failure> {
+    // The kernel removes a dead namespace's cables some time later; a node that is started again needs their names now.
+    for network in node.networks() {
+        let port = node.port(*network);
+        let args = ["-n", &id.switch_netns(), "link", "del", &port];
+        // A cable that is gone is fine; one that stays is noticed when it is laid again.
+        tools::run("ip", &args, "").ok();
+    }
     remove_netns(&id.node_netns(node))
 }
 

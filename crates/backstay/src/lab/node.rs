@@ -115,11 +115,19 @@ fn remove(lab: &mut Lab, node: Node) -> Result<(), Failure> {
 }
 
 /// Kills PID 1 of the node, which takes everything in its PID namespace with it, then whatever else is in its network.
+///
+/// The node's mounts are held until all its processes are gone. Else the kernel unmounts the file system while the last
+/// process ends, and if that is the daemon, the file system waits for ever for the FUSE file that only the daemon serves.
 fn end_processes(lab: &Lab, node: Node) -> Result<(), Failure> {
-    if let Some(pid) = lab.live_pid(node) {
+    let pid = lab.live_pid(node);
+    let mounts = pid.map(|pid| format!("/proc/{}/ns/mnt", pid.as_raw_nonzero()));
+    let mounts = mounts.and_then(|path| std::fs::File::open(path).ok());
+    if let Some(pid) = pid {
         process::kill_all(&[pid])?;
     }
-    process::kill_all(&process::in_netns(&lab.id.node_netns(node)))
+    process::kill_all(&process::in_netns(&lab.id.node_netns(node)))?;
+    drop(mounts);
+    Ok(())
 }
 
 /// The node's daemon, as seen here.
