@@ -82,12 +82,16 @@ impl Machine {
         }
     }
 
-    /// Ends a flush that is done here and on every required peer.
+    /// Ends a flush that is done here and on every required peer. Only its reply needs a lease.
     pub(crate) fn settle_flush(&mut self, id: FlushId) {
         let required = self.required();
+        let may_reply = self.has_lease();
         let Some(flush) = self.flushes.get(&id) else {
             return;
         };
+        if flush.request.is_some() && !may_reply {
+            return;
+        }
         if !flush.local || !flush.acked.and(self.live).covers(required) {
             return;
         }

@@ -1,8 +1,14 @@
-//! One write on its way to the local disk: range lock → intent log → disk. The same path for the front end's writes, for
-//! the active's writes on a standby, and (without the log) for resync chunks on both sides.
+//! One write on its way to the local disk. The same path serves the front end's writes, the active's writes on a standby,
+//! and (without the log) resync chunks on both sides.
 //!
-//! The lock comes first and in order of arrival, so overlapping writes start in one order; a write is sent to the peers
-//! at the moment it starts here, so that order is theirs too.
+//! ```text
+//! front end:   room in the intent log ──► range lock ──► regions durable in the log ──► disk
+//! standby:     range lock ──► room in the intent log ──► regions durable in the log ──► disk
+//! chunk:       range lock ──► disk
+//! ```
+//! A write is sent to the peers at the moment it starts here, so the order of overlapping writes is the same everywhere; a
+//! standby takes its locks in the order of arrival. The active takes the lock only when there is room in the log: room may
+//! depend on a peer that is being reconciled, and its chunks need the lock.
 
 use crate::disk::Purpose;
 use crate::intent::Period;
@@ -22,6 +28,8 @@ pub(crate) struct Job {
     pub(crate) buf: Option<BufId>,
     pub(crate) origin: Origin,
     pub(crate) stage: Stage,
+    /// Its range is granted to it.
+    locked: bool,
     /// Its regions are pinned in the intent log.
     pinned: bool,
 }
@@ -65,10 +73,8 @@ pub(crate) struct AppWrite {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// For its range, or for room in the intent log.
+    /// For its range, or for the intent log.
     Waiting,
-    /// For its regions to be durable in the intent log.
-    Logging,
     OnDisk,
     /// Done here, not yet by every required peer.
     Done,
@@ -85,7 +91,7 @@ impl Job {
     pub(crate) const fn is_started(&self) -> bool {
         match self.stage {
             Stage::OnDisk | Stage::Done | Stage::Lost => true,
-            Stage::Waiting | Stage::Logging => false,
+            Stage::Waiting => false,
         }
     }
 
@@ -130,30 +136,43 @@ impl Machine {
             buf,
             origin,
             stage: Stage::Waiting,
+            locked: false,
             pinned: false,
         };
+        let lock_first = job.app().is_none();
         self.jobs.insert(id, job);
-        if self.locks.ask(id, range) {
-            self.on_locked(id);
+        if lock_first {
+            self.lock(id, range);
+        } else {
+            self.cold.push_back(id);
+            self.admit();
         }
         id
     }
 
+    fn lock(&mut self, id: JobId, range: ByteRange) {
+        if self.locks.ask(id, range) {
+            self.on_locked(id);
+        }
+    }
+
     /// The range is the job's.
     fn on_locked(&mut self, id: JobId) {
-        let Some(job) = self.jobs.get(&id) else {
+        let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
-        if let Origin::Resync { node, conn } = job.origin
+        job.locked = true;
+        let (origin, wants_room) = (job.origin, job.needs_intent() && !job.pinned);
+        if let Origin::Resync { node, conn } = origin
             && !self.is_session(node, conn)
         {
             return self.end_job(id);
         }
-        if job.needs_intent() {
+        if wants_room {
             self.cold.push_back(id);
             self.admit();
         } else {
-            self.start(id);
+            self.try_start(id);
         }
     }
 
@@ -164,7 +183,8 @@ impl Machine {
                 self.cold.pop_front();
                 continue;
             };
-            let regions = Self::regions_of(job.range);
+            let (range, locked) = (job.range, job.locked);
+            let regions = Self::regions_of(range);
             if !self.intent.has_room(&regions) {
                 self.make_room(&regions);
                 if !self.intent.has_room(&regions) {
@@ -172,35 +192,40 @@ impl Machine {
                 }
             }
             self.cold.pop_front();
-            let added = self.intent.pin(regions.clone());
-            let logged = self.intent.is_logged(regions);
+            let added = self.intent.pin(regions);
             if let Some(job) = self.jobs.get_mut(&id) {
                 job.pinned = true;
-                job.stage = Stage::Logging;
             }
             if !added.is_empty() {
                 self.announce_hot(&added);
                 self.relieve();
             }
-            if logged {
-                self.start(id);
+            self.logging.push_back(id);
+            if locked {
+                self.try_start(id);
             } else {
-                self.logging.push_back(id);
+                self.lock(id, range);
             }
         }
     }
 
     pub(crate) fn on_intent_written(&mut self) {
         self.intent.written();
-        for id in std::mem::take(&mut self.logging) {
-            let Some(job) = self.jobs.get(&id) else {
-                continue;
-            };
-            if self.intent.is_logged(Self::regions_of(job.range)) {
-                self.start(id);
-            } else {
-                self.logging.push_back(id);
-            }
+        for id in self.logging.clone() {
+            self.try_start(id);
+        }
+    }
+
+    /// Starts a job that has its range, and whose regions are durable in the intent log.
+    fn try_start(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
+        let logged =
+            !job.needs_intent() || job.pinned && self.intent.is_logged(Self::regions_of(job.range));
+        if job.locked && logged && job.stage == Stage::Waiting && self.failed.is_none() {
+            self.logging.retain(|waiting| *waiting != id);
+            self.start(id);
         }
     }
 
@@ -265,9 +290,6 @@ impl Machine {
 
     /// Everything that must come before is durable: to the disk, and (the front end's writes) to the peers.
     fn start(&mut self, id: JobId) {
-        if self.failed.is_some() {
-            return;
-        }
         self.replicate(id);
         let Some(job) = self.jobs.get(&id) else {
             return;

@@ -51,6 +51,8 @@ mod session;
 mod standby;
 mod standby_ops;
 mod superblock;
+#[cfg(test)]
+mod world;
 
 pub use config::{Ack, Config};
 pub use replica::Replica;

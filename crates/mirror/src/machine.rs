@@ -67,9 +67,9 @@ pub(crate) struct Machine {
     pub(crate) locks: Locks,
     pub(crate) jobs: BTreeMap<JobId, Job>,
     pub(crate) jobs_made: u64,
-    /// Jobs with their range lock that wait for room in the intent log, in order.
+    /// Jobs that wait for room in the intent log, in order.
     pub(crate) cold: VecDeque<JobId>,
-    /// Jobs whose regions are being written to the intent log, in order.
+    /// Jobs with room in the intent log that have not started, in order.
     pub(crate) logging: VecDeque<JobId>,
     pub(crate) bufs_made: u64,
 

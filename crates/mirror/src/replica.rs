@@ -89,6 +89,15 @@ impl Replica {
         }
     }
 
+    /// The attached machine, for tests that look inside.
+    #[cfg(test)]
+    pub(crate) fn machine(&self) -> Option<&Machine> {
+        match &self.state {
+            State::Attaching(_) => None,
+            State::Attached(machine) => Some(machine),
+        }
+    }
+
     /// Figures for status and metrics.
     #[must_use]
     pub fn figures(&self) -> Figures {

@@ -11,12 +11,11 @@ use wire::{ByteRange, Time};
 /// Largest piece of a zeroing, in bytes; larger ones go piece by piece, so that they fit the intent log.
 pub(crate) const ZERO_PIECE_MAX: u64 = 4 << 20;
 
-/// A reply that waits for a lease.
+/// A read that is done and waits for a lease.
 #[derive(Debug)]
 pub(crate) struct Frozen {
     request: RequestId,
-    /// Of a read.
-    buf: Option<BufId>,
+    buf: BufId,
 }
 
 impl Machine {
@@ -90,8 +89,17 @@ impl Machine {
         }
     }
 
-    /// Ends a write that is done here and that every required peer has (R1, R10).
+    /// True while the front end may be answered (R8).
+    pub(crate) fn has_lease(&self) -> bool {
+        self.now < self.lease
+    }
+
+    /// Ends a write that is done here and that every required peer has (R1, R10). The lease counts at the same moment:
+    /// a write that was held back by a freeze is answered only if the peers still have it after the thaw.
     pub(crate) fn settle_write(&mut self, id: JobId) {
+        if !self.has_lease() {
+            return;
+        }
         let required = self.required();
         let Some(job) = self.jobs.get(&id).filter(|j| j.stage == Stage::Done) else {
             return;
@@ -111,32 +119,30 @@ impl Machine {
     }
 
     pub(crate) fn on_read_done(&mut self, request: RequestId, buf: BufId, activation: u64) {
-        if activation == self.activation && self.active().is_some() {
-            self.complete(request, Some(buf));
-        } else {
+        if activation != self.activation || self.active().is_none() {
             self.release(buf);
-        }
-    }
-
-    /// The request is done: answered at once, or when there is a lease again (R8).
-    pub(crate) fn complete(&mut self, request: RequestId, buf: Option<BufId>) {
-        if self.now < self.lease {
-            self.pending.remove(&request);
-            self.reply(request, buf, Ok(()));
+        } else if self.has_lease() {
+            self.complete(request, Some(buf));
         } else {
             self.frozen.push_back(Frozen { request, buf });
         }
     }
 
+    /// The request is done, and there is a lease.
+    pub(crate) fn complete(&mut self, request: RequestId, buf: Option<BufId>) {
+        self.pending.remove(&request);
+        self.reply(request, buf, Ok(()));
+    }
+
     pub(crate) fn on_lease(&mut self, until: Time) {
         self.lease = until;
-        if self.now >= until {
+        if !self.has_lease() {
             return;
         }
         for Frozen { request, buf } in std::mem::take(&mut self.frozen) {
-            self.pending.remove(&request);
-            self.reply(request, buf, Ok(()));
+            self.complete(request, Some(buf));
         }
+        self.settle_all();
     }
 
     /// Requests that came while the activation was prepared.
@@ -153,7 +159,7 @@ impl Machine {
         }
         for Frozen { request, buf } in std::mem::take(&mut self.frozen) {
             self.pending.remove(&request);
-            self.reply(request, buf, Err(Errno::IO));
+            self.reply(request, Some(buf), Err(Errno::IO));
         }
         for id in std::mem::take(&mut self.pending) {
             self.reply(id, None, Err(Errno::IO));

@@ -246,22 +246,22 @@ impl Machine {
             return;
         };
         let (range, fua) = (job.range, job.fua);
-        let (kind, payload) = match (job.action, job.buf) {
-            (Action::Write, Some(buf)) => (Kind::Write, Payload::Buf(buf)),
-            (Action::Write | Action::Zero | Action::Fetch, _) => (Kind::Zero, Payload::None),
+        let bytes = range.len();
+        let (kind, payload, payload_len) = match (job.action, job.buf) {
+            (Action::Write, Some(buf)) => {
+                let len = u32::try_from(bytes).unwrap_or(0);
+                (Kind::Write, Payload::Buf(buf), len)
+            }
+            (Action::Write | Action::Zero | Action::Fetch, _) => (Kind::Zero, Payload::None, 0),
         };
         let all = self.peers.keys().all(|n| required.contains(*n)) && !self.peers.is_empty();
         if !all {
             self.bitmap.mark(range.cells(BLOCK_BYTES));
         }
-        let bytes = range.len();
         self.bound_async(bytes);
         let header = Header {
             range,
-            payload_len: match kind {
-                Kind::Write => u32::try_from(bytes).unwrap_or(0),
-                _ => 0,
-            },
+            payload_len,
             ..self.header(kind, if fua { FLAG_FUA } else { 0 })
         };
         let nodes: Vec<NodeId> = self.peers.keys().copied().collect();

@@ -1,0 +1,309 @@
+//! The world's node: a register that never fails, and the rules R1 to R9 obeyed.
+
+use super::*;
+
+impl Control {
+    pub(super) fn new(asynchronous: bool) -> Self {
+        Self {
+            epoch: Epoch(1),
+            active: A,
+            in_sync: BTreeSet::from([A]),
+            required: BTreeSet::from([A]),
+            serving: false,
+            joining: false,
+            moving: false,
+            handed_over: false,
+            fencing: None,
+            lost: false,
+            asynchronous,
+        }
+    }
+}
+
+impl World {
+    pub(super) fn on_report(&mut self, node: NodeId, report: Report) {
+        let is_active = self.control.active == node;
+        match report {
+            Report::Attached { .. } => self.assign(node),
+            Report::Serving { epoch } if is_active && epoch == self.control.epoch => {
+                self.control.serving = true;
+                let layout = self.machine(node).unwrap().layout;
+                let data = self.node(node).disk.bytes(0, layout.data_bytes);
+                self.model.serving(&data);
+            }
+            Report::PeerLost { .. } if is_active => {
+                self.control.lost = true;
+            }
+            Report::PeerSynced { .. } if is_active && !self.control.asynchronous => {
+                self.control.joining = true;
+                self.control.lost = false;
+                let all = BTreeSet::from([A, B]);
+                self.set(all);
+            }
+            Report::PeerBack { .. } if is_active => {
+                self.control.lost = false;
+                if self.control.joining {
+                    self.control.joining = false;
+                    self.control.epoch = self.control.epoch.next();
+                    self.control.in_sync = BTreeSet::from([A, B]);
+                    self.set(BTreeSet::from([A, B]));
+                }
+            }
+            Report::Fenced if self.control.fencing == Some(node) => self.promote(node),
+            Report::Drained if is_active && self.control.moving => {
+                self.control.moving = false;
+                self.control.serving = false;
+                let to = other(node);
+                if self.control.in_sync.contains(&to) && self.is_up(to) {
+                    self.control.fencing = Some(to);
+                    self.control.handed_over = true;
+                    self.command(to, Command::Fence);
+                } else {
+                    self.assign(node);
+                }
+            }
+            Report::Closed if !is_active => self.assign(node),
+            Report::AttachFailed { .. }
+            | Report::Fenced
+            | Report::Serving { .. }
+            | Report::PeerLost { .. }
+            | Report::PeerBack { .. }
+            | Report::ResyncStarted { .. }
+            | Report::PeerSynced { .. }
+            | Report::Following { .. }
+            | Report::LocalFailed { .. }
+            | Report::Drained
+            | Report::Closed => {}
+        }
+    }
+
+    /// Tells a node what it is by the record. Resuming takes a barrier (R6): a newer epoch.
+    pub(super) fn assign(&mut self, node: NodeId) {
+        if self.control.fencing.is_some() && self.control.active == node {
+            return;
+        }
+        let active = self.control.active;
+        if node != active {
+            let epoch = self.control.epoch;
+            return self.command(node, Command::Follow { epoch, active });
+        }
+        self.control.epoch = self.control.epoch.next();
+        self.control.required.clone_from(&self.control.in_sync);
+        self.control.joining = false;
+        self.control.handed_over = false;
+        self.activate(node);
+    }
+
+    fn activate(&mut self, node: NodeId) {
+        self.control.lost = false;
+        let activate = Command::Activate {
+            epoch: self.control.epoch,
+            required: self.control.required.clone(),
+            peers: BTreeSet::from([A, B]),
+        };
+        self.command(node, activate);
+        self.command(node, Command::Lease { until: Time::MAX });
+    }
+
+    fn set(&mut self, required: BTreeSet<NodeId>) {
+        self.control.required.clone_from(&required);
+        let epoch = self.control.epoch;
+        let active = self.control.active;
+        self.command(active, Command::Sets { epoch, required });
+    }
+
+    /// A required peer that is lost is taken out, confirmed; or its joining is given up.
+    pub(super) fn cast_out(&mut self) {
+        let active = self.control.active;
+        let idle = self.control.fencing.is_none() && !self.control.moving && self.is_up(active);
+        if !(idle && self.control.lost && self.control.required.len() > 1) {
+            return;
+        }
+        self.note(|| "cast out".to_owned());
+        self.control.lost = false;
+        self.control.joining = false;
+        self.control.epoch = self.control.epoch.next();
+        self.control.in_sync = BTreeSet::from([active]);
+        self.set(BTreeSet::from([active]));
+    }
+
+    /// The standby takes over: first the active's lease is over, then the standby is fenced, then it is promoted.
+    pub(super) fn take_over(&mut self) {
+        let to = other(self.control.active);
+        let ready = self.control.in_sync.contains(&to)
+            && self.control.fencing.is_none()
+            && !self.control.moving
+            && self
+                .machine(to)
+                .is_some_and(|m| matches!(m.role, Role::Standby(_)));
+        if !ready {
+            return;
+        }
+        self.note(|| format!("{to:?} takes over"));
+        let until = self.now;
+        self.command(self.control.active, Command::Lease { until });
+        self.control.fencing = Some(to);
+        self.command(to, Command::Fence);
+    }
+
+    /// The takeover did not happen: the active serves on.
+    pub(super) fn thaw(&mut self) {
+        let active = self.control.active;
+        if self.machine(active).is_some_and(|m| m.is_active()) {
+            self.command(active, Command::Lease { until: Time::MAX });
+        } else if self.is_up(active) {
+            self.assign(active);
+        }
+    }
+
+    fn promote(&mut self, node: NodeId) {
+        let old = self.control.active;
+        let drained = std::mem::take(&mut self.control.handed_over);
+        self.control.fencing = None;
+        self.control.active = node;
+        self.control.serving = false;
+        self.control.joining = false;
+        self.control.epoch = self.control.epoch.next();
+        // A planned move keeps both (R3); after a failure the new active is alone.
+        if !drained {
+            self.control.in_sync = BTreeSet::from([node]);
+        }
+        self.control.required.clone_from(&self.control.in_sync);
+        self.model.give_up();
+        self.activate(node);
+        if self.machine(old).is_some_and(Machine::is_active) {
+            self.command(old, Command::Abort);
+        } else if self.is_up(old) {
+            self.assign(old);
+        }
+    }
+
+    pub(super) fn begin_move(&mut self) {
+        let to = other(self.control.active);
+        let ready = self.control.serving
+            && self.control.in_sync.contains(&to)
+            && self.control.fencing.is_none()
+            && !self.control.moving
+            && self.is_up(self.control.active);
+        if ready {
+            self.control.moving = true;
+            self.control.serving = false;
+            self.command(self.control.active, Command::Drain);
+        }
+    }
+
+    /// What the node does by itself in a healthy run.
+    pub(super) fn control_step(&mut self) {
+        self.cast_out();
+    }
+
+    fn request(&mut self, op: Op, at: ByteRange, data: Option<Vec<u8>>) -> RequestId {
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        let active = self.control.active;
+        let buf = data.map(|data| self.buf(active, data));
+        if let (Op::Read, Some(buf)) = (op, buf) {
+            self.node(active).reads.insert(id, buf);
+        }
+        match op {
+            Op::Read => self.model.read(id, at),
+            Op::Write { fua } => self.model.write(id, at, self.next_token, fua),
+            Op::Zero { fua } => self.model.write(id, at, 0, fua),
+            Op::Flush => self.model.flush(id),
+        }
+        let range = at;
+        self.note(|| format!("request {id:?} {op:?} {range:?}"));
+        self.input(active, Input::Request(Request { id, op, range, buf }));
+        id
+    }
+
+    pub(super) fn write(&mut self, offset: u64, len: u64, fua: bool) -> RequestId {
+        let data = model::content(self.next_token, disk::to_usize(len) / disk::SECTOR);
+        let id = self.request(Op::Write { fua }, range(offset, len), Some(data));
+        self.next_token += 1;
+        id
+    }
+
+    pub(super) fn zero(&mut self, offset: u64, len: u64) -> RequestId {
+        self.request(Op::Zero { fua: false }, range(offset, len), None)
+    }
+
+    pub(super) fn read(&mut self, offset: u64, len: u64) -> RequestId {
+        let data = vec![0xEE; disk::to_usize(len)];
+        self.request(Op::Read, range(offset, len), Some(data))
+    }
+
+    pub(super) fn flush(&mut self) -> RequestId {
+        self.request(Op::Flush, range(0, 0), None)
+    }
+
+    pub(super) fn replied(&mut self, node: NodeId, id: RequestId, result: Result<(), Errno>) {
+        let buf = self.node(node).reads.remove(&id);
+        if !self.model.knows(id) {
+            assert!(result.is_err(), "a late reply of a request given up");
+            return;
+        }
+        assert_eq!(node, self.control.active, "one writer per epoch (G1)");
+        let bytes = buf.map(|buf| self.node(node).bufs[&buf].clone());
+        self.model.replied(id, result.is_ok(), bytes.as_deref());
+    }
+
+    /// G5's other half: what differs is known to somebody.
+    pub(super) fn check_marks(&mut self) {
+        let active = self.control.active;
+        let standby = other(active);
+        let (Some(a), Some(s)) = (self.machine(active), self.machine(standby)) else {
+            return;
+        };
+        let blank = |m: &Machine| m.superblock.get().mirror.is_none();
+        if !a.is_active() || blank(s) || blank(a) || !s.jobs.is_empty() || !a.jobs.is_empty() {
+            return;
+        }
+        let mut known = Bits::new(a.layout.blocks());
+        known.union(a.bitmap.base());
+        known.union(s.bitmap.base());
+        for region in a.intent.regions().chain(s.intent.regions()) {
+            known.set(region_blocks(region));
+        }
+        for block in 0..a.layout.blocks() {
+            let read = |n: NodeId| {
+                let at = disk::to_usize(block) * 4096;
+                &self.nodes[usize::from(n.0)].disk.current[at..at + 4096]
+            };
+            assert!(
+                known.get(block) || read(active) == read(standby),
+                "block {block} differs and nobody knows"
+            );
+        }
+    }
+
+    /// Heals everything, and checks that the replicas end equal (G5) and nothing promised is lost (G2).
+    pub(super) fn heal_and_check(&mut self) {
+        self.note(|| "heal".to_owned());
+        self.link_up = true;
+        self.thaw();
+        for node in [A, B] {
+            if !self.is_up(node) {
+                self.boot(node, false);
+            }
+        }
+        self.run();
+        let active = self.control.active;
+        assert!(self.control.serving, "nobody serves after healing");
+        self.flush();
+        self.run();
+        assert!(self.model.is_idle(), "{} requests hang", self.model.len());
+        if !self.control.asynchronous {
+            assert_eq!(self.control.in_sync.len(), 2, "the standby never came back");
+        }
+        let layout = self.machine(active).unwrap().layout;
+        let data: Vec<Vec<u8>> = [A, B]
+            .map(|n| self.node(n).disk.bytes(0, layout.data_bytes))
+            .into();
+        self.model.check_all(&data[0], "replica A");
+        assert!(data[0] == data[1], "replicas differ after healing");
+        for node in &self.nodes {
+            assert!(node.bufs.is_empty(), "buffers leak: {:?}", node.bufs.keys());
+        }
+    }
+}

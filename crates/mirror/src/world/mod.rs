@@ -1,0 +1,547 @@
+//! A small world for tests: two replicas, disks that lose what was not flushed, a network that cuts, and a correct node
+//! that fences, promotes and changes sets by the rules. Everything is chosen by the caller, step by step.
+
+mod control;
+mod disk;
+mod model;
+mod named;
+mod property;
+
+use crate::bitmap::region_blocks;
+use crate::bits::Bits;
+use crate::config::Config;
+use crate::control::{Command, Report};
+use crate::io::{
+    BufId, ConnId, DiskOp, Errno, Input, IoId, Op, Output, Payload, Request, RequestId, Side,
+};
+use crate::machine::Machine;
+use crate::replica::Replica;
+use crate::role::Role;
+use disk::SimDisk;
+use model::Model;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use wire::event::ReplicaLoss;
+use wire::layout::{Layout, ReplicaState, Slot, Superblock};
+use wire::mirror_frame::{FLAG_RESYNC, Header, Kind};
+use wire::{ByteRange, Duration, Epoch, Generation, NodeId, SessionId, Time, version};
+
+const A: NodeId = NodeId(0);
+const B: NodeId = NodeId(1);
+const DISK_BYTES: u64 = 2 << 20;
+
+fn other(node: NodeId) -> NodeId {
+    if node == A { B } else { A }
+}
+
+fn range(offset: u64, len: u64) -> ByteRange {
+    ByteRange::new(offset, len).unwrap()
+}
+
+/// A superblock as `mirror create` makes it.
+fn created(data_bytes: u64, state: ReplicaState) -> Superblock {
+    Superblock {
+        features: version::Features::OURS,
+        mirror: None,
+        replica: 7,
+        data_bytes,
+        intent_blocks: 1,
+        generation: Generation(0),
+        epoch: Epoch(0),
+        state,
+        boot: 0,
+    }
+}
+
+#[derive(Debug)]
+struct Node {
+    replica: Option<Replica>,
+    disk: SimDisk,
+    disk_bytes: u64,
+    boot: u64,
+    bufs: BTreeMap<BufId, Vec<u8>>,
+    next_buf: u64,
+    dials: usize,
+    reports: Vec<Report>,
+    /// Buffers of reads, to be checked with the reply.
+    reads: BTreeMap<RequestId, BufId>,
+    frames_sent: Vec<Header>,
+    disk_log: Vec<DiskOp>,
+}
+
+/// What travels, with its content.
+#[derive(Debug)]
+enum Parcel {
+    Frame(Header, Content),
+    End,
+}
+
+#[derive(Debug)]
+enum Content {
+    None,
+    Bytes(Vec<u8>),
+    Data(Vec<u8>),
+}
+
+#[derive(Debug)]
+struct Conn {
+    id: ConnId,
+    /// Who dialed.
+    from: NodeId,
+    /// To `from`, and to the other.
+    queues: [VecDeque<Parcel>; 2],
+    /// The side closed it, or was told of its end.
+    closed: [bool; 2],
+}
+
+impl Conn {
+    fn side(&self, node: NodeId) -> usize {
+        usize::from(node != self.from)
+    }
+}
+
+/// What the world's node believes and does: a register that never fails.
+#[derive(Debug)]
+struct Control {
+    epoch: Epoch,
+    active: NodeId,
+    in_sync: BTreeSet<NodeId>,
+    /// What the active was told last.
+    required: BTreeSet<NodeId>,
+    serving: bool,
+    /// A peer that is being counted in.
+    joining: bool,
+    /// The active was told to drain, for a planned move.
+    moving: bool,
+    /// It drained, and the other node takes over.
+    handed_over: bool,
+    /// This node is being fenced, to take over.
+    fencing: Option<NodeId>,
+    /// A required peer was reported lost.
+    lost: bool,
+    asynchronous: bool,
+}
+
+#[derive(Debug)]
+struct World {
+    now: Time,
+    nodes: [Node; 2],
+    conns: Vec<Conn>,
+    next_conn: u64,
+    link_up: bool,
+    control: Control,
+    model: Model,
+    next_request: u64,
+    next_token: u64,
+    /// Decides small things; advanced deterministically.
+    dice: u64,
+    config: Config,
+    trace: Vec<String>,
+    tracing: bool,
+}
+
+impl World {
+    /// Node A with an origin, B blank; both attached and A serving when the caller has run it.
+    fn new(tune: impl FnOnce(&mut Config)) -> Self {
+        Self::with_disks(DISK_BYTES, DISK_BYTES, tune)
+    }
+
+    fn with_disks(a_bytes: u64, b_bytes: u64, tune: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::lan(A, a_bytes, 1, 77);
+        config.io_timeout = Duration::from_secs(100_000);
+        config.hot_regions_max = 4;
+        tune(&mut config);
+        let layout = Layout::for_disk(a_bytes, 1).unwrap();
+        let mut world = Self {
+            now: Time::from_nanos(1_000_000_000),
+            nodes: [Node::new(a_bytes), Node::new(b_bytes)],
+            conns: Vec::new(),
+            next_conn: 1,
+            link_up: true,
+            control: Control::new(config.ack != crate::config::Ack::Sync),
+            model: Model::new(layout.data_bytes),
+            next_request: 1,
+            next_token: 1,
+            dice: 0x9E37_79B9,
+            config,
+            trace: Vec::new(),
+            tracing: std::env::var_os("TRACE").is_some(),
+        };
+        world.create(A, ReplicaState::Origin);
+        world.create(B, ReplicaState::Blank);
+        world.boot(A, false);
+        world.boot(B, false);
+        world
+    }
+
+    fn create(&mut self, node: NodeId, state: ReplicaState) {
+        let bytes = self.node(node).disk_bytes;
+        let data = Layout::for_disk(bytes, 1).unwrap().data_bytes;
+        let block = created(data, state).seal(1);
+        let at = Layout::super_offset(bytes, Slot::A);
+        self.node(node).disk.put(at, &block);
+    }
+
+    fn node(&mut self, node: NodeId) -> &mut Node {
+        &mut self.nodes[usize::from(node.0)]
+    }
+
+    fn note(&mut self, line: impl FnOnce() -> String) {
+        if self.tracing {
+            let line = line();
+            eprintln!("{:?} {line}", self.now);
+            self.trace.push(line);
+        }
+    }
+
+    /// Starts the process on a node.
+    fn boot(&mut self, node: NodeId, power_lost: bool) {
+        let now = self.now;
+        let mut config = self.config.clone();
+        config.node = node;
+        let n = self.node(node);
+        n.boot += u64::from(power_lost);
+        config.boot = n.boot;
+        config.disk_bytes = n.disk_bytes;
+        n.replica = Some(Replica::new(config, now));
+        n.bufs.clear();
+        n.reads.clear();
+        self.drain(node);
+    }
+
+    /// Kills the process, or the machine.
+    fn crash(&mut self, node: NodeId, power: bool) {
+        if self.node(node).replica.take().is_none() {
+            return;
+        }
+        self.note(|| format!("{node:?} crashes, power {power}"));
+        let mut dice = self.dice;
+        let mut random = |below: usize| {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(7);
+            usize::try_from(dice >> 33).unwrap() % below.max(1)
+        };
+        let n = self.node(node);
+        if power {
+            n.disk.power_failed(&mut random);
+            n.boot += 1;
+        } else {
+            n.disk.process_died(&mut random);
+        }
+        n.dials = 0;
+        self.dice = dice;
+        if power {
+            self.model.power_failed();
+        }
+        if self.control.active == node {
+            self.model.give_up();
+            self.control.serving = false;
+            self.control.moving = false;
+        }
+        for at in 0..self.conns.len() {
+            let side = self.conns[at].side(node);
+            self.conns[at].closed[side] = true;
+            self.conns[at].queues[side].clear();
+            self.conns[at].queues[1 - side].push_back(Parcel::End);
+        }
+        if self.control.fencing == Some(node) {
+            self.control.fencing = None;
+            self.thaw();
+        }
+    }
+
+    fn is_up(&self, node: NodeId) -> bool {
+        self.nodes[usize::from(node.0)].replica.is_some()
+    }
+
+    fn command(&mut self, node: NodeId, command: Command) {
+        self.note(|| format!("{node:?} <- {command:?}"));
+        self.input(node, Input::Command(command));
+    }
+
+    fn input(&mut self, node: NodeId, input: Input) {
+        let now = self.now;
+        if let Some(replica) = &mut self.node(node).replica {
+            replica.handle(now, input);
+            self.drain(node);
+        }
+    }
+
+    /// Performs what a replica asks for.
+    fn drain(&mut self, node: NodeId) {
+        while let Some(output) = self.node(node).replica.as_mut().and_then(Replica::poll) {
+            self.note(|| format!("{node:?} -> {}", brief(&output)));
+            match output {
+                Output::Disk { io, op } => self.start_disk(node, io, op),
+                Output::Alloc { buf, len } => {
+                    let bytes = vec![0; disk::to_usize(len)];
+                    assert!(self.node(node).bufs.insert(buf, bytes).is_none());
+                }
+                Output::Release { buf } => {
+                    let known = self.node(node).bufs.remove(&buf);
+                    assert!(known.is_some(), "{buf:?} released twice");
+                }
+                Output::Connect { node: to } => {
+                    assert_eq!(to, other(node));
+                    self.node(node).dials += 1;
+                }
+                Output::Send {
+                    conn,
+                    header,
+                    payload,
+                } => self.send(node, conn, header, payload),
+                Output::Disconnect { conn } => self.close(node, conn),
+                Output::Reply { id, result } => self.replied(node, id, result),
+                Output::Report(report) => {
+                    self.node(node).reports.push(report.clone());
+                    self.on_report(node, report);
+                }
+            }
+        }
+    }
+
+    fn start_disk(&mut self, node: NodeId, io: IoId, op: DiskOp) {
+        let n = self.node(node);
+        let data = match &op {
+            DiskOp::Write { range, buf, .. } => {
+                let data = n.bufs[buf].clone();
+                assert_eq!(data.len(), disk::to_usize(range.len()));
+                data
+            }
+            DiskOp::Zero { range, .. } => vec![0; disk::to_usize(range.len())],
+            DiskOp::MetaWrite { bytes, .. } => bytes.clone(),
+            DiskOp::Read { .. } | DiskOp::Flush | DiskOp::MetaRead { .. } => Vec::new(),
+        };
+        n.disk_log.push(op.clone());
+        n.disk.start(io, op, data);
+    }
+
+    /// Ends one disk operation of a node; false if there is none.
+    fn finish_disk(&mut self, node: NodeId, pick: usize) -> bool {
+        let Some((done, result)) = self.node(node).disk.finish(pick) else {
+            return false;
+        };
+        let result = result.map_err(Errno);
+        if let (DiskOp::Read { buf, .. }, Ok(bytes)) = (&done.op, &result) {
+            let old = self.node(node).bufs.insert(*buf, bytes.clone());
+            assert!(old.is_some(), "the buffer of a read under way is gone");
+        }
+        if let DiskOp::Write { buf, .. } = &done.op {
+            assert!(self.node(node).bufs.contains_key(buf), "released too early");
+        }
+        let meta = matches!(done.op, DiskOp::MetaRead { .. });
+        let result = result.map(|bytes| if meta { bytes } else { Vec::new() });
+        self.input(
+            node,
+            Input::DiskDone {
+                io: done.io,
+                result,
+            },
+        );
+        true
+    }
+
+    fn send(&mut self, node: NodeId, conn: ConnId, header: Header, payload: Payload) {
+        let mut header = header;
+        let mut content = match payload {
+            Payload::None => Content::None,
+            Payload::Bytes(bytes) => Content::Bytes(bytes),
+            Payload::Buf(buf) => Content::Data(self.node(node).bufs[&buf].clone()),
+        };
+        if let Content::Data(data) = &content
+            && header.flags & FLAG_RESYNC != 0
+            && data.iter().all(|b| *b == 0)
+        {
+            // The engine may send zeros of a resync without content.
+            header.kind = Kind::Zero;
+            header.payload_len = 0;
+            content = Content::None;
+        }
+        assert_eq!(Header::decode(&header.encode()), Ok(header));
+        self.node(node).frames_sent.push(header);
+        let Some(found) = self.conns.iter_mut().find(|c| c.id == conn) else {
+            return;
+        };
+        let side = found.side(node);
+        assert!(!found.closed[side], "sent on a connection that it closed");
+        found.queues[1 - side].push_back(Parcel::Frame(header, content));
+    }
+
+    fn close(&mut self, node: NodeId, conn: ConnId) {
+        if let Some(found) = self.conns.iter_mut().find(|c| c.id == conn) {
+            let side = found.side(node);
+            found.closed[side] = true;
+            found.queues[side].clear();
+            found.queues[1 - side].push_back(Parcel::End);
+        }
+    }
+
+    /// Delivers the next thing on a connection to a node, or opens one that was asked for; false if there is nothing.
+    fn deliver(&mut self, node: NodeId, pick: usize) -> bool {
+        self.conns
+            .retain(|c| !(c.closed[0] && c.closed[1] && c.queues.iter().all(VecDeque::is_empty)));
+        let ready: Vec<usize> = (0..self.conns.len())
+            .filter(|at| {
+                let conn = &self.conns[*at];
+                !conn.queues[conn.side(node)].is_empty()
+            })
+            .collect();
+        if self.node(node).dials > 0 && (ready.is_empty() || pick % 3 == 0) {
+            self.connect(node);
+            return true;
+        }
+        if ready.is_empty() {
+            return false;
+        }
+        let conn = &mut self.conns[ready[pick % ready.len()]];
+        let (side, id) = (conn.side(node), conn.id);
+        let parcel = conn.queues[side].pop_front();
+        if conn.closed[side] {
+            return true;
+        }
+        match parcel {
+            Some(Parcel::Frame(header, content)) => self.arrive(node, id, header, content),
+            Some(Parcel::End) | None => {
+                conn.closed[side] = true;
+                conn.queues[1 - side].push_back(Parcel::End);
+                let why = ReplicaLoss::Closed;
+                self.input(node, Input::Disconnected { conn: id, why });
+            }
+        }
+        true
+    }
+
+    fn arrive(&mut self, node: NodeId, conn: ConnId, header: Header, content: Content) {
+        let payload = match content {
+            Content::None => Payload::None,
+            Content::Bytes(bytes) => Payload::Bytes(bytes),
+            Content::Data(data) => Payload::Buf(self.buf(node, data)),
+        };
+        self.note(|| format!("{node:?} <= {header:?}"));
+        self.input(
+            node,
+            Input::Frame {
+                conn,
+                header,
+                payload,
+            },
+        );
+    }
+
+    fn buf(&mut self, node: NodeId, data: Vec<u8>) -> BufId {
+        let n = self.node(node);
+        n.next_buf += 1;
+        let buf = BufId(n.next_buf);
+        n.bufs.insert(buf, data);
+        buf
+    }
+
+    fn connect(&mut self, node: NodeId) {
+        self.node(node).dials -= 1;
+        let to = other(node);
+        if !self.link_up || !self.is_up(to) {
+            return self.input(node, Input::ConnectFailed { node: to });
+        }
+        let conn = ConnId(self.next_conn);
+        self.next_conn += 1;
+        self.conns.push(Conn {
+            id: conn,
+            from: node,
+            queues: [VecDeque::new(), VecDeque::new()],
+            closed: [false, false],
+        });
+        let side = Side::Accepted;
+        self.input(to, Input::Connected { conn, node, side });
+        let session = SessionId(1_000 + conn.0);
+        let side = Side::Dialed { session };
+        self.input(
+            node,
+            Input::Connected {
+                conn,
+                node: to,
+                side,
+            },
+        );
+    }
+
+    /// Every connection breaks; what is on its way is lost.
+    fn cut(&mut self) {
+        self.note(|| "cut".to_owned());
+        let mut told = Vec::new();
+        for conn in &mut self.conns {
+            for node in [A, B] {
+                let side = conn.side(node);
+                conn.queues[side].clear();
+                if !conn.closed[side] {
+                    conn.closed[side] = true;
+                    told.push((node, conn.id));
+                }
+            }
+        }
+        for (node, conn) in told {
+            let why = ReplicaLoss::Closed;
+            self.input(node, Input::Disconnected { conn, why });
+        }
+    }
+
+    /// Lets time pass, and wakes who asked for it.
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        for node in [A, B] {
+            let due = self.nodes[usize::from(node.0)]
+                .replica
+                .as_ref()
+                .and_then(Replica::wake_at);
+            if due.is_some_and(|at| at <= self.now) {
+                self.input(node, Input::Wake);
+            }
+        }
+    }
+
+    /// Runs until nothing moves for a while; faults excepted, everything that can happen happens.
+    fn run(&mut self) {
+        let mut quiet = 0;
+        while quiet < 60 {
+            let mut moved = false;
+            for node in [A, B] {
+                if self.is_up(node) {
+                    moved |= self.finish_disk(node, 0);
+                    moved |= self.deliver(node, 1);
+                }
+            }
+            self.control_step();
+            self.pass(Duration::from_millis(if moved { 0 } else { 40 }));
+            quiet = if moved { 0 } else { quiet + 1 };
+        }
+    }
+
+    fn machine(&self, node: NodeId) -> Option<&Machine> {
+        self.nodes[usize::from(node.0)].replica.as_ref()?.machine()
+    }
+}
+
+impl Node {
+    fn new(disk_bytes: u64) -> Self {
+        Self {
+            replica: None,
+            disk: SimDisk::new(disk_bytes),
+            disk_bytes,
+            boot: 1,
+            bufs: BTreeMap::new(),
+            next_buf: 0,
+            dials: 0,
+            reports: Vec::new(),
+            reads: BTreeMap::new(),
+            frames_sent: Vec::new(),
+            disk_log: Vec::new(),
+        }
+    }
+}
+
+fn brief(output: &Output) -> String {
+    match output {
+        Output::Disk {
+            io,
+            op: DiskOp::MetaWrite { offset, bytes },
+        } => format!("Disk {io:?} MetaWrite {offset}+{}", bytes.len()),
+        _ => format!("{output:?}"),
+    }
+}
