@@ -18,6 +18,7 @@ pub mod failure;
 pub mod keeper;
 pub mod lab;
 pub mod ledger;
+pub mod outbox;
 pub mod output;
 pub mod render;
 pub mod run;

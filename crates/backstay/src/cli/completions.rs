@@ -1,6 +1,6 @@
 //! `backstay completions`.
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
 use super::Cli;
@@ -17,7 +17,25 @@ pub struct Args {
 
 pub(super) fn run(args: &Args, ui: &Ui) -> Outcome {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "backstay", &mut script);
+    clap_complete::generate(
+        args.shell,
+        &mut shown(&Cli::command()),
+        "backstay",
+        &mut script,
+    );
     ui.data(String::from_utf8_lossy(&script).trim_end())?;
     Ok(Exit::Ready)
+}
+
+/// The command line without what nobody types: generators would list hidden commands too.
+fn shown(command: &Command) -> Command {
+    Command::new("backstay")
+        .args(command.get_arguments())
+        .subcommands(
+            command
+                .get_subcommands()
+                .filter(|below| !below.is_hide_set())
+                .cloned(),
+        )
+        .disable_help_subcommand(true)
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use serde::Serialize;
 
 use super::source::{Position, Source};
-use crate::output::{Tone, Ui};
+use crate::output::{Format, Tone, Ui};
 
 /// Kind of mistake; each has a stable code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -145,6 +145,12 @@ impl Sink {
 pub struct Diagnostics {
     sources: Vec<Source>,
     list: Vec<Diagnostic>,
+}
+
+impl std::fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.render(&Ui::plain(Format::Table, 100)))
+    }
 }
 
 /// One mistake as a JSON document's part.

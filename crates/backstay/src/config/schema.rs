@@ -2,7 +2,6 @@
 
 use serde_json::{Map, Value, json};
 
-use super::convert;
 use super::fields::{Field, HIDDEN, Kind, NAME_MAX, Need, ROOT, Shape};
 
 /// The schema document.
@@ -101,39 +100,4 @@ fn kind(kind: &Kind) -> Value {
         object.insert("description".into(), json!(kind.doc));
     }
     value
-}
-
-/// One line per key for people: `node.role   data or witness   default "data"   …`.
-pub fn reference() -> Vec<[String; 4]> {
-    let mut rows = Vec::new();
-    rows_of("", ROOT, &mut rows);
-    rows
-}
-
-fn rows_of(prefix: &str, fields: &[Field], rows: &mut Vec<[String; 4]>) {
-    for field in fields.iter().filter(|field| !HIDDEN.contains(&field.key)) {
-        let path = format!("{prefix}{}", field.key);
-        let need = match field.need {
-            Need::Required => "required".into(),
-            Need::Optional => "optional".into(),
-            Need::Default(text) => format!("default {text}"),
-        };
-        rows.push([
-            path.clone(),
-            convert::expected(field.shape),
-            need,
-            field.doc.into(),
-        ]);
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "all other shapes are single values"
-        )]
-        match field.shape {
-            Shape::Table(below) | Shape::Tables(below) => rows_of(&format!("{path}."), below, rows),
-            Shape::Kinds(kinds) => kinds
-                .iter()
-                .for_each(|kind| rows_of(&format!("{path}({}).", kind.kind), kind.fields, rows)),
-            _ => {}
-        }
-    }
 }

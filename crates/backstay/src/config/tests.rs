@@ -3,56 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::output::{Format, Ui};
 
-pub(crate) const PAIR: &str = r#"cluster = "lab"
-profile = "fast"
-
-[[node]]
-name = "node-a"
-zone = "a"
-service = "10.0.1.11"
-heartbeat = ["10.10.1.11", "10.20.1.11"]
-mirror = "10.20.1.11"
-
-[[node]]
-name = "witness"
-role = "witness"
-zone = "c"
-heartbeat = ["10.10.3.11", "10.20.3.11"]
-
-[[node]]
-name = "node-b"
-zone = "b"
-service = "10.0.2.11"
-heartbeat = ["10.10.2.11", "10.20.2.11"]
-mirror = "10.20.2.11"
-
-[register]
-kind = "embedded"
-
-[[group]]
-name = "db"
-
-[[group.resource]]
-kind = "mirror"
-name = "pgdata"
-disk = { node-a = "/dev/nvme1n1", node-b = "/dev/sdb" }
-
-[[group.resource]]
-kind = "filesystem"
-mirror = "pgdata"
-mount = "/var/lib/postgresql"
-
-[[group.resource]]
-kind = "exec"
-name = "ledger"
-start = ["/usr/bin/ledger", "serve"]
-restart_window = "2m"
-
-[[group.resource]]
-kind = "address"
-ip = "10.9.0.10"
-prefix = 32
-"#;
+const PAIR: &str = include_str!("../../tests/pair.toml");
 
 fn parse_text(text: &str) -> Result<Config, Diagnostics> {
     parse(vec![Source::new("backstay.toml", text)])
@@ -72,8 +23,7 @@ fn rendered(result: Result<Config, Diagnostics>) -> String {
 
 #[test]
 fn complete_pair_is_read() {
-    let config = parse_text(PAIR).map_err(|wrong| wrong.render(&Ui::plain(Format::Table, 100)));
-    let config = config.expect("the pair is right");
+    let config = parse_text(PAIR).unwrap_or_else(|wrong| panic!("{wrong}"));
     assert_eq!(config.profile, profile::Profile::Fast);
     assert_eq!(config.ports.heartbeat, 9_944);
     assert!(config.tls && !config.lab.fault_shim);

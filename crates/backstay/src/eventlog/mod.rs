@@ -2,7 +2,7 @@
 //!
 //! [`EventLog::append`] numbers an event, keeps it in memory and hands it to a writer thread; a hanging disk delays only
 //! the file. The file is lines of JSON (see [`entry`]); full files are rotated, the oldest is removed. A line that a
-//! crash tore is cut off at the next start: it was not announced as durable.
+//! crash tore is cut off at the next start: it was not announced as durable. The writer also fills the alert [`crate::outbox`].
 
 pub mod entry;
 mod files;
@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use wire::event::Event;
 
+use crate::outbox::Outbox;
 use crate::render::names::Names;
 use entry::{Entry, Logged};
 use writer::Line;
@@ -64,13 +65,14 @@ impl EventLog {
     /// When the directory or a file cannot be read or written.
     pub fn open(directory: &Path, names: Names) -> io::Result<Self> {
         let (writer, found) = files::open(directory, &names)?;
+        let outbox = Outbox::open(&directory.join("outbox"))?;
         let mut events: VecDeque<Arc<Logged>> = found.into_iter().map(Arc::new).collect();
         while events.len() > RECENT_MAX {
             events.pop_front();
         }
         let next = events.back().map_or(1, |last| last.entry.seq + 1);
         let unwritten = Arc::new(AtomicU64::new(0));
-        let queue = writer::start(writer, QUEUE_MAX, Arc::clone(&unwritten))?;
+        let queue = writer::start(writer, outbox, QUEUE_MAX, Arc::clone(&unwritten))?;
         let shared = Shared {
             directory: directory.to_path_buf(),
             names: Arc::new(names),
@@ -88,11 +90,6 @@ impl EventLog {
     pub fn append(&self, event: Event) -> Arc<Logged> {
         let mut recent = self.recent();
         let entry = Entry::new(recent.next, event);
-        let sync = entry.is_important();
-        let line = Line::Event {
-            text: entry.to_line(),
-            sync,
-        };
         let logged = Arc::new(Logged {
             entry,
             names: Arc::clone(&self.shared.names),
@@ -104,7 +101,7 @@ impl EventLog {
         }
         // Under the lock, so that lines reach the file in the order of their numbers.
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            self.queue.try_send(line)
+            self.queue.try_send(Line::Event(Arc::clone(&logged)))
         {
             self.shared.unwritten.fetch_add(1, Ordering::Relaxed);
         }

@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread;
 
+use super::entry::Logged;
 use super::files::Writer;
+use crate::outbox::{Alert, Outbox};
 
 /// What the thread is asked to do.
 #[derive(Debug)]
 pub(super) enum Line {
-    /// Append one line; durable at once if `sync`, with the next pause otherwise.
-    Event { text: String, sync: bool },
+    /// Append one line; durable at once if it is important, with the next pause otherwise.
+    Event(Arc<Logged>),
     /// Say whether everything so far is durable.
     Flush { done: SyncSender<bool> },
 }
@@ -20,27 +22,31 @@ pub(super) enum Line {
 /// Starts the thread. It ends when the last sender is gone, after everything was written.
 pub(super) fn start(
     writer: Writer,
+    outbox: Outbox,
     queue_max: usize,
     unwritten: Arc<AtomicU64>,
 ) -> io::Result<SyncSender<Line>> {
     let (queue, lines) = sync_channel(queue_max);
     thread::Builder::new()
         .name("event-log".into())
-        .spawn(move || write_all(writer, &lines, &unwritten))?;
+        .spawn(move || write_all(writer, &outbox, &lines, &unwritten))?;
     Ok(queue)
 }
 
-fn write_all(mut writer: Writer, lines: &Receiver<Line>, unwritten: &AtomicU64) {
+fn write_all(mut writer: Writer, outbox: &Outbox, lines: &Receiver<Line>, unwritten: &AtomicU64) {
     let mut healthy = true;
     let mut dirty = false;
     while let Some(line) = next(lines, &writer, &mut dirty, &mut healthy) {
         match line {
-            Line::Event { text, sync } => {
-                let written = writer.append(&text).and_then(|()| {
+            Line::Event(logged) => {
+                let sync = logged.entry.is_important();
+                let written = writer.append(&logged.entry.to_line()).and_then(|()| {
                     dirty = !sync;
                     if sync { writer.sync() } else { Ok(()) }
                 });
-                report(written, &mut healthy, unwritten);
+                // An alert that cannot be kept is lost; its event is in the log, or counted as unwritten.
+                let kept = Alert::of(&logged).map_or(Ok(()), |alert| outbox.put(&alert));
+                report(written.and(kept), &mut healthy, unwritten);
             }
             Line::Flush { done } => {
                 let synced = writer.sync().is_ok();
