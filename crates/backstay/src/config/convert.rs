@@ -8,7 +8,8 @@ use wire::ByteCount;
 
 use super::diagnostic::Fault;
 use super::fields::{
-    LATER_DRIVERS, LATER_FRONT_ENDS, LATER_KINDS, LATER_REGISTERS, NAME_MAX, NAME_RULE, Shape,
+    LATER_ACKS, LATER_DRIVERS, LATER_FRONT_ENDS, LATER_KINDS, LATER_REGISTERS, NAME_MAX, NAME_RULE,
+    Shape,
 };
 use super::suggest::{closest, list_or};
 use super::units;
@@ -120,6 +121,7 @@ fn unknown_choice(words: &'static [&'static str], text: &str) -> Bad {
         LATER_DRIVERS,
         LATER_FRONT_ENDS,
         LATER_KINDS,
+        LATER_ACKS,
     ];
     let bad = if later.iter().any(|list| list.contains(&text)) {
         let what = format!("is `{text}`, which is not in this release");

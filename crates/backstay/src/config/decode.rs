@@ -1,6 +1,7 @@
 //! Builds the model from tables. What one table alone can tell is checked here, the rest in `check`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use wire::NodeId;
 
@@ -217,12 +218,16 @@ fn mirror(reader: &Reader<'_>, data_names: &[String]) -> Option<Mirror> {
     let disk = reader.path_per_node("disk");
     let mode = reader.text("mode");
     let size = reader.bytes("size");
+    reader.text("ack");
+    let max_lag = reader.bytes("max_lag");
+    let max_lag_seconds = reader.count("max_lag_seconds");
     let front_end = reader.text("front_end");
     let intent_bound = reader.bytes("intent_bound");
     let mode = match mode?.value.as_str() {
         "async" => Mode::Async,
         _ => Mode::Sync,
     };
+    only_async(reader, mode);
     let front_end = match front_end?.value.as_str() {
         "fuse-loop" => FrontEnd::FuseLoop,
         "nbd-socket" => FrontEnd::NbdSocket,
@@ -233,10 +238,23 @@ fn mirror(reader: &Reader<'_>, data_names: &[String]) -> Option<Mirror> {
         name: name?.value,
         disks,
         mode,
+        max_lag: max_lag?,
+        max_lag_time: Duration::from_secs(max_lag_seconds?.value),
         size,
         front_end,
         intent_bound: intent_bound?,
     })
+}
+
+/// A bound of the lag says nothing about a mirror that has none.
+fn only_async(reader: &Reader<'_>, mode: Mode) {
+    for key in ["max_lag", "max_lag_seconds"] {
+        if mode == Mode::Sync && reader.has(key) {
+            let what = format!("`{key}` in {} is for mode = \"async\"", reader.object());
+            let diagnostic = Diagnostic::new(Fault::Clash, reader.place(key), what);
+            reader.report(diagnostic.hint("leave it out: a synchronous mirror has no lag"));
+        }
+    }
 }
 
 /// The disk of each data node. Ids are places among all nodes; `check` puts them right.

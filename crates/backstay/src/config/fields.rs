@@ -117,16 +117,8 @@ pub(super) const LATER_KINDS: &[&str] = &[
     "network",
     "system",
 ];
-pub(super) const LATER_KEYS: &[&str] = &[
-    "after",
-    "ack",
-    "max_lag",
-    "max_lag_seconds",
-    "vpn",
-    "alert",
-    "bucket",
-    "endpoints",
-];
+pub(super) const LATER_ACKS: &[&str] = &["flush"];
+pub(super) const LATER_KEYS: &[&str] = &["after", "vpn", "alert", "bucket", "endpoints"];
 
 const PORT: Shape = Shape::Count(1, 65_535);
 const DAY_MS: u64 = 86_400_000;
@@ -216,6 +208,24 @@ const MIRROR: &[Field] = &[
         Shape::Choice(MODES),
         "\"sync\"",
         "When a write is acknowledged.",
+    ),
+    default(
+        "ack",
+        Shape::Choice(&["write"]),
+        "\"write\"",
+        "`write`: a write is acknowledged by both nodes.",
+    ),
+    default(
+        "max_lag",
+        Shape::Bytes(1 << 20, 1 << 40),
+        "\"64MiB\"",
+        "Only async: most bytes that the standby may lack before it is brought back by resync.",
+    ),
+    default(
+        "max_lag_seconds",
+        Shape::Count(1, 86_400),
+        "5",
+        "Only async: longest time that the standby may lack a write.",
     ),
     optional(
         "size",

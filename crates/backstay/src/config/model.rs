@@ -107,6 +107,10 @@ pub struct Mirror {
     pub disks: Vec<(NodeId, PathBuf)>,
     /// When a write is acknowledged.
     pub mode: Mode,
+    /// Only for [`Mode::Async`]: most bytes that the standby may lack before it is brought back by resync.
+    pub max_lag: ByteCount,
+    /// Only for [`Mode::Async`]: longest time that the standby may lack a write.
+    pub max_lag_time: Duration,
     /// Size of the volume; none: what fits on the smaller disk.
     pub size: Option<ByteCount>,
     /// How programs reach it.

@@ -57,6 +57,19 @@ fn one_disk_path_serves_every_data_node() {
 }
 
 #[test]
+fn asynchronous_mirrors_have_a_bound() {
+    let name = "name = \"pgdata\"";
+    let with = format!("{name}\nmode = \"async\"\nmax_lag = \"16MiB\"\nmax_lag_seconds = 3");
+    let config = pair_with(name, &with).unwrap_or_else(|wrong| panic!("{wrong}"));
+    let mirror = config.groups[0].mirrors().next().expect("a mirror");
+    assert_eq!(mirror.mode, model::Mode::Async);
+    assert_eq!(
+        (mirror.max_lag.0, mirror.max_lag_time.as_secs()),
+        (16 << 20, 3)
+    );
+}
+
+#[test]
 fn all_mistakes_are_told_at_once() {
     let text = PAIR
         .replacen("zone = \"a\"", "zonne = \"a\"", 1)
@@ -197,6 +210,16 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "restart_window = \"2m\"",
         "after = [\"x\"]",
         "`after` in exec `ledger` of group `db` is not in",
+    ),
+    (
+        "name = \"pgdata\"",
+        "name = \"pgdata\"\nack = \"flush\"",
+        "is `flush`, which is not in this release",
+    ),
+    (
+        "name = \"pgdata\"",
+        "name = \"pgdata\"\nmax_lag = \"1MiB\"",
+        "`max_lag` in mirror `pgdata` of group `db` is for mode = \"async\" [BS-506]",
     ),
     (
         "[[group]]",

@@ -138,7 +138,7 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     (
         "about.BS-402",
         "The active acknowledges writes before the standby has them. Failing over could lose the newest of them, and this release does \
-         not bound how many, so it leaves that decision to a person. A planned move loses nothing.",
+         not yet enforce max_lag_seconds, so it leaves that decision to a person. A planned move loses nothing.",
     ),
     ("problem.BS-501", "the configuration cannot be read"),
     (
