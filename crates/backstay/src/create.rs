@@ -47,8 +47,7 @@ pub fn run(args: &Args, ui: &Ui) -> Outcome {
         Failure::new(format!("mirror {} has no disk on this node", mirror.name))
             .cause("it is a witness, or the configuration names no disk for it")
     })?;
-    let fault_dir = config.lab.fault_shim.then(|| path.parent().map(Into::into)).flatten();
-    let disk = Disk::open(path, &OpenOptions { allow_buffered: false, fault_dir }).map_err(|e| {
+    let disk = Disk::open(path, &OpenOptions::default()).map_err(|e| {
         let hint = e.hint();
         Failure::new(format!("cannot use {} for mirror {}", path.display(), mirror.name))
             .from_error(&e)

@@ -198,6 +198,8 @@ pub struct Group {
     pending: Option<Pending>,
     /// While active: how the other replicas are.
     mates: BTreeMap<NodeId, sets::Mate>,
+    /// Whom this node took the group over from; its own writes are discarded when it comes back.
+    deposed: Option<NodeId>,
     /// A peer that already counts for acknowledgements and leases; the grow is not yet confirmed (R5, R8).
     growing: Option<NodeId>,
     sets_sent: Option<(Epoch, BTreeSet<NodeId>)>,
@@ -239,6 +241,7 @@ impl Group {
             seen: Version(0),
             pending: None,
             mates: BTreeMap::new(),
+            deposed: None,
             growing: None,
             sets_sent: None,
             lease_told: Time::ZERO,

@@ -228,7 +228,7 @@ fn engine_config(
         }
         NodeRole::Witness => None,
     });
-    let fault_dir = config.lab.fault_shim.then(|| disk.parent().map(Path::to_path_buf)).flatten();
+    let fault_dir = config.lab.fault_shim.then(|| state.join(format!("fault-{}", mirror.name)));
     Ok(EngineConfig {
         name: mirror.name.clone(),
         replica: replica_config(config, me, mirror),

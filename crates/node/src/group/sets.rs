@@ -127,7 +127,7 @@ impl Group {
                 self.mates.entry(node).or_default().lost.remove(&mirror);
                 self.journal
                     .push(cx.now, What::ResyncStarted { node, dirty });
-                if discarded != ByteCount(0) {
+                if discarded != ByteCount(0) && self.deposed.take() == Some(node) {
                     let at_most = discarded;
                     self.journal.push(cx.now, What::Discarded { node, at_most });
                 }

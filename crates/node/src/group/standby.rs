@@ -242,6 +242,7 @@ impl Group {
         let act = Act::TakeOver(record.active);
         self.journal
             .decide(cx.now, act, Rule::PromoteInSync, seen, rejected);
+        self.deposed = Some(record.active);
         self.fence(cx, false);
     }
 
