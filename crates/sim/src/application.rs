@@ -151,6 +151,17 @@ impl World {
             oracle.abandon(op);
             return;
         };
+        let shown = if request.op == Op::Flush {
+            ranged(0, 1 << 40)
+        } else {
+            request.range
+        };
+        self.watch(at, shown, || {
+            format!("mirror {mirror}: {result:?} to {request:x?}")
+        });
+        let Some(oracle) = self.oracles.get_mut(usize::from(mirror)) else {
+            return;
+        };
         if result.is_err() {
             oracle.abandon(op);
             self.say(

@@ -184,6 +184,7 @@ impl World {
         } else {
             None
         };
+        self.watch_disk(at, mirror, &op, data.as_deref());
         let mut delay = match op {
             DiskOp::Flush => self.rng.micros(200, 2_000),
             DiskOp::MetaWrite { .. } => self.rng.micros(100, 1_200),
@@ -213,6 +214,25 @@ impl World {
                 },
             ),
             Err(what) => self.violate("contract", format!("{at:?}: {what}")),
+        }
+    }
+
+    fn watch_disk(&mut self, at: NodeId, mirror: u8, op: &DiskOp, data: Option<&[u8]>) {
+        let whole = wire::ByteRange::new(0, u64::MAX);
+        let (range, what) = match op {
+            DiskOp::Read { range, .. } => (Some(*range), "reads"),
+            DiskOp::Write { range, .. } => (Some(*range), "writes"),
+            DiskOp::Zero { range, .. } => (Some(*range), "zeroes"),
+            DiskOp::Flush => (whole, "flushes"),
+            DiskOp::MetaRead { .. } | DiskOp::MetaWrite { .. } => (None, ""),
+        };
+        if let Some(range) = range {
+            let content = data
+                .and_then(|d| d.get(..512))
+                .and_then(crate::oracle::content_of);
+            self.watch(at, range, || {
+                format!("disk {mirror} {what} {range:?} {content:x?}")
+            });
         }
     }
 

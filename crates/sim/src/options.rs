@@ -21,6 +21,8 @@ pub struct Options {
     pub pace: Duration,
     /// Most regions in a replica's intent log; few, so that they come and go.
     pub hot_regions: u64,
+    /// A sector of every mirror whose whole story is told.
+    pub watch: Option<u64>,
     /// How many lines of the story are kept for a failure.
     pub keep: usize,
 }
@@ -54,6 +56,7 @@ impl Options {
             mirrors: if rng.chance(200) { 2 } else { 1 },
             pace: Duration::from_millis(rng.between(4, 20)),
             hot_regions: rng.between(3, 14),
+            watch: None,
             keep: 60,
         }
     }
@@ -69,6 +72,7 @@ impl Options {
             mirrors: 1,
             pace: Duration::from_millis(5),
             hot_regions: 8,
+            watch: None,
             keep: 80,
         }
     }

@@ -335,17 +335,23 @@ fn settle_cell(cell: &mut Vec<Write>, sector: &[u8], bit: u16) -> Result<(), Str
         ));
     };
     let mut kept = cell[found];
-    let end = cell.iter().filter_map(|w| w.acked).max().unwrap_or(0);
     if kept.orphan || kept.acked.is_some() {
-        kept.acked = Some(kept.acked.unwrap_or(end.max(kept.issued)));
+        kept.acked = Some(kept.acked.unwrap_or(kept.issued));
         kept.orphan = false;
-        kept.durable = true;
-        kept.at_risk = 0;
+        kept.at_risk &= !bit;
     }
-    let kept_op = kept.op;
-    // Requests that will be issued again stay open: the new activation may complete them.
-    cell.retain(|w| w.acked.is_none() && !w.orphan && w.op != kept_op);
-    cell.insert(0, kept);
+    // What is newer is gone for good, but for requests that will be issued again. What is older may come back only
+    // with a power failure, as on any disk.
+    cell.retain(|w| {
+        let open = w.acked.is_none() && !w.orphan;
+        w.op != kept.op && (open || w.issued < kept.issued)
+    });
+    for older in cell.iter_mut().filter(|w| w.orphan) {
+        older.orphan = false;
+        older.acked = Some(older.issued);
+    }
+    cell.push(kept);
+    prune(cell);
     Ok(())
 }
 
@@ -431,6 +437,16 @@ mod tests {
         oracle.abandon(OpId(1));
         oracle.settle(B, &disk([0, 0, 0, 0])).unwrap();
         oracle.settle(A, &disk([0, 5, 0, 0])).unwrap_err();
+    }
+
+    #[test]
+    fn after_a_power_failure_an_older_version_may_come_back() {
+        let mut oracle = volume();
+        acked(&mut oracle, 1, 5);
+        oracle.settle(A, &disk([0, 5, 0, 0])).unwrap();
+        oracle.lost_cache(A);
+        oracle.settle(B, &disk([0, 0, 0, 0])).unwrap_err();
+        oracle.settle(A, &disk([0, 0, 0, 0])).unwrap();
     }
 
     #[test]

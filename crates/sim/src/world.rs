@@ -75,6 +75,23 @@ impl World {
         self.trace.say(self.now, &name, text);
     }
 
+    /// Tells what happens to the sector that is watched.
+    pub(crate) fn watch(
+        &mut self,
+        who: NodeId,
+        range: wire::ByteRange,
+        text: impl FnOnce() -> String,
+    ) {
+        let sector = self
+            .options
+            .watch
+            .and_then(|sector| wire::ByteRange::new(sector * 512, 512));
+        if sector.is_some_and(|sector| sector.overlaps(range)) {
+            let text = text();
+            self.say(who, &text);
+        }
+    }
+
     /// A promise is broken: the run ends here.
     pub(crate) fn violate(&mut self, checker: &'static str, what: impl Into<String>) {
         let what = what.into();

@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// The nodes' times.
     #[arg(long, value_enum, default_value = "lan")]
     pub(crate) profile: Profile,
+    /// Tells everything that happens to this sector of the volume.
+    #[arg(long)]
+    pub(crate) watch: Option<u64>,
     /// Ends at the first failure.
     #[arg(long)]
     pub(crate) first: bool,
