@@ -2,6 +2,7 @@
 
 use super::shared::lock;
 use host::address::Arp;
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -78,7 +79,11 @@ impl Voice {
         if *now == generation
             && let Err(error) = arp.announce(ip)
         {
-            tracing::warn!(%error, %ip, "the address could not be announced");
+            match error.source.kind() {
+                // The address gate is shut: there is nothing to announce.
+                ErrorKind::PermissionDenied => tracing::debug!(%ip, "the announcement stopped at the gate"),
+                _ => tracing::warn!(%error, cause = %error.source, %ip, "the address could not be announced"),
+            }
         }
         drop(now);
     }

@@ -131,12 +131,12 @@ impl Guard {
             }
             Err(error) => return Err(failed().from_error(&error)),
         };
-        if let Some(torn_down) = &overview.torn_down {
-            tell_torn_down(&self.group, torn_down);
-            client.reset().map_err(|e| failed().from_error(&e))?;
-        }
         lock(&self.desk.wish).on = true;
         self.desk.changed.notify_all();
+        if overview.torn_down.is_some() {
+            // The thread that talks to the keeper hears of it as well, and ends the daemon.
+            return Err(failed().cause("it tore the group down, because it did not hear of this daemon"));
+        }
         Ok(client)
     }
 

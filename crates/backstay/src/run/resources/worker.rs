@@ -255,8 +255,9 @@ impl Worker {
     /// A keeper that died is replaced: the next daemon would find nothing to adopt.
     fn look_at_keeper(&self, mirror: &Mirror, device: &device::Device) {
         let places = self.shared.plan.places(&mirror.name);
-        let holds = self.shared.guard.find().is_some_and(|(_, o)| o.items.contains(&places.item));
-        if holds {
+        let overview = self.shared.guard.find().map(|(_, overview)| overview);
+        // One that tore the group down has ended this daemon by now.
+        if overview.is_some_and(|o| o.torn_down.is_some() || o.items.contains(&places.item)) {
             return;
         }
         tracing::warn!(mirror = mirror.name, "the keeper does not hold the device; it gets it again");
