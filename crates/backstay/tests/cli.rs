@@ -194,6 +194,25 @@ fn every_command_has_help_and_completions_know_it() {
 }
 
 #[test]
+fn every_shown_command_has_a_manual_page() {
+    let scratch = Scratch::new();
+    let pages = scratch.0.join("man").display().to_string();
+    assert_eq!(scratch.run(&["man", "--out", &pages]).code, 0);
+    let names = std::fs::read_dir(&pages).expect("pages").flatten();
+    let names: Vec<String> = names
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    for page in ["backstay.1", "backstay-status.1", "backstay-config-check.1"] {
+        assert!(names.iter().any(|name| name == page), "{names:?}");
+    }
+    assert!(
+        !names.iter().any(|name| name.contains("launcher")),
+        "{names:?}"
+    );
+    assert!(scratch.run(&["man"]).out.contains(".TH BACKSTAY"));
+}
+
+#[test]
 fn config_check_names_the_place() {
     let scratch = Scratch::new();
     let good = scratch.file("good.toml", PAIR);

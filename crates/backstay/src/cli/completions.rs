@@ -28,8 +28,11 @@ pub(super) fn run(args: &Args, ui: &Ui) -> Outcome {
 }
 
 /// The command line without what nobody types: generators would list hidden commands too.
-fn shown(command: &Command) -> Command {
+pub(super) fn shown(command: &Command) -> Command {
     Command::new("backstay")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(command.get_about().cloned().unwrap_or_default())
+        .after_help(command.get_after_help().cloned().unwrap_or_default())
         .args(command.get_arguments())
         .subcommands(
             command

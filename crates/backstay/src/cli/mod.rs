@@ -10,6 +10,7 @@ mod events;
 mod group;
 mod help;
 mod init;
+mod man;
 mod mirror;
 mod status;
 mod version;
@@ -138,6 +139,8 @@ pub enum Command {
     Help(help::Args),
     /// Print a shell's completions
     Completions(completions::Args),
+    /// Print the manual page, or write all of them
+    Man(man::Args),
     /// Show the version
     Version,
     /// Break a real cluster on this machine, and show what came of it
@@ -190,6 +193,7 @@ fn dispatch(cli: &Cli, ui: &Ui) -> Outcome {
         Command::Run(args) => crate::run::run(args, &global.state, ui),
         Command::Help(args) => help::run(args, ui),
         Command::Completions(args) => completions::run(args, ui),
+        Command::Man(args) => man::run(args, ui),
         Command::Version => version::run(ui),
         Command::Demo(args) => crate::demo::run(args, ui),
         Command::Lab(args) => crate::lab::run(args, ui),
