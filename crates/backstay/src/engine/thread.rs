@@ -186,12 +186,14 @@ impl Core {
 
     /// One input to the replica, and everything that follows from it.
     fn feed(&mut self, input: Input) {
+        tracing::trace!(?input);
         self.replica.handle(clock::now(), input);
         self.pump();
     }
 
     fn pump(&mut self) {
         while let Some(output) = self.replica.poll() {
+            tracing::trace!(?output);
             match output {
                 Output::Disk { io, op } => {
                     self.disks.start(&mut self.ring, &mut self.buffers, io, op);
