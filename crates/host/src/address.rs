@@ -58,7 +58,7 @@ impl Arp {
         let socket =
             rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, flags, protocol)
                 .map_err(|e| fail("open a socket")(e.into()))?;
-        bind_to_interface(&socket, index).map_err(fail("bind a socket"))?;
+        bind_to_interface(&socket, index, ETHERTYPE_ARP).map_err(fail("bind a socket"))?;
         Ok(Self { socket, index, mac })
     }
 
@@ -165,11 +165,12 @@ fn speaker_for(frame: &[u8], ip: Ipv4Addr) -> Option<Mac> {
     packet[8..14].try_into().ok()
 }
 
-fn bind_to_interface(socket: &OwnedFd, index: u32) -> io::Result<()> {
+/// Ties a packet socket to an interface and a protocol.
+pub(crate) fn bind_to_interface(socket: &OwnedFd, index: u32, ethertype: u16) -> io::Result<()> {
     let too_large = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let address = libc::sockaddr_ll {
         sll_family: u16::try_from(libc::AF_PACKET).map_err(too_large)?,
-        sll_protocol: ETHERTYPE_ARP.to_be(),
+        sll_protocol: ethertype.to_be(),
         sll_ifindex: i32::try_from(index).map_err(too_large)?,
         sll_hatype: 0,
         sll_pkttype: 0,

@@ -16,6 +16,7 @@ pub mod mount;
 pub mod nbd;
 pub mod netlink;
 pub mod nft;
+pub mod packet;
 pub mod pki;
 pub mod process;
 pub mod ring;

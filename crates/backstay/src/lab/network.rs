@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::fs;
 
+use host::netlink::route::Routes;
+
 use super::cut::{Cut, ruleset};
 use super::tools;
 use super::topology::{LabId, NETNS_DIR, Network, Node, Outsider, mac_text};
@@ -74,13 +76,9 @@ pub(super) fn add_node(id: &LabId, node: Node) -> Result<(), Failure> {
 /// Pulls a node's plugs at the switch: nothing that its kernel still sends gets out.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// When the kernel refuses. A plug that is not there is fine.
 pub(super) fn unplug_node(id: &LabId, node: Node) -> Result<(), Failure> {
-    let mut script = String::new();
-    for network in node.networks() {
-        let _ = writeln!(script, "link set {} down", node.port(*network));
-    }
-    batch(&id.switch_netns(), &script)
+    change_ports(id, node, "link set {} down")
 }
 
 /// Removes a node's namespace with its addresses, packet filter and cables. One that is gone is fine.
@@ -89,13 +87,24 @@ pub(super) fn unplug_node(id: &LabId, node: Node) -> Result<(), Failure> {
 /// When the kernel refuses.
 pub(super) fn remove_node(id: &LabId, node: Node) -> Result<(), Failure> {
     // The kernel removes a dead namespace's cables some time later; a node that is started again needs their names now.
-    for network in node.networks() {
-        let port = node.port(*network);
-        let args = ["-n", &id.switch_netns(), "link", "del", &port];
-        // A cable that is gone is fine; one that stays is noticed when it is laid again.
-        tools::run("ip", &args, "").ok();
-    }
+    change_ports(id, node, "link del {}")?;
     remove_netns(&id.node_netns(node))
+}
+
+/// Does something to those of a node's ports that the switch has; `{}` stands for the port.
+fn change_ports(id: &LabId, node: Node, command: &str) -> Result<(), Failure> {
+    let switch = id.switch_netns();
+    if !super::topology::netns_path(&switch).exists() {
+        return Ok(());
+    }
+    let links = tools::inside(&switch, || Routes::open().and_then(|mut routes| routes.links()))?
+        .map_err(|error| Failure::new("cannot list the ports of the switch").from_error(&error))?;
+    let ports = node.networks().iter().map(|network| node.port(*network));
+    let script: String = ports
+        .filter(|port| links.iter().any(|link| link.name == *port))
+        .map(|port| command.replace("{}", &port) + "\n")
+        .collect();
+    batch(&switch, &script)
 }
 
 /// Removes every namespace of the lab.

@@ -82,7 +82,7 @@ fn unshare_for_children() -> Result<(), Failure> {
 /// When something does not end.
 pub(super) fn kill(lab: &mut Lab, node: Node) -> Result<(), Failure> {
     end_processes(lab, node)?;
-    unplug(lab, node)?;
+    network::unplug_node(&lab.id, node)?;
     remove(lab, node)
 }
 
@@ -91,16 +91,9 @@ pub(super) fn kill(lab: &mut Lab, node: Node) -> Result<(), Failure> {
 /// # Errors
 /// When something does not end.
 pub(super) fn cut_power(lab: &mut Lab, node: Node) -> Result<(), Failure> {
-    unplug(lab, node)?;
+    network::unplug_node(&lab.id, node)?;
     end_processes(lab, node)?;
     remove(lab, node)
-}
-
-fn unplug(lab: &Lab, node: Node) -> Result<(), Failure> {
-    if super::topology::netns_path(&lab.id.node_netns(node)).exists() {
-        return network::unplug_node(&lab.id, node);
-    }
-    Ok(())
 }
 
 /// Removes what is left of a node without processes.
