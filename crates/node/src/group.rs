@@ -166,6 +166,8 @@ pub(crate) struct Replica {
     rolled_back: bool,
     /// In this life it followed a session, or this node proposed: from then on a record may hold this life's generation.
     joined: bool,
+    /// It served in this life.
+    served: bool,
     /// Highest command serial that it handled.
     taken: u64,
 }
@@ -647,9 +649,20 @@ impl Group {
         (0..self.config.mirrors).collect()
     }
 
+    /// The generation that this node's disks surely hold: the bumped one is durable once they served.
     fn generation(&self) -> Generation {
-        let attached = self.replicas.iter().filter_map(|r| r.attached);
-        attached.map(|a| a.generation).min().unwrap_or_default()
+        let held = |r: &Replica| {
+            Some(if r.served {
+                r.attached?.generation
+            } else {
+                r.attached?.before
+            })
+        };
+        self.replicas
+            .iter()
+            .filter_map(held)
+            .min()
+            .unwrap_or_default()
     }
 
     /// R14: a disk that shows an older generation than the record was restored from a snapshot. A record that holds the

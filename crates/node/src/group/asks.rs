@@ -207,6 +207,12 @@ impl Group {
             return Err(RequestFault::Busy);
         }
         self.clear_failures();
+        if self.unfit_to_serve().is_some() {
+            let to = self.best_target(cx).ok_or(RequestFault::NoTarget)?;
+            self.journal.begin(cx.now);
+            self.stop_for_disk(cx, to);
+            return Ok(());
+        }
         let nonce = self.next_nonce();
         let mut next = record.successor(nonce);
         next.intent = Intent::Serve;

@@ -121,12 +121,7 @@ impl Group {
 
     /// A restarted active: confirms its record by a barrier before it answers anything (R6).
     pub(super) fn resume(&mut self, cx: Around<'_>) {
-        if let Some(obstacle) = self.obstacle()
-            && matches!(
-                obstacle,
-                Obstacle::RolledBack | Obstacle::DiskFailed | Obstacle::Inconsistent
-            )
-        {
+        if let Some(obstacle) = self.unfit_to_serve() {
             self.cannot_resume(cx, obstacle);
             return;
         }
@@ -144,6 +139,16 @@ impl Group {
             return;
         }
         self.propose_barrier(cx, &record);
+    }
+
+    /// What stands against serving from this node's disks, even though the record names it.
+    pub(super) fn unfit_to_serve(&self) -> Option<Obstacle> {
+        self.obstacle().filter(|obstacle| {
+            matches!(
+                obstacle,
+                Obstacle::RolledBack | Obstacle::DiskFailed | Obstacle::Inconsistent
+            )
+        })
     }
 
     pub(super) fn propose_barrier(&mut self, cx: Around<'_>, record: &Record) {
