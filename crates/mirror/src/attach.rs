@@ -4,7 +4,7 @@ use crate::bitmap::Bitmap;
 use crate::config::Config;
 use crate::control::Report;
 use crate::intent::{self, Intent};
-use crate::io::{Errno, Input, IoId, Output, Payload};
+use crate::io::{DiskOp, Errno, Input, IoId, Output, Payload};
 use crate::machine::{Machine, Parts};
 use crate::superblock::Super;
 use std::collections::VecDeque;
@@ -22,7 +22,7 @@ const PAIR_BYTES: usize = 2 * SEALED_BYTES;
 pub(crate) struct Attach {
     config: Config,
     out: VecDeque<Output>,
-    /// Requests and connections that came too early.
+    /// The operation under way.
     io: IoId,
     started: Time,
     step: Step,
@@ -30,6 +30,7 @@ pub(crate) struct Attach {
 
 #[derive(Debug)]
 enum Step {
+    Flush,
     Superblocks,
     IntentLog(Box<Known>),
     Bitmap {
@@ -57,14 +58,12 @@ impl Attach {
             out: VecDeque::new(),
             io: IoId(0),
             started: now,
-            step: Step::Superblocks,
+            step: Step::Flush,
         };
-        let disk_bytes = attach.config.disk_bytes;
-        if disk_bytes < Layout::DATA_MIN {
+        if attach.config.disk_bytes < Layout::DATA_MIN {
             attach.give_up("it is too small for a mirror");
         } else {
-            let first = Layout::super_offset(disk_bytes, Slot::B);
-            attach.read(first, 2 * BLOCK_BYTES);
+            attach.start(DiskOp::Flush);
         }
         attach
     }
@@ -76,16 +75,19 @@ impl Attach {
     pub(crate) fn wake_at(&self) -> Option<Time> {
         match self.step {
             Step::Over => None,
-            Step::Superblocks | Step::IntentLog(_) | Step::Bitmap { .. } => {
+            Step::Flush | Step::Superblocks | Step::IntentLog(_) | Step::Bitmap { .. } => {
                 Some(self.started + self.config.io_timeout)
             }
         }
     }
 
-    /// One read at a time.
     fn read(&mut self, offset: u64, len: u64) {
+        self.start(DiskOp::MetaRead { offset, len });
+    }
+
+    /// One operation at a time.
+    fn start(&mut self, op: DiskOp) {
         self.io = IoId(self.io.0 + 1);
-        let op = crate::io::DiskOp::MetaRead { offset, len };
         self.out.push_back(Output::Disk { io: self.io, op });
     }
 
@@ -134,6 +136,11 @@ impl Attach {
             return None;
         };
         let step = match std::mem::replace(&mut self.step, Step::Over) {
+            Step::Flush => {
+                let first = Layout::super_offset(self.config.disk_bytes, Slot::B);
+                self.read(first, 2 * BLOCK_BYTES);
+                Ok(Step::Superblocks)
+            }
             Step::Superblocks => self.on_superblocks(&bytes),
             Step::IntentLog(known) => self.on_intent_log(known, &bytes),
             Step::Bitmap {

@@ -19,10 +19,19 @@ struct Version {
 enum Standing {
     /// Not acknowledged: it may be there or not.
     Open,
+    /// Acknowledged, but power failed since: it may be there or not until it is flushed.
+    Lapsed,
     /// Acknowledged: it survives everything but a power failure.
     Acked,
     /// Acknowledged and flushed: it survives everything.
     Durable,
+}
+
+impl Standing {
+    /// What came before it is gone.
+    fn must(self) -> bool {
+        matches!(self, Self::Acked | Self::Durable)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +41,8 @@ enum Pending {
         count: usize,
         token: u64,
         fua: bool,
+        /// Power failed somewhere meanwhile: the acknowledgement on its way may be of a cache that is gone.
+        tainted: bool,
     },
     Flush {
         issued: u64,
@@ -100,6 +111,7 @@ impl Model {
             count,
             token,
             fua,
+            tainted: false,
         };
         self.pending.insert(id, pending);
     }
@@ -125,21 +137,23 @@ impl Model {
                 count,
                 token,
                 fua,
+                tainted,
             } => {
                 for sector in &mut self.sectors[first..first + count] {
                     for version in sector.iter_mut().filter(|v| v.token == token) {
                         version.ended = version.ended.or(Some(now));
                         version.standing = match (good, fua) {
-                            (false, _) => version.standing,
-                            (true, false) => Standing::Acked,
                             (true, true) => Standing::Durable,
+                            (true, false) if tainted => Standing::Lapsed,
+                            (true, false) => Standing::Acked,
+                            (false, _) => version.standing,
                         };
                     }
                 }
             }
             Pending::Flush { issued } if good => {
                 for version in self.sectors.iter_mut().flatten() {
-                    if version.standing == Standing::Acked
+                    if matches!(version.standing, Standing::Acked | Standing::Lapsed)
                         && version.ended.is_some_and(|at| at < issued)
                     {
                         version.standing = Standing::Durable;
@@ -170,7 +184,12 @@ impl Model {
     pub(super) fn power_failed(&mut self) {
         for version in self.sectors.iter_mut().flatten() {
             if version.standing == Standing::Acked {
-                version.standing = Standing::Open;
+                version.standing = Standing::Lapsed;
+            }
+        }
+        for pending in self.pending.values_mut() {
+            if let Pending::Write { tainted, .. } = pending {
+                *tainted = true;
             }
         }
     }
@@ -208,7 +227,7 @@ impl Model {
             let after = |new: &Version| old.ended.is_some_and(|end| end <= new.issued);
             versions
                 .iter()
-                .any(|new| new.standing != Standing::Open && new.token != token && after(new))
+                .any(|new| new.standing.must() && new.token != token && after(new))
         };
         let fine = versions.iter().any(|v| v.token == token && !superseded(v));
         assert!(
