@@ -18,7 +18,9 @@ enum Slot {
 /// All buffers in use, by the machine's names.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
-    slots: HashMap<BufId, Slot>,
+    slots: HashMap<BufId, (Slot, usize)>,
+    /// Invariant: the sum of all sizes in `slots`.
+    bytes: usize,
     next: u64,
 }
 
@@ -33,19 +35,31 @@ impl Buffers {
     /// A buffer with content, from a front end or a peer.
     pub(super) fn full(&mut self, bytes: Buf) -> BufId {
         let id = self.fresh();
-        self.slots.insert(id, Slot::Full(bytes.freeze()));
+        let len = bytes.len();
+        self.insert(id, Slot::Full(bytes.freeze()), len);
         id
     }
 
     /// A buffer that the machine named itself.
     pub(super) fn alloc(&mut self, id: BufId, len: u64) {
         let len = usize::try_from(len).unwrap_or(0);
-        self.slots.insert(id, Slot::Empty(Buf::new(len)));
+        self.insert(id, Slot::Empty(Buf::new(len)), len);
+    }
+
+    /// Bytes in all buffers.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn insert(&mut self, id: BufId, slot: Slot, len: usize) {
+        self.release(id);
+        self.slots.insert(id, (slot, len));
+        self.bytes += len;
     }
 
     /// Takes a buffer for a read.
     pub(super) fn take(&mut self, id: BufId) -> Option<Buf> {
-        let slot = self.slots.get_mut(&id)?;
+        let (slot, _) = self.slots.get_mut(&id)?;
         match std::mem::replace(slot, Slot::Away) {
             Slot::Empty(buf) => Some(buf),
             Slot::Full(frozen) => frozen.try_unfreeze(),
@@ -55,7 +69,7 @@ impl Buffers {
 
     /// A read filled the buffer.
     pub(super) fn fill(&mut self, id: BufId, buf: Buf) {
-        if let Some(slot) = self.slots.get_mut(&id) {
+        if let Some((slot, _)) = self.slots.get_mut(&id) {
             *slot = Slot::Full(buf.freeze());
         }
     }
@@ -63,13 +77,15 @@ impl Buffers {
     /// The stable content.
     pub(super) fn content(&self, id: BufId) -> Option<Frozen> {
         match self.slots.get(&id)? {
-            Slot::Full(frozen) => Some(frozen.clone()),
-            Slot::Empty(_) | Slot::Away => None,
+            (Slot::Full(frozen), _) => Some(frozen.clone()),
+            (Slot::Empty(_) | Slot::Away, _) => None,
         }
     }
 
     pub(super) fn release(&mut self, id: BufId) {
-        self.slots.remove(&id);
+        if let Some((_, len)) = self.slots.remove(&id) {
+            self.bytes -= len;
+        }
     }
 
     fn fresh(&mut self) -> BufId {

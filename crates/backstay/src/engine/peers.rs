@@ -22,6 +22,10 @@ const SETUP_LIMIT: Duration = Duration::from_millis(1_500);
 /// Bytes handed to a stream ahead of the kernel; the rest waits as buffers, not as copies.
 const AHEAD_MAX: usize = 1 << 20;
 
+/// Bytes that wait for a peer that does not keep up; beyond it the connection is given up and the peer comes back by its
+/// bitmap.
+const BACKLOG_MAX: usize = 256 << 20;
+
 /// One connection.
 #[derive(Debug)]
 struct Conn {
@@ -35,6 +39,7 @@ struct Conn {
     announced: bool,
     opened: Time,
     backlog: VecDeque<(Vec<u8>, Option<Frozen>)>,
+    backlog_bytes: usize,
     /// The replica gave it up: it goes when its backlog is sent.
     closing: bool,
     /// Nothing more is to be had; dropped when no completion is to come.
@@ -116,6 +121,7 @@ impl Peers {
             announced: false,
             opened,
             backlog: VecDeque::new(),
+            backlog_bytes: 0,
             closing: false,
             dead: false,
         };
@@ -180,6 +186,7 @@ impl Peers {
         };
         let mut bytes = header.encode().to_vec();
         bytes.append(&mut head);
+        conn.backlog_bytes += bytes.len() + body.as_ref().map_or(0, |body| body.len());
         conn.backlog.push_back((bytes, body));
     }
 
@@ -281,6 +288,12 @@ impl Conn {
                 let lost = self.lost(token, &End::Stream(error));
                 input = (!told).then_some(lost);
             }
+            if self.backlog_bytes > BACKLOG_MAX && !self.closing && !self.dead {
+                tracing::warn!(backlog = self.backlog_bytes, "the peer does not keep up");
+                self.dead = true;
+                let (conn, why) = (ConnId(token), ReplicaLoss::Silent);
+                input = Some(Input::Disconnected { conn, why });
+            }
             if self.closing && self.backlog.is_empty() && self.stream.pending() == 0 {
                 self.stream.shutdown();
                 self.dead = true;
@@ -299,6 +312,7 @@ impl Conn {
             while self.stream.pending() < AHEAD_MAX
                 && let Some((head, body)) = self.backlog.pop_front()
             {
+                self.backlog_bytes -= head.len() + body.as_ref().map_or(0, |body| body.len());
                 // Room is certain: the stream's own bound is far above what is handed ahead.
                 let queued = self.stream.queue(&head).is_ok()
                     && body.is_none_or(|body| self.stream.queue(&body).is_ok());

@@ -14,6 +14,7 @@ use host::ring::{Completion, Descriptor, Interest, Ring, Watch};
 use mirror::Replica;
 use mirror::control::{Figures, Report};
 use mirror::io::{Input, Output};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,6 +29,12 @@ const BELL: u64 = READY;
 const PEER_LISTENER: u64 = READY + 1;
 const NBD_LISTENER: u64 = READY + 2;
 const FIRST_FREE: u64 = READY + 16;
+
+/// Frames of one connection that are taken before completions are looked at again: a peer that never pauses must not
+/// keep the disk's answers waiting.
+const FRAMES_PER_TURN: usize = 64;
+/// Bytes of content in work beyond which peers are not read from; their frames wait in the sockets.
+const CONTENT_MAX: usize = 64 << 20;
 
 /// How often figures are published.
 const FIGURES_PAUSE: Duration = Duration::from_millis(100);
@@ -84,6 +91,8 @@ struct Core {
     bell_watch: Watch,
     peer_watch: Watch,
     nbd_watch: Watch,
+    /// Connections that may have more frames than were taken.
+    readable: BTreeSet<u64>,
     next_token: u64,
     data_bytes: u64,
     figures: Arc<Mutex<Figures>>,
@@ -151,6 +160,7 @@ impl Core {
             bell,
             peer_watch: Watch::new(peers_fd, PEER_LISTENER),
             nbd_watch: Watch::new(nbd_fd, NBD_LISTENER),
+            readable: BTreeSet::new(),
             next_token: FIRST_FREE,
             data_bytes: 0,
             figures,
@@ -165,6 +175,7 @@ impl Core {
         self.pump();
         while !self.ended {
             self.take_orders();
+            self.take_frames();
             self.turn();
             let deadline = self
                 .replica
@@ -172,7 +183,8 @@ impl Core {
                 .into_iter()
                 .chain(self.peers.deadline());
             let deadline = deadline.chain([clock::now() + FIGURES_PAUSE]).min();
-            self.ring.wait(1, deadline, &mut done)?;
+            let busy = !self.readable.is_empty() && self.buffers.bytes() < CONTENT_MAX;
+            self.ring.wait(usize::from(!busy), deadline, &mut done)?;
             for completion in done.drain(..) {
                 self.complete(completion);
             }
@@ -286,6 +298,22 @@ impl Core {
         self.nbd_watch.want(&mut self.ring, Some(Interest::READ));
     }
 
+    /// Frames of the connections that have some, a bounded number of each.
+    fn take_frames(&mut self) {
+        for token in std::mem::take(&mut self.readable) {
+            let mut taken = 0;
+            while taken < FRAMES_PER_TURN && self.buffers.bytes() < CONTENT_MAX {
+                let Some(input) = self.peers.next_input(token, &mut self.buffers) else { break };
+                self.feed(input);
+                taken += 1;
+            }
+            let more = taken == FRAMES_PER_TURN || self.buffers.bytes() >= CONTENT_MAX;
+            if more && self.peers.knows(token) {
+                self.readable.insert(token);
+            }
+        }
+    }
+
     fn take_requests(&mut self, wanted: Vec<Wanted>) {
         for wanted in wanted {
             let request = self.requests.begin(&mut self.buffers, wanted);
@@ -326,9 +354,7 @@ impl Core {
             }
             token if self.peers.knows(token) => {
                 self.peers.fired(token);
-                while let Some(input) = self.peers.next_input(token, &mut self.buffers) {
-                    self.feed(input);
-                }
+                self.readable.insert(token);
             }
             token if self.fuse.as_ref().is_some_and(|fuse| fuse.token() == token) => {
                 let wanted = self.fuse.as_mut().map(Front::ready).unwrap_or_default();
