@@ -165,6 +165,11 @@ fn failover(ui: &Ui, status: &Status, group: &GroupView) -> Cell {
         .epoch
         .map(|epoch| format!("{dot}epoch {epoch}"))
         .unwrap_or_default();
+    if group.state == Service::Held {
+        // Nothing runs that could fail over.
+        let hint = format!("`backstay start {}` starts it{epoch}", group.name);
+        return hint.into();
+    }
     if let Some(why) = group.why_not.as_ref().filter(|_| !group.can_fail_over) {
         return format!("cannot fail over: {why}{epoch}").into();
     }

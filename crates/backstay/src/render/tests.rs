@@ -500,3 +500,21 @@ fn unknown_ids_do_not_panic() {
     );
     assert!(text.contains("resource #9"), "{text}");
 }
+
+#[test]
+fn held_group_says_how_to_start_it() {
+    let mut snapshot = ready();
+    snapshot.problems = vec![Problem::Held {
+        group: DB,
+        by_person: true,
+    }];
+    let group = &mut snapshot.groups[0];
+    (group.held, group.serving, group.role) = (true, None, Role::Held);
+    group.resources = vec![ResourceState::Stopped; 4];
+    let text = shown(&snapshot, 100);
+    assert!(
+        text.starts_with("DOWN") && text.contains("`backstay start db` starts it"),
+        "{text}"
+    );
+    assert!(!text.contains("can fail over"), "{text}");
+}

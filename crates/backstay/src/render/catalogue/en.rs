@@ -254,7 +254,10 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
         "still has the device of an earlier activation open",
     ),
     ("obstacle.failed-here", "failed to run the group before"),
-    ("obstacle.not-attached", "has not attached its replica"),
+    (
+        "obstacle.not-attached",
+        "does not answer, or has not attached its replica",
+    ),
     (
         "obstacle.async-behind",
         "is behind: it mirrors asynchronously",
