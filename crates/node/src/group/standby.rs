@@ -50,6 +50,10 @@ impl Group {
         if self.replicas.is_empty() || !self.replicas.iter().all(origin) {
             return;
         }
+        // A restarted grantor supports nobody for a while, itself included (R8).
+        if self.lease.takeover_obstacle(cx.now, self.me).is_some() {
+            return;
+        }
         let me = self.me;
         let generation = self.generation();
         let members: BTreeMap<NodeId, wire::Member> = (self.config.members.iter())
@@ -326,8 +330,9 @@ impl Group {
         self.journal
             .decide(cx.now, Act::Wait, Rule::PromoteInSync, seen, rejected);
         self.journal.abandon();
-        if let Some(record) = self.register.confirmed().cloned() {
-            self.enter_standby(cx, &record);
+        match self.register.confirmed().cloned() {
+            Some(record) => self.enter_standby(cx, &record),
+            None => self.change_state(cx.now, State::Settling),
         }
     }
 
