@@ -194,10 +194,15 @@ fn use_cuts(lab: &mut Lab) -> Result<(), Failure> {
 /// # Errors
 /// When the kernel refuses.
 pub fn heal_node(lab: &mut Lab, target: Node) -> Result<(), Failure> {
+    let disk_failed = disk_failed(lab, target);
     if target.is_data() && lab.disk_fault_dir(target).exists() {
         set_disk(lab, target, DiskFault::None)?;
     }
     match lab.node(target).condition {
+        Condition::Up if disk_failed && lab.live_pid(target).is_some() => {
+            // A disk that failed is never trusted again in a daemon's life (R7): a good disk comes with a new one.
+            kill_daemon(lab, target)
+        }
         Condition::Up => restart_if_dead(lab, target),
         Condition::Killed => node::start(lab, target),
         Condition::Stopped => {
@@ -209,6 +214,13 @@ pub fn heal_node(lab: &mut Lab, target: Node) -> Result<(), Failure> {
             set_condition(lab, target, Condition::Up)
         }
     }
+}
+
+/// True if the lab makes the node's disk fail or hang.
+fn disk_failed(lab: &Lab, target: Node) -> bool {
+    let control = lab.disk_fault_dir(target).join("control");
+    let faults = std::fs::read_to_string(control).unwrap_or_default();
+    ["error", "hang"].iter().any(|fault| faults.contains(fault))
 }
 
 /// A node that ended without the lab's doing is cleaned up and started again.
