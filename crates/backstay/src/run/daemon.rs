@@ -103,7 +103,7 @@ impl Daemon {
         let now = clock::now();
         let shake = self.links.drive(now);
         let wake = self.node.wake_at(now).min(shake);
-        self.publisher.publish(&self.node, &self.engines, now);
+        self.publisher.publish(&self.node, &self.engines, &self.resources, now);
         let pause = wake.since(now).min(TICK);
         tokio::select! {
             biased;

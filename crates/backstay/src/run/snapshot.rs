@@ -9,6 +9,7 @@ use crate::engine::Engine;
 use crate::eventlog::EventLog;
 use crate::failure::Failure;
 use crate::render::names::Names;
+use crate::run::resources::Resources;
 use mirror::control::Figures;
 use node::Node;
 use node::view::{GroupView, View};
@@ -55,6 +56,7 @@ impl Publisher {
         &mut self,
         node: &Node,
         engines: &BTreeMap<(GroupId, u8), Engine>,
+        resources: &Resources,
         now: Time,
     ) {
         if now < self.due {
@@ -63,7 +65,21 @@ impl Publisher {
         self.due = now + PAUSE;
         let view = node.view(now);
         let figures = engines.iter().map(|(id, engine)| (*id, engine.figures())).collect();
-        self.sender.send_replace(snapshot(&self.config, &self.names, &view, &figures, now));
+        let mut fresh = snapshot(&self.config, &self.names, &view, &figures, now);
+        for (group, state) in view.groups.iter().zip(&mut fresh.groups) {
+            mark_failed(resources, group.id, state);
+        }
+        self.sender.send_replace(fresh);
+    }
+}
+
+/// The node knows what it ordered; what became of it meanwhile, only the resources know.
+fn mark_failed(resources: &Resources, group: GroupId, state: &mut GroupState) {
+    for (index, state) in (0..=u8::MAX).zip(&mut state.resources) {
+        let is_settled = matches!(state, ResourceState::Running | ResourceState::Stopped);
+        if is_settled && resources.failure(group, index).is_some() {
+            *state = ResourceState::Failed;
+        }
     }
 }
 

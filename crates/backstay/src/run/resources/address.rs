@@ -22,7 +22,11 @@ pub(super) fn start(shared: &Shared, address: &Address) -> Result<Assigned, Fail
     let failed = |e: NetlinkError| refused(address, &e);
     let mut routes = Routes::open().map_err(failed)?;
     let link = interface(&mut routes, shared, address)?;
-    let assigned = Assigned { index: link.index, ip: address.ip, prefix: address.prefix };
+    let assigned = Assigned {
+        index: link.index,
+        ip: address.ip,
+        prefix: address.prefix,
+    };
     let is_there = routes.addresses().map_err(failed)?.contains(&assigned);
     if !is_there {
         refuse_if_held(&link, address)?;
@@ -38,7 +42,9 @@ pub(super) fn stop(shared: &Shared, address: &Address) -> Result<(), Failure> {
     shared.announcer.silence();
     let removed = find(shared).and_then(|found| {
         let mut routes = Routes::open()?;
-        let mut ours = found.into_iter().filter(|assigned| assigned.ip == address.ip);
+        let mut ours = found
+            .into_iter()
+            .filter(|assigned| assigned.ip == address.ip);
         ours.try_for_each(|assigned| routes.remove(assigned))
     });
     removed.map_err(|e| {
@@ -54,7 +60,11 @@ pub(super) fn keep(shared: &Shared, assigned: Assigned) -> Result<(), NetlinkErr
     }
     routes.add(assigned)?;
     tracing::warn!(ip = %assigned.ip, "the address was gone from its interface and was put back");
-    if let Some(link) = routes.links()?.into_iter().find(|link| link.index == assigned.index) {
+    if let Some(link) = routes
+        .links()?
+        .into_iter()
+        .find(|link| link.index == assigned.index)
+    {
         announce(shared, &link, assigned.ip);
     }
     Ok(())
@@ -62,7 +72,11 @@ pub(super) fn keep(shared: &Shared, assigned: Assigned) -> Result<(), NetlinkErr
 
 /// Wherever the group's addresses are, on any interface.
 pub(super) fn find(shared: &Shared) -> Result<Vec<Assigned>, NetlinkError> {
-    let ours: Vec<IpAddr> = shared.plan.addresses().map(|(_, address)| address.ip).collect();
+    let ours: Vec<IpAddr> = shared
+        .plan
+        .addresses()
+        .map(|(_, address)| address.ip)
+        .collect();
     if ours.is_empty() {
         return Ok(Vec::new());
     }
@@ -74,7 +88,11 @@ pub(super) fn find(shared: &Shared) -> Result<Vec<Assigned>, NetlinkError> {
 /// What the keeper does instead of [`stop`].
 pub(super) fn steps(assigned: Assigned) -> Vec<Step> {
     let Assigned { index, ip, prefix } = assigned;
-    vec![Step::DropAddress { interface: index, ip, prefix }]
+    vec![Step::DropAddress {
+        interface: index,
+        ip,
+        prefix,
+    }]
 }
 
 fn interface(routes: &mut Routes, shared: &Shared, address: &Address) -> Result<Link, Failure> {
@@ -91,7 +109,9 @@ fn interface(routes: &mut Routes, shared: &Shared, address: &Address) -> Result<
 
 /// RFC 5227 §2.1: who takes an address that somebody uses harms both.
 fn refuse_if_held(link: &Link, address: &Address) -> Result<(), Failure> {
-    let (IpAddr::V4(ip), Some(mac)) = (address.ip, link.mac) else { return Ok(()) };
+    let (IpAddr::V4(ip), Some(mac)) = (address.ip, link.mac) else {
+        return Ok(());
+    };
     let found = Arp::open(link.index, mac).and_then(|arp| arp.find_holder(ip, PROBES, PROBE_PAUSE));
     match found {
         Ok(None) => Ok(()),
@@ -110,7 +130,9 @@ fn refuse_if_held(link: &Link, address: &Address) -> Result<(), Failure> {
 }
 
 fn announce(shared: &Shared, link: &Link, ip: IpAddr) {
-    let (IpAddr::V4(ip), Some(mac)) = (ip, link.mac) else { return };
+    let (IpAddr::V4(ip), Some(mac)) = (ip, link.mac) else {
+        return;
+    };
     match Arp::open(link.index, mac) {
         Ok(arp) => shared.announcer.announce(arp, ip),
         Err(error) => {

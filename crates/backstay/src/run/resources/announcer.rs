@@ -2,7 +2,7 @@
 
 use super::shared::lock;
 use host::address::Arp;
-use std::io::ErrorKind;
+use rustix::io::Errno;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -79,10 +79,14 @@ impl Voice {
         if *now == generation
             && let Err(error) = arp.announce(ip)
         {
-            match error.source.kind() {
-                // The address gate is shut: there is nothing to announce.
-                ErrorKind::PermissionDenied => tracing::debug!(%ip, "the announcement stopped at the gate"),
-                _ => tracing::warn!(%error, cause = %error.source, %ip, "the address could not be announced"),
+            match Errno::from_io_error(&error.source) {
+                // How the kernel tells that the address gate is shut: there is nothing to announce.
+                Some(Errno::PERM | Errno::NOBUFS) => {
+                    tracing::debug!(%ip, "the announcement stopped at the gate")
+                }
+                Some(_) | None => {
+                    tracing::warn!(%error, cause = %error.source, %ip, "the address could not be announced");
+                }
             }
         }
         drop(now);

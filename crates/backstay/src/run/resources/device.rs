@@ -58,14 +58,16 @@ impl Device {
 /// Serves the mirror here. A device that an earlier daemon left is adopted, with what it had not answered.
 pub(super) fn start(shared: &Shared, index: u8, mirror: &Mirror) -> Result<Front, Failure> {
     let engine = engine(shared, index, mirror)?;
-    engine.serve(true);
     if !shared.plan.wants_device(mirror) {
+        engine.serve(true);
         return Ok(Front::Socket);
     }
     let client = shared.guard.ensure()?;
     let places = shared.plan.places(&mirror.name);
     let size = shared.size(index).ok_or_else(|| {
-        failure(mirror).cause("the replica is not attached").hint("see the log for what its disk lacks")
+        failure(mirror)
+            .cause("the replica is not attached")
+            .hint("see the log for what its disk lacks")
     })?;
     let (fuse, negotiated) = match adopt(engine, &client, &places, size) {
         Some(adopted) => adopted,
@@ -77,8 +79,14 @@ pub(super) fn start(shared: &Shared, index: u8, mirror: &Mirror) -> Result<Front
     let device = attach_loop(mirror, &places, engine.logical_block())?;
     let path = device.path().to_owned();
     link(&places.link, &path).map_err(|e| failure(mirror).cause(e))?;
+    engine.serve(true);
     tracing::info!(mirror = mirror.name, device = %path.display(), "device is up");
-    Ok(Front::Device(Device { path, _open: device, fuse, negotiated }))
+    Ok(Front::Device(Device {
+        path,
+        _open: device,
+        fuse,
+        negotiated,
+    }))
 }
 
 /// Takes the device and the NBD export away. Everything that was written has reached the engine.
@@ -111,23 +119,36 @@ pub(super) fn stop(
 /// Gives what the keeper has to hold to another one, because the first is gone.
 pub(super) fn entrust(guard: &Guard, places: &Places, device: &Device) -> Result<(), Failure> {
     let client = guard.ensure()?;
-    client.put(&places.item, &device.fuse, device.negotiated.to_bytes()).map_err(|e| {
-        Failure::new(format!("cannot give {} to the keeper", places.item)).from_error(&e)
-    })
+    client
+        .put(&places.item, &device.fuse, device.negotiated.to_bytes())
+        .map_err(|e| {
+            Failure::new(format!("cannot give {} to the keeper", places.item)).from_error(&e)
+        })
 }
 
 /// What the keeper does instead of [`stop`].
 pub(super) fn steps(places: &Places, device: &Device) -> Vec<Step> {
     vec![
-        Step::AbortFuse { target: places.mount.clone() },
-        Step::DetachLoop { device: device.path.clone() },
-        Step::Unmount { target: places.mount.clone() },
-        Step::Close { name: places.item.clone() },
+        Step::AbortFuse {
+            target: places.mount.clone(),
+        },
+        Step::DetachLoop {
+            device: device.path.clone(),
+        },
+        Step::Unmount {
+            target: places.mount.clone(),
+        },
+        Step::Close {
+            name: places.item.clone(),
+        },
     ]
 }
 
 fn engine<'a>(shared: &'a Shared, index: u8, mirror: &Mirror) -> Result<&'a Handle, Failure> {
-    shared.engines.get(&index).ok_or_else(|| failure(mirror).cause("it has no engine on this node"))
+    shared
+        .engines
+        .get(&index)
+        .ok_or_else(|| failure(mirror).cause("it has no engine on this node"))
 }
 
 /// The connection that the keeper holds, if it is one to the file that is mounted.
@@ -179,8 +200,10 @@ fn mount_fresh(
     let fail = |e: io::Error| failure(mirror).cause(e);
     fs::create_dir_all(&places.mount).map_err(fail)?;
     let source = format!("backstay:{}", mirror.name);
-    let channel = Channel::mount(&places.mount, &source, size, engine.logical_block())
-        .map_err(|e| fail(e).hint("FUSE is needed: is the module fuse loaded and /dev/fuse there?"))?;
+    let channel =
+        Channel::mount(&places.mount, &source, size, engine.logical_block()).map_err(|e| {
+            fail(e).hint("FUSE is needed: is the module fuse loaded and /dev/fuse there?")
+        })?;
     let undo = |failure: Failure| {
         engine.detach_fuse();
         if let Err(error) = mount::abort(&places.mount) {
@@ -191,9 +214,9 @@ fn mount_fresh(
     let copy = channel.try_clone_fd().map_err(|e| undo(fail(e)))?;
     let (sender, receiver) = mpsc::channel();
     engine.attach_fuse(channel, sender);
-    let negotiated = receiver
-        .recv_timeout(NEGOTIATION_LIMIT)
-        .map_err(|_| undo(failure(mirror).cause("the kernel and the engine do not come to terms")))?;
+    let negotiated = receiver.recv_timeout(NEGOTIATION_LIMIT).map_err(|_| {
+        undo(failure(mirror).cause("the kernel and the engine do not come to terms"))
+    })?;
     client
         .put(&places.item, &copy, negotiated.to_bytes())
         .map_err(|e| undo(failure(mirror).from_error(&e)))?;
@@ -210,7 +233,10 @@ fn attach_loop(mirror: &Mirror, places: &Places, block: u32) -> Result<LoopDevic
             return Ok(device);
         }
     }
-    let how = Attach { block_size: block, autoclear: true };
+    let how = Attach {
+        block_size: block,
+        autoclear: true,
+    };
     LoopDevice::attach(&places.file, how).map_err(|e| {
         fail(e).hint("loop devices are needed: is the module loop loaded and a /dev/loopN free?")
     })

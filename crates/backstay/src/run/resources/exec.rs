@@ -46,7 +46,11 @@ pub(super) fn start(
     if let Some(process) = find(shared, exec, &cgroup) {
         let watch = Watch::begin(shared, index, exec, process).map_err(|e| failed(exec, e))?;
         if runs_well(shared, exec, &watch) {
-            tracing::info!(program = exec.name, pid = watch.process().id().pid, "program is adopted");
+            tracing::info!(
+                program = exec.name,
+                pid = watch.process().id().pid,
+                "program is adopted"
+            );
             return Ok(watch);
         }
     }
@@ -96,7 +100,11 @@ fn spawn(shared: &Shared, exec: &Exec, cgroup: &Cgroup) -> Result<Process, Failu
     let process = process::spawn(&shared.plan.launcher, &launch, Streams::Log(log))
         .map_err(|e: LaunchError| start_failure(exec).from_error(&e))?;
     write_note(&shared.plan.process_file(&exec.name), process.id()).map_err(|e| failed(exec, e))?;
-    tracing::info!(program = exec.name, pid = process.id().pid, "program is started");
+    tracing::info!(
+        program = exec.name,
+        pid = process.id().pid,
+        "program is started"
+    );
     Ok(process)
 }
 
@@ -112,7 +120,9 @@ fn wait_until_well(
     loop {
         shared.check(round)?;
         if let Health::Over(ended) = watch.health() {
-            return Err(start_failure(exec).cause(format!("it {}", describe(ended))).hint(hint()));
+            return Err(start_failure(exec)
+                .cause(format!("it {}", describe(ended)))
+                .hint(hint()));
         }
         let said = match watch::monitor(shared, exec) {
             None | Some(Ok(())) => break,
@@ -120,7 +130,10 @@ fn wait_until_well(
         };
         if Instant::now() >= deadline {
             return Err(start_failure(exec)
-                .cause(format!("its monitor is not content after {} ms", exec.start_timeout.as_millis()))
+                .cause(format!(
+                    "its monitor is not content after {} ms",
+                    exec.start_timeout.as_millis()
+                ))
                 .cause(said)
                 .hint(hint()));
         }
@@ -154,9 +167,14 @@ pub(super) fn stop(shared: &Shared, exec: &Exec, known: Option<Watch>) -> Result
         Some(_) => deadline.saturating_duration_since(Instant::now()),
         None => Duration::ZERO,
     };
-    let gone = cgroup.wait_empty(left).map_err(|e| stop_failure(exec).from_error(&e))?;
+    let gone = cgroup
+        .wait_empty(left)
+        .map_err(|e| stop_failure(exec).from_error(&e))?;
     if !gone {
-        tracing::warn!(program = exec.name, "program does not end in time and is killed");
+        tracing::warn!(
+            program = exec.name,
+            "program does not end in time and is killed"
+        );
     }
     kill(exec, &cgroup)?;
     tracing::info!(program = exec.name, "program is stopped");
@@ -166,12 +184,7 @@ pub(super) fn stop(shared: &Shared, exec: &Exec, known: Option<Watch>) -> Result
     Ok(())
 }
 
-fn ask(
-    shared: &Shared,
-    exec: &Exec,
-    process: &Process,
-    deadline: Instant,
-) -> Result<(), Failure> {
+fn ask(shared: &Shared, exec: &Exec, process: &Process, deadline: Instant) -> Result<(), Failure> {
     let fail = |e: io::Error| stop_failure(exec).cause(e);
     if let Some(command) = exec.stop.clone() {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -197,17 +210,27 @@ fn kill(exec: &Exec, cgroup: &Cgroup) -> Result<(), Failure> {
     if cgroup.wait_empty(KILL_LIMIT).map_err(fail)? {
         return Ok(());
     }
-    let pids: Vec<String> =
-        cgroup.processes().map_err(fail)?.iter().map(u32::to_string).collect();
+    let pids: Vec<String> = cgroup
+        .processes()
+        .map_err(fail)?
+        .iter()
+        .map(u32::to_string)
+        .collect();
     Err(stop_failure(exec)
-        .cause(format!("killed, but not gone after {} s: {}", KILL_LIMIT.as_secs(), pids.join(", ")))
+        .cause(format!(
+            "killed, but not gone after {} s: {}",
+            KILL_LIMIT.as_secs(),
+            pids.join(", ")
+        ))
         .hint("processes that hang in the kernel wait for a disk or a network file system"))
 }
 
 /// The program, if one that was written down still runs where it belongs.
 fn find(shared: &Shared, exec: &Exec, cgroup: &Cgroup) -> Option<Process> {
     let note = read_note(&shared.plan.process_file(&exec.name))?;
-    let is_ours = cgroup.processes().is_ok_and(|pids| pids.contains(&note.process.pid));
+    let is_ours = cgroup
+        .processes()
+        .is_ok_and(|pids| pids.contains(&note.process.pid));
     if note.boot != boot() || !is_ours {
         return None;
     }
@@ -223,11 +246,18 @@ fn find(shared: &Shared, exec: &Exec, cgroup: &Cgroup) -> Option<Process> {
 /// What the keeper does instead of [`stop`].
 pub(super) fn steps(shared: &Shared) -> Vec<Step> {
     let cgroup = shared.plan.cgroup.iter();
-    cgroup.map(|cgroup| Step::KillCgroup { dir: cgroup.path().to_owned() }).collect()
+    cgroup
+        .map(|cgroup| Step::KillCgroup {
+            dir: cgroup.path().to_owned(),
+        })
+        .collect()
 }
 
 fn write_note(path: &Path, process: ProcessId) -> io::Result<()> {
-    let text = serde_json::to_string(&Note { boot: boot(), process })?;
+    let text = serde_json::to_string(&Note {
+        boot: boot(),
+        process,
+    })?;
     let fresh = path.with_extension("new");
     fs::write(&fresh, text)?;
     fs::rename(&fresh, path)
@@ -253,4 +283,3 @@ fn stop_failure(exec: &Exec) -> Failure {
 fn failed(exec: &Exec, error: impl std::fmt::Display) -> Failure {
     start_failure(exec).cause(error)
 }
-

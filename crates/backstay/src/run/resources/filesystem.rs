@@ -19,7 +19,10 @@ pub(super) fn start(filesystem: &Filesystem, device: &Path) -> Result<(), Failur
                 Ok(())
             }
             false => Err(Failure::new(format!("cannot mount {}", target.display()))
-                .cause(format!("{} ({}) is mounted there", found.source, found.fstype))
+                .cause(format!(
+                    "{} ({}) is mounted there",
+                    found.source, found.fstype
+                ))
                 .hint("unmount it; a file system of a group may be mounted by Backstay only")),
         };
     }
@@ -44,7 +47,9 @@ pub(super) fn stop(filesystem: &Filesystem) -> Result<(), Failure> {
         Err(error) => {
             let failure = Failure::new(format!("cannot unmount {}", target.display())).cause(error);
             Err(match users::of(&target).as_slice() {
-                [] => failure.hint("find out who uses it: another mount in it, swap, a loop device"),
+                [] => {
+                    failure.hint("find out who uses it: another mount in it, swap, a loop device")
+                }
                 users => failure
                     .cause(format!("used by {}", users::list(users)))
                     .hint("let the group's services stop everything that uses it"),
@@ -64,7 +69,9 @@ pub(super) fn target(filesystem: &Filesystem) -> Result<PathBuf, Failure> {
         .and_then(|()| parent.canonicalize())
         .map(|parent| parent.join(name))
         .and_then(|target| make(&target).map(|()| target))
-        .map_err(|e| Failure::new(format!("cannot make the directory {}", wanted.display())).cause(e))
+        .map_err(|e| {
+            Failure::new(format!("cannot make the directory {}", wanted.display())).cause(e)
+        })
 }
 
 fn make(target: &Path) -> io::Result<()> {
@@ -89,7 +96,12 @@ pub(super) fn steps(filesystem: &Filesystem) -> Vec<Step> {
 }
 
 fn explain(filesystem: &Filesystem, device: &Path, error: &io::Error) -> Failure {
-    let Filesystem { mirror, mount, fstype, .. } = filesystem;
+    let Filesystem {
+        mirror,
+        mount,
+        fstype,
+        ..
+    } = filesystem;
     let failure = Failure::new(format!(
         "cannot mount {fstype} of mirror {mirror} at {}",
         mount.display()

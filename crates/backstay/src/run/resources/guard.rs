@@ -68,7 +68,10 @@ impl Guard {
             steps: None,
             ended: false,
         };
-        let desk = Arc::new(Desk { wish: Mutex::new(wish), changed: Condvar::new() });
+        let desk = Arc::new(Desk {
+            wish: Mutex::new(wish),
+            changed: Condvar::new(),
+        });
         let guard = Self {
             group: plan.name.clone(),
             socket: plan.keeper_socket(),
@@ -86,8 +89,11 @@ impl Guard {
     }
 
     fn start_talking(&self, events: Events) {
-        let (desk, socket, group) =
-            (Arc::clone(&self.desk), self.socket.clone(), self.group.clone());
+        let (desk, socket, group) = (
+            Arc::clone(&self.desk),
+            self.socket.clone(),
+            self.group.clone(),
+        );
         let thread = thread::Builder::new().name(format!("keeper {}", self.group));
         let spawned = thread.spawn(move || talk(&desk, &socket, &group, &events));
         if let Err(error) = spawned {
@@ -104,6 +110,11 @@ impl Guard {
         self.desk.changed.notify_all();
     }
 
+    /// True while the lease, as the node told it, runs.
+    pub(super) fn has_lease(&self) -> bool {
+        lock(&self.desk.wish).until > clock::now()
+    }
+
     /// The daemon's loop turns.
     pub(super) fn beat(&self) {
         lock(&self.desk.wish).beat = clock::now();
@@ -117,7 +128,9 @@ impl Guard {
 
     /// The keeper that runs, if one does.
     pub(super) fn find(&self) -> Option<(Client, Overview)> {
-        self.wanted.then(|| Client::connect(&self.socket).ok()).flatten()
+        self.wanted
+            .then(|| Client::connect(&self.socket).ok())
+            .flatten()
     }
 
     /// A connection to the keeper, which is started if it does not run.
@@ -135,14 +148,18 @@ impl Guard {
         self.desk.changed.notify_all();
         if overview.torn_down.is_some() {
             // The thread that talks to the keeper hears of it as well, and ends the daemon.
-            return Err(failed().cause("it tore the group down, because it did not hear of this daemon"));
+            return Err(
+                failed().cause("it tore the group down, because it did not hear of this daemon")
+            );
         }
         Ok(client)
     }
 
     /// Goes on with the keeper of an earlier daemon. True if that keeper tore the group down meanwhile.
     pub(super) fn resume(&self) -> Result<bool, Failure> {
-        let Some((client, overview)) = self.find() else { return Ok(false) };
+        let Some((client, overview)) = self.find() else {
+            return Ok(false);
+        };
         if let Some(torn_down) = &overview.torn_down {
             tell_torn_down(&self.group, torn_down);
             client.reset().map_err(|error| {
@@ -159,10 +176,15 @@ impl Guard {
         let socket = self.socket.display().to_string();
         let arguments = ["--group", &self.group, "--socket", &socket].map(str::to_owned);
         let command = [&self.command[..], &arguments].concat();
-        let launch = Launch { command, ..Launch::default() };
-        let keeper = spawn(&self.launcher, &launch, Streams::Log(self.log.clone())).map_err(|e| {
-            Failure::new(format!("cannot start the keeper of group {}", self.group)).from_error(&e)
-        })?;
+        let launch = Launch {
+            command,
+            ..Launch::default()
+        };
+        let keeper =
+            spawn(&self.launcher, &launch, Streams::Log(self.log.clone())).map_err(|e| {
+                Failure::new(format!("cannot start the keeper of group {}", self.group))
+                    .from_error(&e)
+            })?;
         *lock(&self.child) = Some(keeper);
         Ok(())
     }
@@ -174,11 +196,16 @@ impl Guard {
                 Ok(found) => return Ok(found),
                 Err(error) => error,
             };
-            let ended = lock(&self.child).as_ref().is_some_and(|c| !matches!(c.try_wait(), Ok(None)));
+            let ended = lock(&self.child)
+                .as_ref()
+                .is_some_and(|c| !matches!(c.try_wait(), Ok(None)));
             if ended || Instant::now() >= deadline {
-                return Err(Failure::new(format!("the keeper of group {} does not start", self.group))
-                    .from_error(&error)
-                    .hint(format!("see {}", self.log.display())));
+                return Err(Failure::new(format!(
+                    "the keeper of group {} does not start",
+                    self.group
+                ))
+                .from_error(&error)
+                .hint(format!("see {}", self.log.display())));
             }
             thread::sleep(RETRY);
         }
@@ -190,7 +217,9 @@ impl Guard {
         (wish.on, wish.steps) = (false, None);
         drop(wish);
         self.desk.changed.notify_all();
-        let Some((client, _)) = self.find() else { return Ok(()) };
+        let Some((client, _)) = self.find() else {
+            return Ok(());
+        };
         let failed = || Failure::new(format!("cannot release the keeper of group {}", self.group));
         client.release().map_err(|e| failed().from_error(&e))?;
         let deadline = Instant::now() + KEEPER_LIMIT;
@@ -277,7 +306,10 @@ fn tell(
         Time::MAX => Time::MAX,
         until => until.max(wish.beat),
     };
-    client.set_lease(Lease { until, grace: GRACE })
+    client.set_lease(Lease {
+        until,
+        grace: GRACE,
+    })
 }
 
 fn tell_torn_down(group: &str, torn_down: &TornDown) {
@@ -289,5 +321,8 @@ fn tell_torn_down(group: &str, torn_down: &TornDown) {
             }
         }
     }
-    tracing::error!(group, "the keeper tore the group down: the lease ran out and no daemon was there");
+    tracing::error!(
+        group,
+        "the keeper tore the group down: the lease ran out and no daemon was there"
+    );
 }

@@ -67,9 +67,13 @@ impl Resources {
         let mut groups = BTreeMap::new();
         let mut found = Vec::new();
         for (id, _) in config.groups_by_id() {
-            let Some(plan) = Plan::new(config, me, id, state)? else { continue };
+            let Some(plan) = Plan::new(config, me, id, state)? else {
+                continue;
+            };
             let own = engines.iter().filter(|((group, _), _)| *group == id);
-            let engines = own.map(|((_, mirror), engine)| (*mirror, engine.clone())).collect();
+            let engines = own
+                .map(|((_, mirror), engine)| (*mirror, engine.clone()))
+                .collect();
             let group = Group::start(Arc::new(Shared::new(plan, engines, events.clone())))?;
             if group.resume()? {
                 found.push(id);
@@ -95,7 +99,12 @@ impl Resources {
     pub(super) fn act(&self, group: GroupId, resource: u8, act: ResourceAct, token: u64) {
         if let Some(group) = self.groups.get(&group) {
             let round = group.shared.round();
-            group.order(Job::Act { resource, act, token, round });
+            group.order(Job::Act {
+                resource,
+                act,
+                token,
+                round,
+            });
         }
     }
 
@@ -115,12 +124,18 @@ impl Resources {
 
     /// The daemon's loop turns: the keepers have nothing to do.
     pub(super) fn beat(&self) {
-        self.groups.values().for_each(|group| group.shared.guard.beat());
+        self.groups
+            .values()
+            .for_each(|group| group.shared.guard.beat());
     }
 
     /// Why a resource failed last, in one line; none if it has not, or is well again.
     pub(super) fn failure(&self, group: GroupId, resource: u8) -> Option<String> {
-        let failure = self.groups.get(&group)?.shared.failure(usize::from(resource))?;
+        let failure = self
+            .groups
+            .get(&group)?
+            .shared
+            .failure(usize::from(resource))?;
         Some(watch::one_line(&failure))
     }
 }
@@ -128,8 +143,13 @@ impl Resources {
 impl Group {
     fn start(shared: Arc<Shared>) -> Result<Self, Failure> {
         let (jobs, inbox) = mpsc::channel();
-        Worker::start(&shared, inbox)
-            .map_err(|e| Failure::new(format!("cannot start a thread for group {}", shared.plan.name)).cause(e))?;
+        Worker::start(&shared, inbox).map_err(|e| {
+            Failure::new(format!(
+                "cannot start a thread for group {}",
+                shared.plan.name
+            ))
+            .cause(e)
+        })?;
         Ok(Self { shared, jobs })
     }
 
@@ -141,7 +161,11 @@ impl Group {
         }
         let remains = teardown::remains(&self.shared);
         if !remains.is_empty() {
-            tracing::info!(group = self.shared.plan.name, ?remains, "found of an earlier daemon");
+            tracing::info!(
+                group = self.shared.plan.name,
+                ?remains,
+                "found of an earlier daemon"
+            );
         }
         Ok(!remains.is_empty() || self.shared.guard.find().is_some())
     }
@@ -154,7 +178,7 @@ impl Group {
             .spawn(move || {
                 // The worker goes on until everything is gone.
                 if let Err(failure) = teardown::run(&shared) {
-                    tracing::warn!("{failure}");
+                    tracing::warn!(why = watch::one_line(&failure), "teardown is not done yet");
                 }
             });
         if let Err(error) = &teardown {

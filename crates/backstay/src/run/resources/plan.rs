@@ -63,15 +63,24 @@ impl Plan {
         let (Some(node), Some(group)) = (config.node(me), config.group(id)) else {
             return Ok(None);
         };
-        let NodeRole::Data { service, .. } = node.role else { return Ok(None) };
-        let (run, log) = (directory(&state.join("run"))?, directory(&state.join("log"))?);
-        let has_program = group.resources.iter().any(|r| matches!(r, Resource::Exec(_)));
+        let NodeRole::Data { service, .. } = node.role else {
+            return Ok(None);
+        };
+        let (run, log) = (
+            directory(&state.join("run"))?,
+            directory(&state.join("log"))?,
+        );
+        let has_program = group
+            .resources
+            .iter()
+            .any(|r| matches!(r, Resource::Exec(_)));
         let cgroup = match has_program {
             true => Some(cgroup(&group.name, &run)?),
             false => None,
         };
-        let addresses: Vec<String> =
-            addresses(&group.resources).map(|(_, address)| address.ip.to_string()).collect();
+        let addresses: Vec<String> = addresses(&group.resources)
+            .map(|(_, address)| address.ip.to_string())
+            .collect();
         let environment = [
             ("BACKSTAY_CLUSTER", config.cluster.clone()),
             ("BACKSTAY_GROUP", group.name.clone()),
@@ -86,7 +95,9 @@ impl Plan {
             cgroup,
             launcher: Launcher::this_binary(&[crate::keeper::LAUNCHER]),
             keeper: vec![own_path(), crate::keeper::COMMAND.to_owned()],
-            environment: environment.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+            environment: environment
+                .map(|(name, value)| (name.to_owned(), value))
+                .to_vec(),
             run,
             log,
         }))
@@ -190,10 +201,13 @@ impl Plan {
 }
 
 fn addresses(resources: &[Resource]) -> impl Iterator<Item = (usize, &Address)> {
-    resources.iter().enumerate().filter_map(|(index, resource)| match resource {
-        Resource::Address(address) => Some((index, address)),
-        Resource::Mirror(_) | Resource::Filesystem(_) | Resource::Exec(_) => None,
-    })
+    resources
+        .iter()
+        .enumerate()
+        .filter_map(|(index, resource)| match resource {
+            Resource::Address(address) => Some((index, address)),
+            Resource::Mirror(_) | Resource::Filesystem(_) | Resource::Exec(_) => None,
+        })
 }
 
 /// Makes a directory, and gives the path that the mount table will show.
@@ -207,9 +221,11 @@ fn directory(path: &Path) -> Result<PathBuf, Failure> {
 /// `KillMode=process`. If an earlier daemon ran elsewhere and its programs still do, theirs.
 fn cgroup(group: &str, run: &Path) -> Result<Cgroup, Failure> {
     let failed = |error: host::cgroup::CgroupError| {
-        Failure::new(format!("cannot choose a control group for the programs of group {group}"))
-            .from_error(&error)
-            .hint("Backstay keeps programs in control groups of version 2 (cgroup2)")
+        Failure::new(format!(
+            "cannot choose a control group for the programs of group {group}"
+        ))
+        .from_error(&error)
+        .hint("Backstay keeps programs in control groups of version 2 (cgroup2)")
     };
     let note = run.join(format!("{group}.cgroup"));
     if let Ok(text) = fs::read_to_string(&note) {
@@ -218,7 +234,9 @@ fn cgroup(group: &str, run: &Path) -> Result<Cgroup, Failure> {
             return Ok(earlier);
         }
     }
-    let own = Cgroup::own().and_then(|own| own.child(CGROUP)?.child(group)).map_err(failed)?;
+    let own = Cgroup::own()
+        .and_then(|own| own.child(CGROUP)?.child(group))
+        .map_err(failed)?;
     fs::write(&note, own.path().as_os_str().as_encoded_bytes())
         .map_err(|e| Failure::new(format!("cannot write {}", note.display())).cause(e))?;
     Ok(own)
@@ -227,5 +245,8 @@ fn cgroup(group: &str, run: &Path) -> Result<Cgroup, Failure> {
 /// This program: by its path, for those who look at the list of processes, or by what runs if the file was replaced.
 fn own_path() -> String {
     let path = std::env::current_exe().ok().filter(|path| path.exists());
-    path.map_or_else(|| "/proc/self/exe".to_owned(), |path| path.display().to_string())
+    path.map_or_else(
+        || "/proc/self/exe".to_owned(),
+        |path| path.display().to_string(),
+    )
 }

@@ -150,16 +150,33 @@ mod tests {
     fn the_address_goes_first_and_the_device_before_what_is_on_it() {
         let (fuse, mount) = (PathBuf::from("/run/fuse"), PathBuf::from("/srv"));
         let kill = Step::KillCgroup { dir: "/cg".into() };
-        let address = Step::DropAddress { interface: 2, ip: [10, 9, 0, 10].into(), prefix: 32 };
+        let address = Step::DropAddress {
+            interface: 2,
+            ip: [10, 9, 0, 10].into(),
+            prefix: 32,
+        };
         let device = vec![
-            Step::AbortFuse { target: fuse.clone() },
-            Step::DetachLoop { device: "/dev/loop7".into() },
-            Step::Unmount { target: fuse.clone() },
-            Step::Close { name: "fuse pgdata".into() },
+            Step::AbortFuse {
+                target: fuse.clone(),
+            },
+            Step::DetachLoop {
+                device: "/dev/loop7".into(),
+            },
+            Step::Unmount {
+                target: fuse.clone(),
+            },
+            Step::Close {
+                name: "fuse pgdata".into(),
+            },
         ];
         let all = BTreeMap::from([
             (0, device),
-            (1, vec![Step::Unmount { target: mount.clone() }]),
+            (
+                1,
+                vec![Step::Unmount {
+                    target: mount.clone(),
+                }],
+            ),
             (2, vec![kill.clone()]),
             (3, vec![kill.clone()]),
             (4, vec![address.clone()]),
@@ -167,11 +184,17 @@ mod tests {
         let wanted = [
             address,
             kill,
-            Step::AbortFuse { target: fuse.clone() },
-            Step::DetachLoop { device: "/dev/loop7".into() },
+            Step::AbortFuse {
+                target: fuse.clone(),
+            },
+            Step::DetachLoop {
+                device: "/dev/loop7".into(),
+            },
             Step::Unmount { target: mount },
             Step::Unmount { target: fuse },
-            Step::Close { name: "fuse pgdata".into() },
+            Step::Close {
+                name: "fuse pgdata".into(),
+            },
         ];
         assert_eq!(in_order(&all), wanted);
     }

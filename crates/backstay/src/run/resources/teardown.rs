@@ -40,7 +40,11 @@ pub(super) fn insist(shared: &Shared) {
     let mut complaint = Instant::now();
     while let Err(failure) = run(shared) {
         if complaint <= Instant::now() {
-            tracing::error!(group = shared.plan.name, why = one_line(&failure), "teardown goes on");
+            tracing::error!(
+                group = shared.plan.name,
+                why = one_line(&failure),
+                "teardown goes on"
+            );
             complaint = Instant::now() + COMPLAINT_PAUSE;
         }
         thread::sleep(ROUND_PAUSE);
@@ -62,15 +66,21 @@ pub(super) fn run(shared: &Shared) -> Result<(), Failure> {
             return shared.guard.release();
         }
     }
-    Err(Failure::new(format!("cannot tear group {} down", shared.plan.name))
-        .cause(format!("left: {}", left.join(", "))))
+    Err(
+        Failure::new(format!("cannot tear group {} down", shared.plan.name))
+            .cause(format!("left: {}", left.join(", "))),
+    )
 }
 
 /// What is there of an activation; empty when there is none.
 pub(super) fn remains(shared: &Shared) -> Vec<String> {
     let mut left = Vec::new();
     match address::find(shared) {
-        Ok(found) => left.extend(found.iter().map(|assigned| format!("address {}", assigned.ip))),
+        Ok(found) => left.extend(
+            found
+                .iter()
+                .map(|assigned| format!("address {}", assigned.ip)),
+        ),
         Err(error) => left.push(format!("addresses unknown: {error}")),
     }
     let plan = &shared.plan;
@@ -79,11 +89,19 @@ pub(super) fn remains(shared: &Shared) -> Vec<String> {
     {
         left.push(format!("processes in {}", cgroup.path().display()));
     }
-    left.extend(mounted(shared).iter().map(|target| format!("mount {}", target.display())));
+    left.extend(
+        mounted(shared)
+            .iter()
+            .map(|target| format!("mount {}", target.display())),
+    );
     for (_, mirror) in devices(shared) {
         let places = plan.places(&mirror.name);
         let loops = loopdev::find(&places.file).unwrap_or_default();
-        left.extend(loops.iter().map(|path| format!("device {}", path.display())));
+        left.extend(
+            loops
+                .iter()
+                .map(|path| format!("device {}", path.display())),
+        );
         if mount::mounted_at(&places.mount).ok().flatten().is_some() {
             left.push(format!("mount {}", places.mount.display()));
         }
@@ -119,7 +137,9 @@ fn drop_addresses(shared: &Shared) {
     shared.announcer.silence();
     let dropped = address::find(shared).and_then(|found| {
         let mut routes = Routes::open()?;
-        found.into_iter().try_for_each(|assigned| routes.remove(assigned))
+        found
+            .into_iter()
+            .try_for_each(|assigned| routes.remove(assigned))
     });
     if let Err(error) = dropped {
         tracing::warn!(%error, group = shared.plan.name, "an address is still up; its gate is closed");
@@ -127,7 +147,9 @@ fn drop_addresses(shared: &Shared) {
 }
 
 fn kill_programs(shared: &Shared, limit: Duration) {
-    let Some(cgroup) = &shared.plan.cgroup else { return };
+    let Some(cgroup) = &shared.plan.cgroup else {
+        return;
+    };
     match cgroup.kill().and_then(|()| cgroup.wait_empty(limit)) {
         Ok(true) => {
             // It is made again with the next start.
@@ -170,14 +192,18 @@ fn break_device(places: &Places) {
     wait_until_free(places);
     if mount::mounted_at(&places.mount).ok().flatten().is_some() {
         let target = places.mount.clone();
-        within(UNMOUNT_LIMIT, "abort", move || gone_is_fine(mount::abort(&target)));
+        within(UNMOUNT_LIMIT, "abort", move || {
+            gone_is_fine(mount::abort(&target))
+        });
     }
 }
 
 fn close_device(places: Places) {
     wait_until_free(&places);
     let target = places.mount.clone();
-    within(UNMOUNT_LIMIT, "unmount", move || gone_is_fine(mount::unmount(&target, Unmount::Lazy)));
+    within(UNMOUNT_LIMIT, "unmount", move || {
+        gone_is_fine(mount::unmount(&target, Unmount::Lazy))
+    });
     fs::remove_file(&places.link).ok();
     fs::remove_dir(&places.mount).ok();
 }
@@ -193,7 +219,11 @@ fn wait_until_free(places: &Places) {
 }
 
 /// Runs a step that may hang in the kernel on a thread of its own; what hangs there ends when the device is broken.
-fn within(limit: Duration, what: &'static str, step: impl FnOnce() -> io::Result<()> + Send + 'static) {
+fn within(
+    limit: Duration,
+    what: &'static str,
+    step: impl FnOnce() -> io::Result<()> + Send + 'static,
+) {
     let (sender, receiver) = mpsc::channel();
     let spawned = thread::Builder::new().name(what.to_owned()).spawn(move || {
         sender.send(step()).ok();
@@ -217,7 +247,11 @@ fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
 }
 
 fn devices(shared: &Shared) -> impl Iterator<Item = (u8, &Mirror)> {
-    shared.plan.mirrors().rev().filter(|(_, mirror)| shared.plan.wants_device(mirror))
+    shared
+        .plan
+        .mirrors()
+        .rev()
+        .filter(|(_, mirror)| shared.plan.wants_device(mirror))
 }
 
 /// The group's file systems that are mounted from one of its devices, last first.

@@ -33,7 +33,9 @@ fn launcher() {
 #[test]
 #[ignore = "started by other tests"]
 fn keeper() {
-    let (Some(group), Some(socket)) = (variable("GROUP"), variable("SOCKET")) else { return };
+    let (Some(group), Some(socket)) = (variable("GROUP"), variable("SOCKET")) else {
+        return;
+    };
     host::keeper::serve(&group, Path::new(&socket)).unwrap();
 }
 
@@ -43,7 +45,15 @@ fn variable(name: &str) -> Option<String> {
 
 fn play(role: &str) -> Vec<String> {
     let test = format!("run::resources::tests::{role}");
-    ["--exact", &test, "--ignored", "--nocapture", "--test-threads=1"].map(str::to_owned).to_vec()
+    [
+        "--exact",
+        &test,
+        "--ignored",
+        "--nocapture",
+        "--test-threads=1",
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 /// A node with its files; several daemons may run on it, one after the other.
@@ -106,15 +116,20 @@ driver = "l2"
         let path = directory.join("backstay.toml");
         fs::write(&path, text).unwrap();
         let config = config::load(&path).unwrap_or_else(|found| panic!("{found}"));
-        Self { directory, config: Arc::new(config) }
+        Self {
+            directory,
+            config: Arc::new(config),
+        }
     }
 
     fn daemon(&self) -> Daemon {
         let (sender, events) = tokio::sync::mpsc::unbounded_channel();
-        let mut plan =
-            Plan::new(&self.config, NodeId(0), GROUP, &self.directory).unwrap().unwrap();
+        let mut plan = Plan::new(&self.config, NodeId(0), GROUP, &self.directory)
+            .unwrap()
+            .unwrap();
         let launcher: Vec<String> = play("launcher");
-        plan.launcher = Launcher::this_binary(&launcher.iter().map(String::as_str).collect::<Vec<_>>());
+        plan.launcher =
+            Launcher::this_binary(&launcher.iter().map(String::as_str).collect::<Vec<_>>());
         let script = format!(
             "BACKSTAY_TEST_GROUP=\"$2\" BACKSTAY_TEST_SOCKET=\"$4\" exec '{}' {}",
             std::env::current_exe().unwrap().display(),
@@ -122,9 +137,20 @@ driver = "l2"
         );
         plan.keeper = ["sh", "-c", &script, "sh"].map(str::to_owned).to_vec();
         let group = Group::start(Arc::new(Shared::new(plan, BTreeMap::new(), sender))).unwrap();
-        let found = if group.resume().unwrap() { vec![GROUP] } else { Vec::new() };
-        let resources = Resources { groups: BTreeMap::from([(GROUP, group)]), found };
-        Daemon { resources, events, token: 0 }
+        let found = if group.resume().unwrap() {
+            vec![GROUP]
+        } else {
+            Vec::new()
+        };
+        let resources = Resources {
+            groups: BTreeMap::from([(GROUP, group)]),
+            found,
+        };
+        Daemon {
+            resources,
+            events,
+            token: 0,
+        }
     }
 
     fn cgroup(&self) -> Cgroup {
@@ -137,7 +163,9 @@ driver = "l2"
     }
 
     fn pid(&self) -> u32 {
-        let path = self.directory.join(format!("run/{}-app.process", self.group()));
+        let path = self
+            .directory
+            .join(format!("run/{}-app.process", self.group()));
         let note: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
         u32::try_from(note["process"]["pid"].as_u64().unwrap()).unwrap()
     }
@@ -150,7 +178,9 @@ impl Drop for Place {
         cgroup.wait_empty(SETTLE).ok();
         cgroup.remove().ok();
         // A keeper that a failed test left.
-        let socket = self.directory.join(format!("run/keeper-{}.sock", self.group()));
+        let socket = self
+            .directory
+            .join(format!("run/keeper-{}.sock", self.group()));
         if let Ok((client, _)) = host::keeper::Client::connect(&socket) {
             client.release().ok();
         }
@@ -169,8 +199,10 @@ impl Daemon {
     fn act(&mut self, resource: u8, act: ResourceAct) -> bool {
         let token = self.begin(resource, act);
         self.until(|event| match event {
-            ResourceEvent::Done { token: done, ok, .. } if done == token => Some(ok),
-            _ => None,
+            ResourceEvent::Done {
+                token: done, ok, ..
+            } => (done == token).then_some(ok),
+            ResourceEvent::Failed { .. } | ResourceEvent::Abandoned { .. } => None,
         })
     }
 
@@ -205,7 +237,10 @@ impl Daemon {
 }
 
 /// Runs `body` in a network namespace of its own, with `eth0` at 10.9.0.1/24 and nobody at the other end.
-#[expect(deprecated, reason = "only UnshareFlags::FILES is unsound; the safe call is enough here")]
+#[expect(
+    deprecated,
+    reason = "only UnshareFlags::FILES is unsound; the safe call is enough here"
+)]
 fn in_namespace(body: impl FnOnce() + Send) {
     thread::scope(|scope| {
         let run = scope.spawn(|| {
@@ -216,18 +251,24 @@ fn in_namespace(body: impl FnOnce() + Send) {
             ip("link set eth1 up");
             body();
         });
-        run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        run.join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
 }
 
 fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
+    let status = Command::new("ip")
+        .args(arguments.split(' '))
+        .status()
+        .unwrap();
     assert!(status.success(), "ip {arguments}");
 }
 
 fn has_address() -> bool {
     let assigned = Routes::open().unwrap().addresses().unwrap();
-    assigned.iter().any(|assigned| assigned.ip.to_string() == "10.9.0.10")
+    assigned
+        .iter()
+        .any(|assigned| assigned.ip.to_string() == "10.9.0.10")
 }
 
 fn is_alive(pid: u32) -> bool {
@@ -261,7 +302,11 @@ fn program_and_address_come_and_go() {
         assert!(daemon.act(ADDRESS, ResourceAct::Start));
         assert_eq!(place.pid(), pid);
         let environment = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
-        for wanted in ["BACKSTAY_NODE=node-a", "BACKSTAY_RESOURCE=app", "BACKSTAY_ADDRESS=10.9.0.10"] {
+        for wanted in [
+            "BACKSTAY_NODE=node-a",
+            "BACKSTAY_RESOURCE=app",
+            "BACKSTAY_ADDRESS=10.9.0.10",
+        ] {
             assert!(environment.contains(wanted), "{environment}");
         }
         assert!(daemon.act(ADDRESS, ResourceAct::Stop));
@@ -289,8 +334,14 @@ fn the_next_daemon_finds_and_adopts() {
         assert!(second.act(ADDRESS, ResourceAct::Start));
         assert_eq!(place.pid(), pid);
         // It is watched: its end is told.
-        Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
-        let failed = ResourceEvent::Failed { group: GROUP, resource: PROGRAM };
+        Command::new("kill")
+            .args(["-9", &pid.to_string()])
+            .status()
+            .unwrap();
+        let failed = ResourceEvent::Failed {
+            group: GROUP,
+            resource: PROGRAM,
+        };
         second.until(|event| (event == failed).then_some(()));
         assert!(second.act(PROGRAM, ResourceAct::Start));
         assert_ne!(place.pid(), pid);
@@ -360,12 +411,19 @@ fn a_start_waits_for_its_monitor_and_tells_why_it_failed() {
     );
     fs::remove_file("/tmp/bs-res-ready").ok();
     let mut daemon = place.daemon();
-    assert!(daemon.act(PROGRAM, ResourceAct::Start), "{}", daemon.failure());
+    assert!(
+        daemon.act(PROGRAM, ResourceAct::Start),
+        "{}",
+        daemon.failure()
+    );
     assert!(Path::new("/tmp/bs-res-ready").exists());
     // Unwell: told, and told again.
     fs::remove_file("/tmp/bs-res-ready").unwrap();
     for _ in 0..2 {
-        let failed = ResourceEvent::Failed { group: GROUP, resource: PROGRAM };
+        let failed = ResourceEvent::Failed {
+            group: GROUP,
+            resource: PROGRAM,
+        };
         daemon.until(|event| (event == failed).then_some(()));
     }
     let pid = place.pid();
@@ -379,14 +437,24 @@ fn a_start_waits_for_its_monitor_and_tells_why_it_failed() {
     let missing = Place::new("missing", "start = [\"/no/such/program\"]");
     let mut daemon = missing.daemon();
     assert!(!daemon.act(PROGRAM, ResourceAct::Start));
-    assert!(daemon.failure().starts_with("cannot start app: /no/such/program: cannot run it"), "{}", daemon.failure());
+    assert!(
+        daemon
+            .failure()
+            .starts_with("cannot start app: /no/such/program: cannot run it"),
+        "{}",
+        daemon.failure()
+    );
     let short = Place::new(
         "short",
         "start = [\"sh\", \"-c\", \"sleep 0.1; exit 3\"]\nmonitor = [\"false\"]\nmonitor_interval = \"1s\"",
     );
     let mut daemon = short.daemon();
     assert!(!daemon.act(PROGRAM, ResourceAct::Start));
-    assert!(daemon.failure().contains("it ended with code 3"), "{}", daemon.failure());
+    assert!(
+        daemon.failure().contains("it ended with code 3"),
+        "{}",
+        daemon.failure()
+    );
     daemon.abandon();
 }
 
@@ -402,9 +470,20 @@ impl Volume {
         fs::create_dir_all(&directory).unwrap();
         let file = directory.join("volume");
         fs::File::create(&file).unwrap().set_len(32 << 20).unwrap();
-        let made = Command::new("mkfs.ext4").arg("-q").arg(&file).stderr(Stdio::null()).status();
+        let made = Command::new("mkfs.ext4")
+            .arg("-q")
+            .arg(&file)
+            .stderr(Stdio::null())
+            .status();
         assert!(made.unwrap().success());
-        let device = LoopDevice::attach(&file, Attach { block_size: 512, autoclear: true }).unwrap();
+        let device = LoopDevice::attach(
+            &file,
+            Attach {
+                block_size: 512,
+                autoclear: true,
+            },
+        )
+        .unwrap();
         Self { device, directory }
     }
 
@@ -432,18 +511,32 @@ fn a_file_system_is_mounted_once_and_busy_ones_name_their_users() {
     let wanted = volume.filesystem();
     filesystem::start(&wanted, volume.device.path()).unwrap();
     filesystem::start(&wanted, volume.device.path()).unwrap();
-    let mounted = mounted_at(&wanted.mount.canonicalize().unwrap()).unwrap().unwrap();
+    let mounted = mounted_at(&wanted.mount.canonicalize().unwrap())
+        .unwrap()
+        .unwrap();
     assert_eq!(mounted.source, volume.device.path().display().to_string());
-    let mut child = Command::new("sleep").arg("600").current_dir(&wanted.mount).spawn().unwrap();
+    let mut child = Command::new("sleep")
+        .arg("600")
+        .current_dir(&wanted.mount)
+        .spawn()
+        .unwrap();
     let refused = filesystem::stop(&wanted).unwrap_err().to_string();
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(refused.contains(&format!("used by sleep ({})", child.id())), "{refused}");
-    let foreign = filesystem::start(&wanted, Path::new("/dev/loop4242")).unwrap_err().to_string();
+    assert!(
+        refused.contains(&format!("used by sleep ({})", child.id())),
+        "{refused}"
+    );
+    let foreign = filesystem::start(&wanted, Path::new("/dev/loop4242"))
+        .unwrap_err()
+        .to_string();
     assert!(foreign.contains("is mounted there"), "{foreign}");
     filesystem::stop(&wanted).unwrap();
     filesystem::stop(&wanted).unwrap();
-    assert_eq!(mounted_at(&wanted.mount.canonicalize().unwrap()).unwrap(), None);
+    assert_eq!(
+        mounted_at(&wanted.mount.canonicalize().unwrap()).unwrap(),
+        None
+    );
 }
 
 #[test]
@@ -460,7 +553,9 @@ fn only_resources_of_this_node_are_planned() {
     let place = Place::new("plan", SLEEPER);
     let witness = Plan::new(&place.config, NodeId(2), GROUP, &place.directory).unwrap();
     assert!(witness.is_none());
-    let plan = Plan::new(&place.config, NodeId(0), GROUP, &place.directory).unwrap().unwrap();
+    let plan = Plan::new(&place.config, NodeId(0), GROUP, &place.directory)
+        .unwrap()
+        .unwrap();
     assert!(plan.wants_keeper());
     assert!(plan.mirrors().all(|(_, mirror)| !plan.wants_device(mirror)));
     let is_app = |resource: &Resource| matches!(resource, Resource::Exec(Exec { name, .. }) if name == "app");

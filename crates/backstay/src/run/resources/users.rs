@@ -16,12 +16,17 @@ pub(super) struct User {
 
 /// The processes whose working directory, root, program, open files or mapped files are at or below `target`.
 pub(super) fn of(target: &Path) -> Vec<User> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     let mut users: Vec<User> = entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter(|pid| uses(*pid, target))
-        .map(|pid| User { pid, name: name(pid) })
+        .map(|pid| User {
+            pid,
+            name: name(pid),
+        })
         .collect();
     users.sort_unstable_by_key(|user| user.pid);
     users
@@ -29,8 +34,11 @@ pub(super) fn of(target: &Path) -> Vec<User> {
 
 /// For people: `postgres (4711), bash (815) and 3 more`.
 pub(super) fn list(users: &[User]) -> String {
-    let named: Vec<String> =
-        users.iter().take(NAMED_MAX).map(|user| format!("{} ({})", user.name, user.pid)).collect();
+    let named: Vec<String> = users
+        .iter()
+        .take(NAMED_MAX)
+        .map(|user| format!("{} ({})", user.name, user.pid))
+        .collect();
     let mut text = named.join(", ");
     if users.len() > NAMED_MAX {
         // Writing to a string cannot fail.
@@ -42,11 +50,17 @@ pub(super) fn list(users: &[User]) -> String {
 fn uses(pid: u32, target: &Path) -> bool {
     let process = Path::new("/proc").join(pid.to_string());
     let inside = |link: &Path| fs::read_link(link).is_ok_and(|path| path.starts_with(target));
-    if ["cwd", "root", "exe"].iter().any(|name| inside(&process.join(name))) {
+    if ["cwd", "root", "exe"]
+        .iter()
+        .any(|name| inside(&process.join(name)))
+    {
         return true;
     }
     ["fd", "map_files"].iter().any(|directory| {
-        let entries = fs::read_dir(process.join(directory)).into_iter().flatten().flatten();
+        let entries = fs::read_dir(process.join(directory))
+            .into_iter()
+            .flatten()
+            .flatten();
         entries.into_iter().any(|entry| inside(&entry.path()))
     })
 }
@@ -65,7 +79,11 @@ mod tests {
     fn a_process_that_stands_in_the_directory_is_found_and_named() {
         let directory = std::env::temp_dir().join(format!("backstay-users-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
-        let mut child = Command::new("sleep").arg("60").current_dir(&directory).spawn().unwrap();
+        let mut child = Command::new("sleep")
+            .arg("60")
+            .current_dir(&directory)
+            .spawn()
+            .unwrap();
         let users = of(&directory);
         child.kill().unwrap();
         child.wait().unwrap();
@@ -77,7 +95,12 @@ mod tests {
 
     #[test]
     fn many_users_are_counted() {
-        let users: Vec<User> = (1..=10).map(|pid| User { pid, name: "cat".to_owned() }).collect();
+        let users: Vec<User> = (1..=10)
+            .map(|pid| User {
+                pid,
+                name: "cat".to_owned(),
+            })
+            .collect();
         assert!(list(&users).ends_with("cat (8) and 2 more"));
     }
 }

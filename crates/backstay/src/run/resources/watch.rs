@@ -2,6 +2,7 @@
 
 use super::shared::{Shared, lock};
 use crate::config::model::Exec;
+use crate::failure::Failure;
 use crate::run::daemon::ResourceEvent;
 use host::process::{self, Ended, Launch, Process};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -13,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How often a failure is told again. The node drops what it hears while it restarts something else.
-const REPEAT: Duration = Duration::from_secs(1);
+const REPEAT: Duration = Duration::from_millis(200);
 /// Longest wait without a monitor; the pidfd ends it early.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -67,7 +68,9 @@ impl Watch {
             exec: exec.clone(),
             inner: Arc::clone(&inner),
         };
-        thread::Builder::new().name(format!("watch {}", exec.name)).spawn(move || watcher.run())?;
+        thread::Builder::new()
+            .name(format!("watch {}", exec.name))
+            .spawn(move || watcher.run())?;
         Ok(Self { inner })
     }
 
@@ -138,7 +141,11 @@ impl Watcher {
                 PollFd::new(&self.inner.stop, PollFlags::IN),
                 PollFd::new(&self.inner.process, PollFlags::IN),
             ];
-            let polled = if over { &mut polled[..1] } else { &mut polled[..] };
+            let polled = if over {
+                &mut polled[..1]
+            } else {
+                &mut polled[..]
+            };
             match poll(polled, Some(&timeout)) {
                 Ok(_) => return Ok(*lock(&self.inner.stopped)),
                 Err(Errno::INTR) => {}
@@ -172,14 +179,32 @@ impl Watcher {
         if *known != health {
             match &health {
                 Health::Well => tracing::info!(program = self.exec.name, "program is well again"),
-                Health::Unwell(why) => tracing::warn!(program = self.exec.name, why, "program is not well"),
+                Health::Unwell(why) => {
+                    tracing::warn!(program = self.exec.name, why, "program is not well")
+                }
                 Health::Over(ended) => {
-                    tracing::warn!(program = self.exec.name, how = describe(*ended), "program ended");
+                    tracing::warn!(
+                        program = self.exec.name,
+                        how = describe(*ended),
+                        "program ended"
+                    );
                 }
             }
         }
+        let index = usize::from(self.index);
+        match &health {
+            Health::Well => self.shared.forget_failure(index),
+            Health::Unwell(why) => self.shared.note_failure(index, &self.failure(why)),
+            Health::Over(ended) => self
+                .shared
+                .note_failure(index, &self.failure(&describe(*ended))),
+        }
         *known = health;
         drop((known, stopped));
+    }
+
+    fn failure(&self, why: &str) -> Failure {
+        Failure::new(format!("{} is not well", self.exec.name)).cause(why)
     }
 
     fn tell(&self) {
@@ -239,8 +264,11 @@ pub(super) fn describe(ended: Ended) -> String {
 }
 
 /// A failure in one line, for the log.
-pub(super) fn one_line(failure: &crate::failure::Failure) -> String {
-    let texts: Vec<&str> =
-        failure.lines().filter(|(label, _)| *label != "hint").map(|(_, text)| text).collect();
+pub(super) fn one_line(failure: &Failure) -> String {
+    let texts: Vec<&str> = failure
+        .lines()
+        .filter(|(label, _)| *label != "hint")
+        .map(|(_, text)| text)
+        .collect();
     texts.join(": ")
 }

@@ -2,7 +2,7 @@
 
 use super::device::{self, Front};
 use super::shared::{Round, Shared};
-use super::watch::Watch;
+use super::watch::{Watch, one_line};
 use super::{address, exec, filesystem, teardown};
 use crate::config::model::{Exec, Filesystem, Mirror, Resource};
 use crate::failure::Failure;
@@ -21,7 +21,12 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum Job {
     /// Start or stop a resource, unless its round is over.
-    Act { resource: u8, act: ResourceAct, token: u64, round: Round },
+    Act {
+        resource: u8,
+        act: ResourceAct,
+        token: u64,
+        round: Round,
+    },
     /// Everything is being torn down by the thread given, if there is one: wait for it, see to it, and say so.
     Abandon(Option<JoinHandle<()>>),
 }
@@ -49,13 +54,14 @@ impl Worker {
     ///
     /// # Errors
     /// When the system is out of threads.
-    pub(super) fn start(
-        shared: &Arc<Shared>,
-        jobs: mpsc::Receiver<Job>,
-    ) -> std::io::Result<()> {
+    pub(super) fn start(shared: &Arc<Shared>, jobs: mpsc::Receiver<Job>) -> std::io::Result<()> {
         let running = shared.plan.resources.iter().map(|_| None).collect();
-        let mut worker =
-            Self { shared: Arc::clone(shared), jobs, running, look_at: Instant::now() + LOOK };
+        let mut worker = Self {
+            shared: Arc::clone(shared),
+            jobs,
+            running,
+            look_at: Instant::now() + LOOK,
+        };
         let thread = thread::Builder::new().name(format!("group {}", shared.plan.name));
         thread.spawn(move || worker.run()).map(drop)
     }
@@ -64,7 +70,12 @@ impl Worker {
         loop {
             let left = self.look_at.saturating_duration_since(Instant::now());
             match self.jobs.recv_timeout(left) {
-                Ok(Job::Act { resource, act, token, round }) => {
+                Ok(Job::Act {
+                    resource,
+                    act,
+                    token,
+                    round,
+                }) => {
                     self.carry_out(resource, act, token, round);
                 }
                 Ok(Job::Abandon(teardown)) => self.abandon(teardown),
@@ -90,11 +101,20 @@ impl Worker {
             }
             Err(failure) => {
                 self.shared.note_failure(index, failure);
-                tracing::error!(group = self.shared.plan.name, "{failure}");
+                tracing::error!(
+                    group = self.shared.plan.name,
+                    resource,
+                    why = one_line(failure),
+                    "act failed"
+                );
             }
         }
         let group = self.shared.plan.id;
-        self.shared.tell(ResourceEvent::Done { group, token, ok: result.is_ok() });
+        self.shared.tell(ResourceEvent::Done {
+            group,
+            token,
+            ok: result.is_ok(),
+        });
     }
 
     fn start_resource(&mut self, resource: u8, round: Round) -> Result<(), Failure> {
@@ -115,7 +135,9 @@ impl Worker {
             (Resource::Exec(exec), known) => {
                 let watch = match known {
                     Some(Running::Exec(watch)) => Some(watch),
-                    Some(Running::Mirror(_) | Running::Filesystem | Running::Address(_)) | None => None,
+                    Some(Running::Mirror(_) | Running::Filesystem | Running::Address(_)) | None => {
+                        None
+                    }
                 };
                 Running::Exec(self.start_exec(resource, exec, watch, round)?)
             }
@@ -141,7 +163,8 @@ impl Worker {
     ) -> Result<Watch, Failure> {
         self.shared.guard.ensure()?;
         // The keeper must know what to kill before it runs.
-        self.shared.set_steps(usize::from(resource), exec::steps(&self.shared));
+        self.shared
+            .set_steps(usize::from(resource), exec::steps(&self.shared));
         exec::start(&self.shared, resource, exec, known, round)
     }
 
@@ -152,7 +175,9 @@ impl Worker {
             (Some(Resource::Mirror(mirror)), known) => {
                 let known = match known {
                     Some(Running::Mirror(front)) => Some(front),
-                    Some(Running::Filesystem | Running::Exec(_) | Running::Address(_)) | None => None,
+                    Some(Running::Filesystem | Running::Exec(_) | Running::Address(_)) | None => {
+                        None
+                    }
                 };
                 device::stop(&shared, self.mirror_index(index), mirror, known)?;
             }
@@ -160,7 +185,9 @@ impl Worker {
             (Some(Resource::Exec(exec)), known) => {
                 let watch = match known {
                     Some(Running::Exec(watch)) => Some(watch),
-                    Some(Running::Mirror(_) | Running::Filesystem | Running::Address(_)) | None => None,
+                    Some(Running::Mirror(_) | Running::Filesystem | Running::Address(_)) | None => {
+                        None
+                    }
                 };
                 exec::stop(&shared, exec, watch)?;
             }
@@ -190,24 +217,36 @@ impl Worker {
     /// The index among the mirrors of the resource with this index.
     fn mirror_index(&self, index: usize) -> u8 {
         let before = self.shared.plan.resources.iter().take(index);
-        let mirrors = before.filter(|resource| matches!(resource, Resource::Mirror(_))).count();
+        let mirrors = before
+            .filter(|resource| matches!(resource, Resource::Mirror(_)))
+            .count();
         u8::try_from(mirrors).unwrap_or(u8::MAX)
     }
 
     /// The device that a file system lives on.
     fn device(&self, filesystem: &Filesystem) -> Result<PathBuf, Failure> {
-        let of_mirror = |(resource, running): (&Resource, &Option<Running>)| match (resource, running) {
-            (Resource::Mirror(mirror), Some(Running::Mirror(Front::Device(device))))
-                if mirror.name == filesystem.mirror =>
-            {
-                Some(device.path().to_owned())
-            }
-            _ => None,
-        };
-        let found = self.shared.plan.resources.iter().zip(&self.running).find_map(of_mirror);
+        let of_mirror =
+            |(resource, running): (&Resource, &Option<Running>)| match (resource, running) {
+                (Resource::Mirror(mirror), Some(Running::Mirror(Front::Device(device))))
+                    if mirror.name == filesystem.mirror =>
+                {
+                    Some(device.path().to_owned())
+                }
+                _ => None,
+            };
+        let found = self
+            .shared
+            .plan
+            .resources
+            .iter()
+            .zip(&self.running)
+            .find_map(of_mirror);
         found.ok_or_else(|| {
             Failure::new(format!("cannot mount {}", filesystem.mount.display()))
-                .cause(format!("mirror {} is not up as a block device", filesystem.mirror))
+                .cause(format!(
+                    "mirror {} is not up as a block device",
+                    filesystem.mirror
+                ))
                 .hint("a mirror with a file system needs front_end = \"auto\" or \"fuse-loop\"")
         })
     }
@@ -218,12 +257,20 @@ impl Worker {
         // What is held here would keep the devices.
         self.running.iter_mut().for_each(|running| *running = None);
         if teardown.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!(group = self.shared.plan.name, "the teardown's thread failed");
+            tracing::error!(
+                group = self.shared.plan.name,
+                "the teardown's thread failed"
+            );
         }
         // An act that was under way may have added something behind the teardown's back.
         teardown::insist(&self.shared);
-        tracing::info!(group = self.shared.plan.name, "everything of the group is torn down");
-        self.shared.tell(ResourceEvent::Abandoned { group: self.shared.plan.id });
+        tracing::info!(
+            group = self.shared.plan.name,
+            "everything of the group is torn down"
+        );
+        self.shared.tell(ResourceEvent::Abandoned {
+            group: self.shared.plan.id,
+        });
     }
 
     // ---- in between -------------------------------------------------------------------------------------------------
@@ -239,9 +286,12 @@ impl Worker {
                     self.look_at_keeper(mirror, device);
                     true
                 }
-                (Resource::Filesystem(filesystem), Some(Running::Filesystem)) => is_mounted(filesystem),
+                (Resource::Filesystem(filesystem), Some(Running::Filesystem)) => {
+                    is_mounted(filesystem)
+                }
+                // Without a lease it may have been taken off for good reason.
                 (_, Some(Running::Address(assigned))) => {
-                    self.shared.check(round).is_err() || address::keep(&self.shared, *assigned).is_ok()
+                    !self.shared.guard.has_lease() || address::keep(&self.shared, *assigned).is_ok()
                 }
                 _ => true,
             };
@@ -260,10 +310,13 @@ impl Worker {
         if overview.is_some_and(|o| o.torn_down.is_some() || o.items.contains(&places.item)) {
             return;
         }
-        tracing::warn!(mirror = mirror.name, "the keeper does not hold the device; it gets it again");
+        tracing::warn!(
+            mirror = mirror.name,
+            "the keeper does not hold the device; it gets it again"
+        );
         match device::entrust(&self.shared.guard, &places, device) {
             Ok(()) => self.shared.tell_steps(),
-            Err(failure) => tracing::warn!("{failure}"),
+            Err(failure) => tracing::warn!(why = one_line(&failure), "the keeper is not replaced"),
         }
     }
 }
