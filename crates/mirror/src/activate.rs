@@ -86,9 +86,8 @@ impl Machine {
             .collect();
         self.intent.all_settled_in(self.period);
         let mirror = self.config.new_mirror;
-        let generation = self.before.next();
+        self.bump_generation();
         let ticket = self.superblock.change(|s| {
-            s.generation = generation;
             s.epoch = s.epoch.max(epoch);
             s.mirror = s.mirror.or(Some(mirror));
             s.state = ReplicaState::Consistent;

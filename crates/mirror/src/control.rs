@@ -56,12 +56,12 @@ pub enum Command {
 /// To the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// The replica's metadata was read. Its generation is bumped when it first follows or serves: until then, however often
-    /// it starts, a disk restored from a snapshot shows its older one.
+    /// The replica's metadata was read. Its generation is bumped by the first command that says what to be: until then,
+    /// however often it starts, a disk restored from a snapshot shows its older one.
     Attached {
         /// The generation on the disk: compared with the record's (R14).
         before: Generation,
-        /// The generation from the first command to follow or to serve on.
+        /// The generation from then on; durable with [`Report::Fenced`], [`Report::Following`], [`Report::Serving`].
         generation: Generation,
         /// What the data is.
         state: ReplicaState,

@@ -152,6 +152,10 @@ impl Machine {
     }
 
     pub(crate) fn handle(&mut self, now: Time, input: Input) {
+        let gap = now.since(self.now);
+        if gap > self.config.io_timeout / 2 {
+            self.disk.forgive(gap);
+        }
         self.now = now;
         match input {
             Input::Command(command) => self.on_command(command),
@@ -263,11 +267,14 @@ impl Machine {
 
     /// Starts the metadata writes that are due.
     fn write_metadata(&mut self) {
-        if self.failed.is_some() || matches!(self.role, Role::Settling(_)) {
+        if self.failed.is_some() {
             return;
         }
         if let Some((offset, bytes)) = self.superblock.next_write(self.layout.disk_bytes) {
             self.start_disk(Purpose::Super, DiskOp::MetaWrite { offset, bytes });
+        }
+        if matches!(self.role, Role::Settling(_)) {
+            return;
         }
         if let Some((offset, bytes)) = self.intent.next_write(&self.layout) {
             self.start_disk(Purpose::Intent, DiskOp::MetaWrite { offset, bytes });
@@ -295,7 +302,14 @@ impl Machine {
     }
 
     pub(crate) fn wake_at(&self) -> Option<Time> {
-        let hung_at = self.disk.hung_at(self.config.io_timeout);
+        // More often than the disk's patience ends, so that a pause of this process is told from a hang of the disk.
+        let look = (!self.disk.is_idle()).then(|| self.now + self.config.io_timeout / 4);
+        let hung_at = self
+            .disk
+            .hung_at(self.config.io_timeout)
+            .into_iter()
+            .chain(look)
+            .min();
         match self.failed {
             Some(Failure::Hang) => return None,
             Some(Failure::Error(_)) => return hung_at,

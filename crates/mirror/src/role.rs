@@ -63,7 +63,10 @@ impl Machine {
                     self.leave(None, Some(command));
                 }
             },
-            Command::Fence => self.leave(Some(Report::Fenced), None),
+            Command::Fence => {
+                self.bump_generation();
+                self.leave(Some(Report::Fenced), None);
+            }
             Command::Abort => self.leave(Some(Report::Closed), None),
             Command::Drain => match &self.role {
                 Role::Active(_) => self.on_drain(),
@@ -72,6 +75,13 @@ impl Machine {
                 }
             },
         }
+    }
+
+    /// Only when the node says what to be, after it compared generations: a disk that is older than the record shows it at
+    /// every start, until it is distrusted (R14).
+    pub(crate) fn bump_generation(&mut self) {
+        let generation = self.before.next();
+        self.superblock.change(|s| s.generation = generation);
     }
 
     /// R14: what the bitmap says of the peer is worth nothing; of the own disk: what it holds.
@@ -151,6 +161,9 @@ impl Machine {
         };
         // A hung operation may still land: figures show it, and a failed replica is never promoted again in this life.
         if !self.disk.is_idle() && self.failed != Some(Failure::Hang) {
+            return;
+        }
+        if !self.superblock.is_settled() && self.failed.is_none() {
             return;
         }
         let answers = std::mem::take(&mut settling.answers);

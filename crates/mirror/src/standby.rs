@@ -95,10 +95,7 @@ impl Standby {
 
 impl Machine {
     pub(crate) fn follow(&mut self, active: NodeId) {
-        // Only here and in an activation, when the node has compared generations: a disk that is older than the record
-        // shows it at every start, until it is distrusted (R14).
-        let generation = self.before.next();
-        self.superblock.change(|s| s.generation = generation);
+        self.bump_generation();
         self.role = Role::Standby(Standby::new(active));
     }
 

@@ -51,6 +51,11 @@ impl Super {
         self.durable >= ticket
     }
 
+    /// True if everything wanted is durable.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.durable == self.wanted
+    }
+
     /// The write that is due, if any: (byte offset, block). One at a time, alternately to both places.
     pub(crate) fn next_write(&mut self, disk_bytes: u64) -> Option<(u64, Vec<u8>)> {
         if self.writing.is_some() || self.durable == self.wanted {

@@ -100,10 +100,24 @@ pub(crate) enum State {
 /// Steps of taking the group over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Taking {
-    /// Mirrors that have not reported `Fenced`; `proposed`: the record already names this node (a handover).
-    Fencing { left: BTreeSet<u8>, handover: bool },
+    /// Mirrors that have not reported `Fenced`, and what follows then.
+    Fencing {
+        left: BTreeSet<u8>,
+        then: AfterFence,
+    },
     /// The takeover is proposed.
     Proposing,
+}
+
+/// What follows when nothing of an older epoch is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AfterFence {
+    /// The takeover is proposed.
+    Propose,
+    /// The record already names this node: its mirrors are activated.
+    Start,
+    /// The record named this node before it restarted: confirmed first (R6).
+    Barrier,
 }
 
 /// Steps of starting.
@@ -148,6 +162,8 @@ pub(crate) enum Stopping {
 pub(crate) enum Pending {
     Bootstrap,
     Barrier,
+    /// The same sets with the generation of a replica that attached anew (R14).
+    Refresh,
     TakeOver,
     Shrink,
     Grow(NodeId),
@@ -166,8 +182,8 @@ pub(crate) struct Replica {
     rolled_back: bool,
     /// In this life it followed a session, or this node proposed: from then on a record may hold this life's generation.
     joined: bool,
-    /// It served in this life.
-    served: bool,
+    /// The generation of this life is durable.
+    bumped: bool,
     /// Highest command serial that it handled.
     taken: u64,
 }
@@ -436,6 +452,7 @@ impl Group {
             Pending::TakeOver => Purpose::Takeover,
             Pending::Bootstrap
             | Pending::Barrier
+            | Pending::Refresh
             | Pending::Shrink
             | Pending::Grow(_)
             | Pending::HandOver
@@ -649,10 +666,10 @@ impl Group {
         (0..self.config.mirrors).collect()
     }
 
-    /// The generation that this node's disks surely hold: the bumped one is durable once they served.
+    /// The generation that this node's disks surely hold.
     fn generation(&self) -> Generation {
         let held = |r: &Replica| {
-            Some(if r.served {
+            Some(if r.bumped {
                 r.attached?.generation
             } else {
                 r.attached?.before

@@ -14,6 +14,8 @@ pub(crate) struct Mate {
     lost: BTreeMap<u8, ReplicaLoss>,
     /// Mirrors whose replica committed a resync: it may be counted.
     synced: BTreeMap<u8, Generation>,
+    /// Its generation, by the mirror that got it back last.
+    back: Option<Generation>,
     /// Mirrors that count it since the sets that contain it were told: it holds everything that was ever acknowledged.
     counted: BTreeSet<u8>,
 }
@@ -104,9 +106,10 @@ impl Group {
     pub(super) fn on_peer_report(&mut self, cx: Around<'_>, mirror: u8, report: Report) {
         match report {
             Report::PeerLost { node, why } => self.on_peer_lost(cx, mirror, node, why),
-            Report::PeerBack { node, .. } => {
+            Report::PeerBack { node, generation } => {
                 let mate = self.mates.entry(node).or_default();
                 mate.lost.remove(&mirror);
+                mate.back = Some(generation);
                 mate.counted.insert(mirror);
             }
             Report::PeerSynced {
@@ -168,6 +171,7 @@ impl Group {
             let gone: Vec<NodeId> = in_sync.into_iter().filter(|id| self.is_lost(*id)).collect();
             if gone.is_empty() {
                 self.drive_grow(cx, &record);
+                self.refresh(cx, &record);
             } else {
                 self.growing = None;
                 self.shrink(cx, &record, &gone);
@@ -176,6 +180,28 @@ impl Group {
         if let Some(record) = self.register.confirmed().cloned() {
             self.tell_sets(&record);
         }
+    }
+
+    /// R14: a replica that attached anew and counts is recorded with its new generation.
+    fn refresh(&mut self, cx: Around<'_>, record: &Record) {
+        let mut next = record.clone();
+        for (id, member) in &mut next.members {
+            let now = if *id == self.me {
+                Some(self.generation())
+            } else {
+                self.mates.get(id).and_then(|mate| mate.back)
+            };
+            if let Some(now) = now.filter(|_| member.sync != Sync::Out) {
+                member.generation = member.generation.max(now);
+            }
+        }
+        if self.pending.is_some() || self.growing.is_some() || next.members == record.members {
+            return;
+        }
+        let nonce = self.next_nonce();
+        let mut next = next.successor(nonce);
+        next.intent = wire::record::Intent::Serve;
+        self.propose(cx, next, Pending::Refresh);
     }
 
     /// R7: the standby is gone: it is taken out before anything is acknowledged alone.

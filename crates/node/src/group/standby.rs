@@ -1,6 +1,6 @@
 //! Settling, following, and becoming active in place of another.
 
-use super::{Around, Group, Out, Pending, Starting, State, Taking};
+use super::{AfterFence, Around, Group, Out, Pending, Starting, State, Taking};
 use mirror::control::Command;
 use std::collections::BTreeMap;
 use wire::control::Obstacle;
@@ -132,17 +132,22 @@ impl Group {
         let Some(record) = self.register.confirmed().cloned() else {
             return;
         };
-        let solo = record.is_solo() && self.register.unresolved().is_empty();
         self.journal.begin(cx.now);
         let seen = vec![Seen::AtEpoch(record.epoch)];
         self.journal
             .decide(cx.now, Act::Resume, Rule::Barrier, seen, Vec::new());
+        self.fence(cx, AfterFence::Barrier);
+    }
+
+    /// R6, R14: the barrier carries the generation of this life.
+    fn begin_barrier(&mut self, cx: Around<'_>, record: &Record) {
+        let solo = record.is_solo() && self.register.unresolved().is_empty();
         self.change_state(cx.now, State::Starting(Starting::Barrier { solo }));
         if mutant::on(Mutant::NoBarrier) {
             self.begin_start(cx);
             return;
         }
-        self.propose_barrier(cx, &record);
+        self.propose_barrier(cx, record);
     }
 
     /// What stands against serving from this node's disks, even though the record names it.
@@ -252,7 +257,7 @@ impl Group {
         self.journal
             .decide(cx.now, act, Rule::PromoteInSync, seen, rejected);
         self.deposed = Some(record.active);
-        self.fence(cx, false);
+        self.fence(cx, AfterFence::Propose);
     }
 
     /// The former active gave the group to this node, after it had stopped.
@@ -265,45 +270,62 @@ impl Group {
         };
         self.journal
             .decide(cx.now, act, Rule::Handover, seen, Vec::new());
-        self.fence(cx, true);
+        self.fence(cx, AfterFence::Start);
     }
 
-    fn fence(&mut self, cx: Around<'_>, handover: bool) {
+    fn fence(&mut self, cx: Around<'_>, then: AfterFence) {
         let left = self.all_mirrors();
-        self.change_state(cx.now, State::Taking(Taking::Fencing { left, handover }));
+        self.change_state(cx.now, State::Taking(Taking::Fencing { left, then }));
         self.tell_mirrors(&Command::Fence);
         if mutant::on(Mutant::PromoteWithoutFence) || mutant::on(Mutant::NoDrain) {
             self.state = State::Taking(Taking::Fencing {
                 left: [].into(),
-                handover,
+                then,
             });
         }
     }
 
     pub(super) fn on_fenced(&mut self, mirror: u8) {
+        if let Some(replica) = self.replicas.get_mut(usize::from(mirror)) {
+            replica.bumped = true;
+        }
         if let State::Taking(Taking::Fencing { left, .. }) = &mut self.state {
             left.remove(&mirror);
         }
     }
 
     pub(super) fn continue_taking(&mut self, cx: Around<'_>) {
-        let State::Taking(Taking::Fencing { left, handover }) = &self.state else {
+        let State::Taking(Taking::Fencing { left, then }) = &self.state else {
             return;
         };
-        if !left.is_empty() || self.pending.is_some() {
-            return;
-        }
+        let (ready, then) = (left.is_empty(), *then);
         let Some(record) = self.register.confirmed().cloned() else {
             return;
         };
-        if *handover {
-            self.begin_start(cx);
+        if self.pending.is_some() {
             return;
         }
+        let unfit = self.unfit_to_serve();
+        match (then, unfit) {
+            (AfterFence::Start | AfterFence::Barrier, Some(obstacle)) => {
+                self.cannot_resume(cx, obstacle);
+            }
+            (AfterFence::Propose, Some(_)) => {
+                self.journal.abandon();
+                self.enter_standby(cx, &record);
+            }
+            (_, None) if !ready => {}
+            (AfterFence::Start, None) => self.begin_start(cx),
+            (AfterFence::Barrier, None) => self.begin_barrier(cx, &record),
+            (AfterFence::Propose, None) => self.propose_takeover(cx, &record),
+        }
+    }
+
+    fn propose_takeover(&mut self, cx: Around<'_>, record: &Record) {
         let alive = cx.links.is_up(cx.now, record.active);
         if alive || self.obstacle().is_some() {
             self.journal.abandon();
-            self.enter_standby(cx, &record);
+            self.enter_standby(cx, record);
             return;
         }
         let nonce = self.next_nonce();

@@ -46,7 +46,7 @@ impl Group {
 
     pub(super) fn on_serving(&mut self, cx: Around<'_>, mirror: u8) {
         if let Some(replica) = self.replicas.get_mut(usize::from(mirror)) {
-            replica.served = true;
+            replica.bumped = true;
         }
         if let State::Starting(Starting::Mirrors { left, .. }) = &mut self.state {
             left.remove(&mirror);
