@@ -2,7 +2,8 @@
 //! crashed daemon left, at whatever point it crashed.
 //!
 //! Order: the address falls silent, clients are cut off, programs are killed, file systems leave the tree, then the device goes
-//! and the keeper last. Each step may find nothing to do. Whatever hangs on the device is freed by breaking it.
+//! and the keeper last. Each step may find nothing to do. Whatever hangs on the device is freed by breaking it: at once when the
+//! lease is over, after a moment when it is not.
 
 use super::plan::Places;
 use super::shared::{Shared, lock};
@@ -115,7 +116,12 @@ fn once(shared: &Shared) {
         engine.serve(false);
     }
     let targets = mounted(shared);
-    kill_programs(shared, KILL_LIMIT);
+    kill_programs(shared);
+    if !shared.guard.has_lease() {
+        // Nothing that is still written here counts, and what waits for the device would wait for its limit.
+        devices(shared).for_each(|(_, mirror)| abort(&shared.plan.places(&mirror.name)));
+    }
+    wait_for_programs(shared);
     targets.iter().for_each(|target| kill_users(target));
     for target in targets {
         let step = move || gone_is_fine(mount::unmount(&target, Unmount::Lazy));
@@ -130,7 +136,8 @@ fn once(shared: &Shared) {
         close_device(places);
     }
     // What hung on the device is free now.
-    kill_programs(shared, KILL_LIMIT);
+    kill_programs(shared);
+    wait_for_programs(shared);
 }
 
 fn drop_addresses(shared: &Shared) {
@@ -146,18 +153,27 @@ fn drop_addresses(shared: &Shared) {
     }
 }
 
-fn kill_programs(shared: &Shared, limit: Duration) {
+fn kill_programs(shared: &Shared) {
     let Some(cgroup) = &shared.plan.cgroup else {
         return;
     };
-    match cgroup.kill().and_then(|()| cgroup.wait_empty(limit)) {
+    if let Err(error) = cgroup.kill() {
+        tracing::warn!(%error, group = shared.plan.name, "programs could not be killed");
+    }
+}
+
+fn wait_for_programs(shared: &Shared) {
+    let Some(cgroup) = &shared.plan.cgroup else {
+        return;
+    };
+    match cgroup.wait_empty(KILL_LIMIT) {
         Ok(true) => {
             // It is made again with the next start.
             cgroup.remove().ok();
         }
         Ok(false) => {}
         Err(error) => {
-            tracing::warn!(%error, group = shared.plan.name, "programs could not be killed");
+            tracing::warn!(%error, group = shared.plan.name, "programs cannot be counted");
         }
     }
 }
@@ -190,6 +206,11 @@ fn break_device(places: &Places) {
         }
     }
     wait_until_free(places);
+    abort(places);
+}
+
+/// Fails all I/O on the device, under way and to come.
+fn abort(places: &Places) {
     if mount::mounted_at(&places.mount).ok().flatten().is_some() {
         let target = places.mount.clone();
         within(UNMOUNT_LIMIT, "abort", move || {
