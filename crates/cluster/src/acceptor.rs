@@ -2,6 +2,7 @@
 
 use wire::control::Refusal;
 use wire::durable::AcceptorDurable;
+use wire::mutant::{self, Mutant};
 use wire::{Ballot, Duration, NodeId, Record};
 
 /// An acceptor's answer.
@@ -60,7 +61,9 @@ fn refusal(
     obstacle: Option<(NodeId, Duration)>,
 ) -> Option<Refusal> {
     match (state.promised, obstacle) {
-        (Some(promised), _) if promised > ballot => Some(Refusal::Ballot(promised)),
+        (Some(promised), _) if promised > ballot && !mutant::on(Mutant::PromiseIgnored) => {
+            Some(Refusal::Ballot(promised))
+        }
         (_, Some((holder, left))) => Some(Refusal::Leased { holder, left }),
         (_, None) => None,
     }

@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use wire::control::Message;
+use wire::mutant::{self, Mutant};
 use wire::{Duration, Epoch, GroupId, NodeId, Nonce, Record, Time};
 
 /// Requests are remembered up to this many; a grant for an older one is ignored.
@@ -85,7 +86,8 @@ impl Lease {
             support: Support::Unknown,
             blocked: false,
             grants: BTreeMap::new(),
-            restart_wait: (longest_term > Duration::ZERO).then(|| now + wait),
+            restart_wait: (longest_term > Duration::ZERO && !mutant::on(Mutant::GrantorAmnesia))
+                .then(|| now + wait),
             longest: longest_term,
             persisted: longest_term,
             requests: VecDeque::new(),
@@ -216,7 +218,9 @@ impl Lease {
     /// Holder: a grant came. It counts from the sending of the request that it names (R8); the latest counts.
     pub fn on_grant(&mut self, now: Time, from: NodeId, request: Nonce) {
         let sent = self.requests.iter().find(|(nonce, _)| *nonce == request);
-        let Some(until) = sent.map(|(_, sent)| *sent + self.config.term) else {
+        let from_receipt = mutant::on(Mutant::LeaseFromReceipt);
+        let start = |sent: Time| if from_receipt { now } else { sent };
+        let Some(until) = sent.map(|(_, sent)| start(*sent) + self.config.term) else {
             return;
         };
         if until > now && from != self.config.me {

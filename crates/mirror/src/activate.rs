@@ -10,6 +10,7 @@ use crate::superblock::Ticket;
 use std::collections::BTreeSet;
 use wire::layout::ReplicaState;
 use wire::mirror_frame::{Header, Kind, Refuse, encode_payload};
+use wire::mutant::{self, Mutant};
 use wire::{Epoch, NodeId};
 
 /// Most other replicas: the layout has room for one bitmap.
@@ -204,7 +205,10 @@ impl Machine {
                 return self.advance_active();
             }
             Stage::Opening(_) => return,
-            Stage::Reconciling if self.live.covers(active.required) => {
+            Stage::Reconciling
+                if self.live.covers(active.required)
+                    || mutant::on(Mutant::ServeBeforeReconcile) =>
+            {
                 let epoch = active.epoch;
                 self.enter(Stage::Serving);
                 self.report(Report::Serving { epoch });

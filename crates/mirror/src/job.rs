@@ -17,6 +17,7 @@ use crate::machine::{JobId, Machine};
 use crate::nodes::NodeSet;
 use crate::role::Role;
 use std::ops::Range;
+use wire::mutant::{self, Mutant};
 use wire::{ByteRange, NodeId};
 
 #[derive(Debug)]
@@ -151,7 +152,7 @@ impl Machine {
     }
 
     fn lock(&mut self, id: JobId, range: ByteRange) {
-        if self.locks.ask(id, range) {
+        if self.locks.ask(id, range) || mutant::on(Mutant::OverlapUnordered) {
             self.on_locked(id);
         }
     }
@@ -223,6 +224,7 @@ impl Machine {
         };
         let logged =
             !job.needs_intent() || job.pinned && self.intent.is_logged(Self::regions_of(job.range));
+        let logged = logged || mutant::on(Mutant::WriteBeforeIntent);
         if job.locked && logged && job.stage == Stage::Waiting && self.failed.is_none() {
             self.logging.retain(|waiting| *waiting != id);
             self.start(id);
@@ -233,7 +235,7 @@ impl Machine {
     fn make_room(&mut self, wanted: &Range<u32>) {
         let standby = matches!(self.role, Role::Standby(_));
         // A standby's log may overflow into its bitmap: the active decides what is clean.
-        let clean = if standby {
+        let clean = if standby || mutant::on(Mutant::IntentDroppedEarly) {
             Period(u64::MAX)
         } else {
             self.clean
@@ -265,7 +267,12 @@ impl Machine {
             return;
         }
         let mut gone = Vec::new();
-        for region in self.intent.idle(self.clean) {
+        let clean = if mutant::on(Mutant::IntentDroppedEarly) {
+            Period(u64::MAX)
+        } else {
+            self.clean
+        };
+        for region in self.intent.idle(clean) {
             if !self.intent.is_crowded() {
                 break;
             }

@@ -22,6 +22,7 @@ use crate::superblock::{Super, Ticket};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use wire::layout::Layout;
 use wire::mirror_frame::Header;
+use wire::mutant::{self, Mutant};
 use wire::{ByteCount, ByteRange, Epoch, Generation, NodeId, Time};
 
 /// One local write, zeroing, chunk read or ordered request of the peer; numbered in the order of arrival.
@@ -193,7 +194,11 @@ impl Machine {
         let Some(purpose) = self.disk.end(io) else {
             return;
         };
-        if let Err(errno) = result {
+        let retried = mutant::on(Mutant::FlushRetried)
+            && matches!(purpose, Purpose::Flush(_) | Purpose::PeerFlush(_));
+        if let Err(errno) = result
+            && !retried
+        {
             self.fail(Failure::Error(errno));
         }
         if self.failed.is_some() {

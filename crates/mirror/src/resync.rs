@@ -14,6 +14,7 @@ use crate::job::{Action, Origin};
 use crate::machine::Machine;
 use crate::peer::{Await, Copying, Greeting, Link, Phase, Session, Start};
 use wire::mirror_frame::{Hello, Kind};
+use wire::mutant::{self, Mutant};
 use wire::units::BLOCK_BYTES;
 use wire::{ByteCount, ByteRange, NodeId};
 
@@ -25,9 +26,13 @@ impl Machine {
     pub(crate) fn begin_session(&mut self, node: NodeId, greeting: Greeting, hello: &Hello) {
         let required = self.required().contains(node);
         let (todo, theirs) = self.differences(hello);
-        let equal = todo.is_clear() && hello.consistent && hello.mirror.is_some();
+        let equal = todo.is_clear() && hello.consistent && hello.mirror.is_some()
+            || required && mutant::on(Mutant::ReconnectCountsAtOnce);
         let lacks = !required || !self.bitmap.base().is_clear() || hello.mirror.is_none();
         let start = lacks && !todo.is_clear();
+        if mutant::on(Mutant::BitsClearedEarly) {
+            self.bitmap.clear();
+        }
         let session = Session {
             conn: greeting.conn,
             session: greeting.session,

@@ -17,6 +17,7 @@ use std::collections::{BTreeSet, VecDeque};
 use wire::event::ReplicaLoss;
 use wire::layout::{Layout, ReplicaState};
 use wire::mirror_frame::{Header, Hello, Kind, Refuse, decode_payload, encode_payload};
+use wire::mutant::{self, Mutant};
 use wire::{Duration, Epoch, NodeId, SessionId, Time, version};
 
 #[derive(Debug)]
@@ -211,7 +212,9 @@ impl Machine {
     }
 
     pub(crate) fn on_standby_frame(&mut self, conn: ConnId, header: Header, payload: Payload) {
-        let current = self.standby_mut().filter(|s| s.conn() == Some(conn));
+        let current = self
+            .standby_mut()
+            .filter(|s| s.conn() == Some(conn) || mutant::on(Mutant::OldSessionAccepted));
         let Some(standby) = current else {
             return self.release_payload(&payload);
         };

@@ -10,6 +10,7 @@ use crate::superblock::Ticket;
 use wire::event::ReplicaLoss;
 use wire::layout::ReplicaState;
 use wire::mirror_frame::{FLAG_FUA, FLAG_ORDERED, FLAG_RESYNC, Header, Kind, PAYLOAD_MAX};
+use wire::mutant::{self, Mutant};
 
 /// A request that is done after every earlier write of the session.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +47,8 @@ impl Machine {
         let Some(following) = self.following_mut() else {
             return self.release_payload(&payload);
         };
-        if header.session != following.session || header.epoch < following.epoch {
+        let older = header.session != following.session || header.epoch < following.epoch;
+        if older && !mutant::on(Mutant::OldSessionAccepted) {
             self.release_payload(&payload);
             return self.lose_active(ReplicaLoss::Protocol);
         }
@@ -179,7 +181,9 @@ impl Machine {
                 (Step::Waiting, Act::ResyncStart) => {
                     let ticket = self.superblock.change(|s| {
                         // A blank replica stays blank until it holds everything.
-                        if s.state == ReplicaState::Consistent {
+                        if s.state == ReplicaState::Consistent
+                            && !mutant::on(Mutant::ResyncConsistentEarly)
+                        {
                             s.state = ReplicaState::Inconsistent;
                         }
                     });

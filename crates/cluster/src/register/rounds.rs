@@ -6,6 +6,7 @@ use crate::lease::Lease;
 use crate::proposer::{self, Attempt, Goal, Next, Phase, Prospect, Refusals};
 use std::collections::{BTreeMap, BTreeSet};
 use wire::control::{Message, Purpose, Refusal};
+use wire::mutant::{self, Mutant};
 use wire::record::Intent;
 use wire::{Ballot, NodeId, Nonce, Record, Time};
 
@@ -280,6 +281,9 @@ impl Register {
     /// stand for each other, since only content and version matter to R1, R2 and R8.
     fn open(&mut self, record: &Record) -> bool {
         let open = &mut self.durable.unresolved;
+        if mutant::on(Mutant::UnchangedResolves) {
+            open.clear();
+        }
         let before = open.len();
         open.retain(|other| !same_but_nonce(other, record));
         let sent = open.len() < before;
@@ -378,7 +382,7 @@ impl Register {
                 record,
             };
             // The own acceptor writes the same file: its reply waits for both.
-            if to == me {
+            if to == me || mutant::on(Mutant::ProposalNotDurable) {
                 self.send(to, accept)
             } else {
                 self.send_durable(to, accept)

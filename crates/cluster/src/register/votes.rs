@@ -4,6 +4,7 @@ use super::{Outcome, Register};
 use crate::acceptor::{self, Vote};
 use crate::lease::Lease;
 use wire::control::{Message, Purpose};
+use wire::mutant::{self, Mutant};
 use wire::{Ballot, Duration, NodeId, Record, Time};
 
 const CONFLICT: &str = "two different records came under one ballot";
@@ -103,6 +104,7 @@ impl Register {
     fn answer(&mut self, to: NodeId, ballot: Ballot, vote: Vote, yes: Message) {
         let group = self.config.group;
         match vote {
+            Vote::Yes if mutant::on(Mutant::AcceptorNotDurable) => self.send(to, yes),
             Vote::Yes => self.send_durable(to, yes),
             Vote::No(why) => self.send(to, Message::Refused { group, ballot, why }),
             Vote::Conflict => self.tell(Outcome::Alarm(CONFLICT)),
