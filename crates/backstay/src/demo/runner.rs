@@ -120,9 +120,10 @@ fn perform(request: &Request, story: &Story<'_>, run: &mut Run) -> Result<(), Fa
     let played = play(request, &mut lab, &audience.journal, story, run);
     audience.writers.finish();
     let observation = audience.observer.finish();
-    let fault = played?;
     judge_observation(&observation, request.scenario, run);
     let rows = audience.journal.rows();
+    run.acknowledged = u64::try_from(rows.len()).unwrap_or(u64::MAX);
+    let fault = played?;
     let account = verify::account(
         &rows,
         &writer::read_back(&client, workload, STEADY_MAX)?,

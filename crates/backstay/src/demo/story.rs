@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use comfy_table::{ContentArrangement, Table, presets};
+use wire::ByteCount;
 
 use super::document::{Document, PhaseTime, Run};
 use super::runner::step_words;
-use super::scenario::Scenario;
+use super::scenario::{Expected, Scenario};
 use crate::lab::state::{Lab, Options, word};
 use crate::output::{Tone, Ui};
+use crate::render::amount;
+use crate::render::layout::{Block, Cell};
 
 /// Columns of a bar that stands for the longest phase.
 const BAR_COLUMNS: usize = 24;
@@ -74,10 +76,12 @@ impl<'a> Story<'a> {
         run: &Run,
     ) {
         let waited = outage.map_or(0, |outage| outage.as_millis());
-        let what = match (scenario.is_withheld(), active) {
-            (true, _) => "service is withheld, by design".to_owned(),
-            (false, Some(active)) => format!("{active} serves; the client waited {waited} ms"),
-            (false, None) => "nobody can serve".to_owned(),
+        let what = match (scenario.expected, active) {
+            (Expected::Frozen | Expected::Held, _) => "service is withheld, by design".to_owned(),
+            (Expected::Dark, _) | (_, None) => "nothing is left that could serve".to_owned(),
+            (Expected::Moved | Expected::Stayed | Expected::Served, Some(active)) => {
+                format!("{active} serves; the client waited {waited} ms")
+            }
         };
         self.line(Tone::Dim, &what);
         if !run.why.is_empty() {
@@ -167,7 +171,8 @@ fn columns(share: f64) -> usize {
 
 fn outage_words(run: &Run) -> String {
     match (run.outage_ms, run.bound_ms) {
-        (None, _) => "withheld by design, resumed after healing".to_owned(),
+        (None, _) if run.pass => "withheld by design, resumed after healing".to_owned(),
+        (None, _) => "outage not measured".to_owned(),
         (Some(outage), None) => format!("outage {outage} ms"),
         (Some(outage), Some(bound)) if run.within_bound => {
             format!("outage {outage} ms (promised: {bound} ms)")
@@ -178,49 +183,37 @@ fn outage_words(run: &Run) -> String {
 
 /// A number of bytes for people.
 pub(super) fn bytes(count: u64) -> String {
-    const UNITS: [(u64, &str); 3] = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-    for (shift, unit) in UNITS {
-        if count >> shift > 0 {
-            let tenths = (count >> (shift - 7)) * 10 / 128;
-            return format!("{}.{} {unit}", tenths / 10, tenths % 10);
-        }
-    }
-    format!("{count} B")
+    amount::bytes(ByteCount(count))
 }
+
+/// Heads of the table's columns.
+const HEADS: [&str; 9] = [
+    "BREAK",
+    "RESULT",
+    "OUTAGE",
+    "PROMISED",
+    "ROWS",
+    "LOST",
+    "TWO ACTIVES",
+    "REPLICAS",
+    "RESYNC",
+];
 
 /// The table at the end.
 pub(super) fn table(document: &Document, ui: &Ui) -> String {
-    let mut table = Table::new();
-    let preset = if ui.ascii {
-        presets::ASCII_MARKDOWN
-    } else {
-        presets::UTF8_HORIZONTAL_ONLY
-    };
-    table
-        .load_preset(preset)
-        .set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_width(u16::try_from(ui.width).unwrap_or(u16::MAX));
-    table.set_header([
-        "break",
-        "result",
-        "outage ms",
-        "bound ms",
-        "acknowledged",
-        "lost",
-        "two actives",
-        "replicas",
-        "resync",
-    ]);
+    let mut block = Block::new("");
+    block.row(HEADS.map(|head| Cell::toned(Tone::Dim, head)));
     for run in &document.runs {
-        table.add_row(row(run));
+        block.row(row(run));
     }
     let passed = document.runs.iter().filter(|run| run.pass).count();
     let late = document.runs.iter().filter(|run| !run.within_bound).count();
     let tone = if document.pass { Tone::Good } else { Tone::Bad };
     let verdict = ui.paint(tone, if document.pass { "PASS" } else { "FAIL" });
+    let of = document.runs.len();
     let mut text = format!(
-        "{table}\n{verdict}  {passed} of {} runs passed",
-        document.runs.len()
+        "{}{verdict}  {passed} of {of} runs passed",
+        block.draw(ui, 0)
     );
     if late > 0 {
         text.push_str(&format!(", {late} took longer than promised"));
@@ -228,37 +221,31 @@ pub(super) fn table(document: &Document, ui: &Ui) -> String {
     text
 }
 
-fn row(run: &Run) -> [String; 9] {
-    let number =
-        |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+fn row(run: &Run) -> [Cell; 9] {
+    let ms = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
+    let judged = |good: bool, yes: &str, no: &str| {
+        Cell::toned(
+            if good { Tone::Good } else { Tone::Bad },
+            if good { yes } else { no },
+        )
+    };
+    let outage = ms(run.outage_ms);
     [
-        word(run.name),
-        if run.pass { "pass" } else { "FAIL" }.to_owned(),
-        number(run.outage_ms) + if run.within_bound { "" } else { " !" },
-        number(run.bound_ms),
-        run.acknowledged.to_string(),
-        run.lost.to_string(),
-        if run.two_actives { "YES" } else { "never" }.to_owned(),
-        if run.replicas_equal {
-            "equal"
-        } else {
-            "DIFFER"
-        }
-        .to_owned(),
-        bytes(run.resync_bytes),
+        Cell::toned(Tone::Strong, word(run.name)),
+        judged(run.pass, "pass", "FAIL"),
+        judged(run.within_bound, &outage, &format!("{outage} !")),
+        ms(run.bound_ms).into(),
+        run.acknowledged.to_string().into(),
+        judged(run.lost == 0, "0", &run.lost.to_string()),
+        judged(!run.two_actives, "never", "YES"),
+        judged(run.replicas_equal, "equal", "differ"),
+        bytes(run.resync_bytes).into(),
     ]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn byte_counts_read_well() {
-        assert_eq!(bytes(512), "512 B");
-        assert_eq!(bytes(1536), "1.5 KiB");
-        assert_eq!(bytes(256 << 20), "256.0 MiB");
-    }
 
     #[test]
     fn bars_fit_their_column() {

@@ -3,19 +3,15 @@
 use std::fs;
 
 use jiff::Timestamp;
-use serde::Deserialize;
-use wire::event::{Act, Event, Phase, Rule, What};
+use wire::event::{Act, Decision, Event, Phase, What};
 
 use super::document::PhaseTime;
+use crate::eventlog::entry::{Entry, Header};
 use crate::lab::state::{Lab, Workload};
 use crate::lab::topology::Node;
-
-/// A line of an event log; other kinds of line have no event.
-#[derive(Deserialize)]
-struct Line {
-    time: String,
-    event: Event,
-}
+use crate::output::Lang;
+use crate::render::names::Names;
+use crate::render::words::Words;
 
 /// An event of one of the lab's nodes.
 #[derive(Clone, Debug)]
@@ -31,39 +27,38 @@ pub(super) struct Traced {
 /// What a fault has led to, as told by the daemons.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Trace {
+    names: Names,
     events: Vec<Traced>,
 }
 
 impl Trace {
-    /// Reads every node's event log from `since` on.
+    /// Reads every node's event log from `since` on. What cannot be read has not been told.
     pub(super) fn read(lab: &Lab, since: Timestamp) -> Self {
-        let mut events: Vec<Traced> = Node::ALL
-            .into_iter()
-            .flat_map(|node| {
-                let log = lab.state_dir(node).join("events.jsonl");
-                let text = fs::read_to_string(log).unwrap_or_default();
-                let lines: Vec<Line> = text
-                    .lines()
-                    .filter_map(|line| serde_json::from_str(line).ok())
-                    .collect();
-                lines.into_iter().filter_map(move |Line { time, event }| {
-                    Some(Traced {
-                        node,
-                        time: time.parse().ok()?,
-                        event,
-                    })
-                })
-            })
-            .filter(|traced| traced.time >= since)
-            .collect();
-        events.sort_by_key(|traced| traced.time);
-        Self { events }
+        let mut trace = Self::default();
+        for node in Node::ALL {
+            let text = fs::read_to_string(lab.event_log(node)).unwrap_or_default();
+            for line in text.lines() {
+                trace.take(node, line, since);
+            }
+        }
+        trace.events.sort_by_key(|traced| traced.time);
+        trace
+    }
+
+    fn take(&mut self, node: Node, line: &str, since: Timestamp) {
+        if let Ok(Entry { time, event, .. }) = serde_json::from_str(line) {
+            let time = time.parse().ok().filter(|time| *time >= since);
+            self.events
+                .extend(time.map(|time| Traced { node, time, event }));
+        } else if let Ok(Header { names, .. }) = serde_json::from_str(line) {
+            self.names = names;
+        }
     }
 
     /// True if a node has put the group on hold.
     pub(super) fn has_hold(&self) -> bool {
         self.decisions()
-            .any(|(_, act, _)| matches!(act, Act::Hold(_)))
+            .any(|(_, decision)| matches!(decision.act, Act::Hold(_)))
     }
 
     /// The parts of the first transition to service on `node`.
@@ -85,14 +80,26 @@ impl Trace {
         phases
     }
 
-    /// The rule behind the first act that changed something.
+    /// The first act that changed something, and the rule behind it.
     pub(super) fn why(&self) -> String {
-        self.decisions()
-            .find(|(_, act, _)| !matches!(act, Act::Wait | Act::Thaw | Act::AddReplica(_)))
-            .map_or_else(
-                || "no decision was needed".to_owned(),
-                |(node, _, rule)| format!("{node}: {}", rule_words(rule)),
-            )
+        let words = Words {
+            lang: Lang::En,
+            names: &self.names,
+        };
+        let first = self.decisions().find(|(_, decision)| {
+            !matches!(decision.act, Act::Wait | Act::Thaw | Act::AddReplica(_))
+        });
+        first.map_or_else(
+            || "nothing had to be decided".to_owned(),
+            |(traced, decision)| {
+                let act = words.act(traced.event.group, decision.act);
+                format!(
+                    "{} decided to {act}: {}",
+                    traced.node,
+                    words.rule(decision.rule)
+                )
+            },
+        )
     }
 
     /// Bytes that were marked as possibly different when resyncs began.
@@ -125,12 +132,12 @@ impl Trace {
             .sum()
     }
 
-    fn decisions(&self) -> impl Iterator<Item = (Node, Act, Rule)> + '_ {
+    fn decisions(&self) -> impl Iterator<Item = (&Traced, &Decision)> {
         self.events.iter().filter_map(|traced| {
             let What::Decision(decision) = &traced.event.what else {
                 return None;
             };
-            Some((traced.node, decision.act, decision.rule))
+            Some((traced, decision))
         })
     }
 }
@@ -151,29 +158,5 @@ const fn phase_name(phase: Phase, workload: Workload) -> &'static str {
         Phase::Resource(1) if serves => "filesystem",
         Phase::Resource(2) if serves => "app",
         Phase::Resource(_) => "address",
-    }
-}
-
-const fn rule_words(rule: Rule) -> &'static str {
-    match rule {
-        Rule::PromoteInSync => {
-            "the active was silent, every lease had run out, and the own replica was in sync"
-        }
-        Rule::Handover => "the active handed over",
-        Rule::GoSolo => "the replica was gone: taken out of the record before acknowledging alone",
-        Rule::Grow => "the replica had everything again",
-        Rule::DiskFailedHere => "the own disk failed and the peer was up to date",
-        Rule::StuckPeer => "the peer's heart beats but its disk does not answer",
-        Rule::NoLease => "no majority confirmed the lease: nothing is answered",
-        Rule::LeaseBack => "the lease was confirmed again",
-        Rule::Deposed => "a newer record names another node",
-        Rule::RestartBudget => "the resource failed and may be restarted here",
-        Rule::BudgetSpent => "the resource was restarted here as often as allowed",
-        Rule::FailedEverywhere => "the resource failed on every node",
-        Rule::Asked => "a person asked for it",
-        Rule::Barrier => {
-            "restarted: the record was confirmed with a new epoch before acknowledging"
-        }
-        Rule::FirstRecord => "no record yet",
     }
 }

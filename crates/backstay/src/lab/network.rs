@@ -97,8 +97,10 @@ fn change_ports(id: &LabId, node: Node, command: &str) -> Result<(), Failure> {
     if !super::topology::netns_path(&switch).exists() {
         return Ok(());
     }
-    let links = tools::inside(&switch, || Routes::open().and_then(|mut routes| routes.links()))?
-        .map_err(|error| Failure::new("cannot list the ports of the switch").from_error(&error))?;
+    let links = tools::inside(&switch, || {
+        Routes::open().and_then(|mut routes| routes.links())
+    })?
+    .map_err(|error| Failure::new("cannot list the ports of the switch").from_error(&error))?;
     let ports = node.networks().iter().map(|network| node.port(*network));
     let script: String = ports
         .filter(|port| links.iter().any(|link| link.name == *port))

@@ -65,7 +65,11 @@ pub(super) fn apply(lab: &Lab) -> Result<(), Failure> {
     tools::inside(&switch, || {
         let mut command = Command::new(exe);
         command.arg(COMMAND).args(routes).current_dir("/");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
     })?
     .map(drop)
     .map_err(failed)
@@ -77,8 +81,12 @@ fn routes(direction: &Direction) -> Vec<String> {
         .from
         .iter()
         .map(|from| {
-            let to: Vec<&str> =
-                direction.to.iter().filter(|to| *to != from).map(String::as_str).collect();
+            let to: Vec<&str> = direction
+                .to
+                .iter()
+                .filter(|to| *to != from)
+                .map(String::as_str)
+                .collect();
             format!("{from}={}", to.join(","))
         })
         .collect()
@@ -148,7 +156,10 @@ impl Belt {
             if let Some(first) = frames.pop_front() {
                 return first;
             }
-            frames = self.arrived.wait(frames).unwrap_or_else(PoisonError::into_inner);
+            frames = self
+                .arrived
+                .wait(frames)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -160,7 +171,10 @@ mod tests {
     #[test]
     fn frames_do_not_go_back_to_where_they_came_from() {
         let ports = || ["hb1-a", "hb1-b", "hb1-w"].map(str::to_owned).to_vec();
-        let routes = routes(&Direction { from: ports(), to: ports() });
+        let routes = routes(&Direction {
+            from: ports(),
+            to: ports(),
+        });
         assert_eq!(routes[0], "hb1-a=hb1-b,hb1-w");
         assert_eq!(routes[2], "hb1-w=hb1-a,hb1-b");
     }

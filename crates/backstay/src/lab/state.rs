@@ -234,6 +234,11 @@ impl Lab {
             .join(format!("run/nbd-{}.sock", super::topology::MIRROR))
     }
 
+    /// The event log of a node.
+    pub fn event_log(&self, node: Node) -> PathBuf {
+        self.state_dir(node).join("events/events.jsonl")
+    }
+
     /// What the daemon of a node says.
     pub fn log(&self, node: Node) -> PathBuf {
         self.node_dir(node).join("daemon.log")
