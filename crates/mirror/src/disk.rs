@@ -63,6 +63,13 @@ impl Disk {
         u64::try_from(self.under_way.len()).unwrap_or(u64::MAX)
     }
 
+    /// The process stood still for `gap` (stopped, or its machine was): the disk is not to blame for that time.
+    pub(crate) fn forgive(&mut self, gap: Duration) {
+        for (since, _) in self.under_way.values_mut() {
+            *since += gap;
+        }
+    }
+
     /// When the oldest operation counts as hung.
     pub(crate) fn hung_at(&self, io_timeout: Duration) -> Option<Time> {
         let (_, (since, _)) = self.under_way.first_key_value()?;
