@@ -49,9 +49,13 @@ pub fn run(args: &Args, ui: &Ui) -> Outcome {
     })?;
     let disk = Disk::open(path, &OpenOptions::default()).map_err(|e| {
         let hint = e.hint();
-        Failure::new(format!("cannot use {} for mirror {}", path.display(), mirror.name))
-            .from_error(&e)
-            .hint(hint)
+        Failure::new(format!(
+            "cannot use {} for mirror {}",
+            path.display(),
+            mirror.name
+        ))
+        .from_error(&e)
+        .hint(hint)
     })?;
     let layout = layout_of(mirror, &disk)?;
     refuse_loss(args, mirror, &disk, &layout)?;
@@ -62,22 +66,39 @@ pub fn run(args: &Args, ui: &Ui) -> Outcome {
         path.display(),
         mirror.name,
         layout.data_bytes,
-        if args.empty { "to be filled by the other node" } else { "content kept: the mirror starts from it" },
+        if args.empty {
+            "to be filled by the other node"
+        } else {
+            "content kept: the mirror starts from it"
+        },
     ));
     Ok(Exit::Ready)
 }
 
 fn choose<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Mirror, Failure> {
     let mirrors: Vec<&Mirror> = config.groups.iter().flat_map(|g| g.mirrors()).collect();
-    let names = || mirrors.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
+    let names = || {
+        mirrors
+            .iter()
+            .map(|m| m.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     match (name, mirrors.as_slice()) {
         (None, [only]) => Ok(only),
-        (None, []) => Err(Failure::new("the configuration has no mirror").hint("add a resource of kind \"mirror\"")),
-        (None, _) => Err(Failure::new("which mirror?").cause(format!("the configuration has {}", names()))),
-        (Some(name), _) => mirrors.iter().find(|m| m.name == name).copied().ok_or_else(|| {
-            Failure::new(format!("there is no mirror {name}"))
-                .cause(format!("the configuration has {}", names()))
-        }),
+        (None, []) => Err(Failure::new("the configuration has no mirror")
+            .hint("add a resource of kind \"mirror\"")),
+        (None, _) => {
+            Err(Failure::new("which mirror?").cause(format!("the configuration has {}", names())))
+        }
+        (Some(name), _) => mirrors
+            .iter()
+            .find(|m| m.name == name)
+            .copied()
+            .ok_or_else(|| {
+                Failure::new(format!("there is no mirror {name}"))
+                    .cause(format!("the configuration has {}", names()))
+            }),
     }
 }
 
@@ -89,26 +110,45 @@ fn layout_of(mirror: &Mirror, disk: &Disk) -> Result<Layout, Failure> {
     };
     made.ok_or_else(|| {
         let wanted = mirror.size.map_or_else(
-            || format!("at least {} bytes of data and the metadata", Layout::DATA_MIN),
-            |size| format!("{} bytes of data, a multiple of {BLOCK_BYTES}, and the metadata", size.0),
+            || {
+                format!(
+                    "at least {} bytes of data and the metadata",
+                    Layout::DATA_MIN
+                )
+            },
+            |size| {
+                format!(
+                    "{} bytes of data, a multiple of {BLOCK_BYTES}, and the metadata",
+                    size.0
+                )
+            },
         );
-        Failure::new(format!("{} is too small for mirror {}", disk.path().display(), mirror.name))
-            .cause(format!("it has {} bytes; needed are {wanted}", disk.size()))
-            .hint("use a larger disk, or a smaller `size` on all nodes")
+        Failure::new(format!(
+            "{} is too small for mirror {}",
+            disk.path().display(),
+            mirror.name
+        ))
+        .cause(format!("it has {} bytes; needed are {wanted}", disk.size()))
+        .hint("use a larger disk, or a smaller `size` on all nodes")
     })
 }
 
 /// Refuses to destroy a replica, or a file system by `--empty`, or one that reaches into the metadata's place.
 fn refuse_loss(args: &Args, mirror: &Mirror, disk: &Disk, layout: &Layout) -> Result<(), Failure> {
-    let failed = |e: std::io::Error| {
-        Failure::new(format!("cannot read {}", disk.path().display())).cause(e)
-    };
+    let failed =
+        |e: std::io::Error| Failure::new(format!("cannot read {}", disk.path().display())).cause(e);
     let refused = |why: String| {
-        Failure::new(format!("{} is not made a replica of mirror {}", disk.path().display(), mirror.name)).cause(why)
+        Failure::new(format!(
+            "{} is not made a replica of mirror {}",
+            disk.path().display(),
+            mirror.name
+        ))
+        .cause(why)
     };
     let mut block = Buf::zeroed(4096);
     for slot in [Slot::A, Slot::B] {
-        disk.read_now(Layout::super_offset(disk.size(), slot), &mut block).map_err(failed)?;
+        disk.read_now(Layout::super_offset(disk.size(), slot), &mut block)
+            .map_err(failed)?;
         let foreign = matches!(open(BlockKind::Super, 0, &block), Err(BlockFault::Foreign));
         if !foreign && !args.overwrite {
             return Err(refused("it is a replica already".into())
@@ -116,10 +156,14 @@ fn refuse_loss(args: &Args, mirror: &Mirror, disk: &Disk, layout: &Layout) -> Re
         }
     }
     disk.read_now(0, &mut block).map_err(failed)?;
-    let Some((kind, bytes)) = filesystem(&block) else { return Ok(()) };
+    let Some((kind, bytes)) = filesystem(&block) else {
+        return Ok(());
+    };
     if args.empty && !args.overwrite {
-        return Err(refused(format!("it holds a file system ({kind}), which --empty would replace"))
-            .hint("leave --empty out to keep it, or add --overwrite to lose it"));
+        return Err(refused(format!(
+            "it holds a file system ({kind}), which --empty would replace"
+        ))
+        .hint("leave --empty out to keep it, or add --overwrite to lose it"));
     }
     if !args.empty && bytes > layout.data_bytes {
         return Err(refused(format!(
@@ -133,8 +177,20 @@ fn refuse_loss(args: &Args, mirror: &Mirror, disk: &Disk, layout: &Layout) -> Re
 
 /// Kind and size in bytes of the file system that starts in this block.
 fn filesystem(block: &[u8]) -> Option<(&'static str, u64)> {
-    let le32 = |at: usize| block.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
-    let be32 = |at: usize| block.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes);
+    let le32 = |at: usize| {
+        block
+            .get(at..at + 4)?
+            .try_into()
+            .ok()
+            .map(u32::from_le_bytes)
+    };
+    let be32 = |at: usize| {
+        block
+            .get(at..at + 4)?
+            .try_into()
+            .ok()
+            .map(u32::from_be_bytes)
+    };
     // linux/fs/ext4/ext4.h: the superblock is at byte 1024; s_magic at 0x38, s_blocks_count_lo at 4, s_log_block_size at 0x18.
     if block.get(1024 + 0x38..1024 + 0x3a) == Some(&[0x53, 0xef]) {
         let blocks = u64::from(le32(1024 + 4)?) | u64::from(le32(1024 + 0x150)?) << 32;
@@ -153,7 +209,12 @@ fn write(disk: &Disk, layout: &Layout, empty: bool) -> std::io::Result<()> {
     let mut blocks: Vec<(u64, [u8; 4096])> = Vec::new();
     for index in 0..layout.bitmap_blocks {
         for slot in [Slot::A, Slot::B] {
-            let block = seal(BlockKind::Bitmap, index, 1, &[0; wire::layout::CONTENT_BYTES]);
+            let block = seal(
+                BlockKind::Bitmap,
+                index,
+                1,
+                &[0; wire::layout::CONTENT_BYTES],
+            );
             blocks.push((layout.bitmap_offset(index, slot), block));
         }
         if blocks.len() >= CHUNK_BLOCKS {
@@ -175,12 +236,19 @@ fn write(disk: &Disk, layout: &Layout, empty: bool) -> std::io::Result<()> {
         intent_blocks: layout.intent_blocks,
         generation: Generation(0),
         epoch: Epoch(0),
-        state: if empty { ReplicaState::Blank } else { ReplicaState::Origin },
+        state: if empty {
+            ReplicaState::Blank
+        } else {
+            ReplicaState::Origin
+        },
         boot: 0,
     };
     for slot in [Slot::B, Slot::A] {
         let block = superblock.seal(1);
-        disk.write_now(Layout::super_offset(disk.size(), slot), &Buf::copy_of(&block).freeze())?;
+        disk.write_now(
+            Layout::super_offset(disk.size(), slot),
+            &Buf::copy_of(&block).freeze(),
+        )?;
     }
     Ok(())
 }

@@ -31,6 +31,16 @@ pub(super) enum End {
     Fault(FrameFault),
 }
 
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Closed => f.write_str("the peer closed it"),
+            Self::Stream(error) => write!(f, "{error}"),
+            Self::Fault(fault) => write!(f, "what came is not a frame: {fault:?}"),
+        }
+    }
+}
+
 /// A frame that is arriving.
 #[derive(Debug)]
 enum State {

@@ -49,7 +49,12 @@ pub(super) struct Requests {
 impl Requests {
     /// Names a request for the replica. A read gets a buffer.
     pub(super) fn begin(&mut self, buffers: &mut Buffers, wanted: Wanted) -> Request {
-        let Wanted { origin, op, range, payload } = wanted;
+        let Wanted {
+            origin,
+            op,
+            range,
+            payload,
+        } = wanted;
         self.next += 1;
         let id = RequestId(self.next);
         let buf = match (op, payload) {

@@ -26,7 +26,13 @@ impl Front {
         negotiated: mpsc::Sender<Negotiated>,
     ) -> io::Result<Self> {
         let watch = Watch::new(Arc::new(channel.try_clone_fd()?), token);
-        Ok(Self { channel, watch, token, negotiated, ended: false })
+        Ok(Self {
+            channel,
+            watch,
+            token,
+            negotiated,
+            ended: false,
+        })
     }
 
     pub(super) const fn token(&self) -> u64 {
@@ -66,14 +72,21 @@ impl Front {
         };
         if len == 0 && !matches!(op, Op::Flush) {
             let answered = match op {
-                Op::Read => self.channel.data(&request, &host::ring::Buf::new(0).freeze()),
+                Op::Read => self
+                    .channel
+                    .data(&request, &host::ring::Buf::new(0).freeze()),
                 Op::Write { .. } | Op::Zero { .. } | Op::Flush => self.channel.done(&request),
             };
             answered.ok();
             return None;
         }
         let range = ByteRange::new(offset, len)?;
-        Some(Wanted { origin: Origin::Fuse { request }, op, range, payload })
+        Some(Wanted {
+            origin: Origin::Fuse { request },
+            op,
+            range,
+            payload,
+        })
     }
 
     /// Answers a request.
@@ -84,9 +97,9 @@ impl Front {
         data: Option<Frozen>,
     ) {
         let answered = match (result, data) {
-            (Err(errno), _) => {
-                self.channel.error(request, &io::Error::from_raw_os_error(errno.0))
-            }
+            (Err(errno), _) => self
+                .channel
+                .error(request, &io::Error::from_raw_os_error(errno.0)),
             (Ok(()), Some(data)) if matches!(request.kind, IoKind::Read { .. }) => {
                 self.channel.data(request, &data)
             }

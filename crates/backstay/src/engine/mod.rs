@@ -81,7 +81,10 @@ pub(crate) enum Order {
     /// Front ends are served (or not any more: their clients are cut off).
     Serve(bool),
     /// A FUSE file is served, fresh or adopted.
-    AttachFuse { channel: Channel, negotiated: mpsc::Sender<Negotiated> },
+    AttachFuse {
+        channel: Channel,
+        negotiated: mpsc::Sender<Negotiated>,
+    },
     /// The FUSE connection is dropped. What is under way on it stays unanswered.
     DetachFuse,
     /// The process ends.
@@ -138,7 +141,15 @@ impl Engine {
             .name(format!("mirror {name}"))
             .spawn(move || thread::run(config, inside))
             .map_err(|e| failed("start the thread").cause(e))?;
-        Ok(Self { handle: Handle { orders, bell, logical_block }, figures, thread: Some(thread) })
+        Ok(Self {
+            handle: Handle {
+                orders,
+                bell,
+                logical_block,
+            },
+            figures,
+            thread: Some(thread),
+        })
     }
 
     /// For giving orders from elsewhere.
@@ -155,7 +166,10 @@ impl Engine {
     /// Figures for status, at most a tenth of a second old.
     #[must_use]
     pub fn figures(&self) -> Figures {
-        self.figures.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.figures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -173,7 +187,10 @@ impl Handle {
     /// Serves a FUSE file, freshly mounted or adopted. What a fresh one negotiates with the kernel is sent to `negotiated`:
     /// for the keeper.
     pub fn attach_fuse(&self, channel: Channel, negotiated: mpsc::Sender<Negotiated>) {
-        self.order(Order::AttachFuse { channel, negotiated });
+        self.order(Order::AttachFuse {
+            channel,
+            negotiated,
+        });
     }
 
     /// Drops the FUSE connection. Without another holder of its descriptor the kernel fails what is under way on it.

@@ -13,6 +13,8 @@ use wire::ByteRange;
 
 /// Clients at a time; more are refused by closing.
 const CLIENTS_MAX: usize = 64;
+/// Runs in one block-status answer; the client asks again for the rest.
+const EXTENTS_MAX: usize = 256;
 
 #[derive(Debug)]
 struct Client {
@@ -242,7 +244,7 @@ fn answer_status(
     let end = offset + u64::from(len);
     let mut extents: Vec<Extent> = Vec::new();
     let mut at = offset;
-    while at < end && !(one && !extents.is_empty()) && extents.len() < 256 {
+    while at < end && (extents.is_empty() || !one) && extents.len() < EXTENTS_MAX {
         match disk.extent_at(at, end) {
             Ok(extent) => {
                 at += extent.len;

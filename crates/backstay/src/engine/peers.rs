@@ -264,7 +264,7 @@ impl Conn {
     }
 
     fn lost(&mut self, token: u64, end: &End) -> Input {
-        tracing::info!(?end, "a mirror connection ended");
+        tracing::info!(%end, "a mirror connection ended");
         self.dead = true;
         let why = match end {
             End::Closed | End::Stream(_) => ReplicaLoss::Closed,

@@ -104,7 +104,9 @@ struct Core {
 /// The thread's body.
 pub(super) fn run(config: EngineConfig, inside: Inside) {
     let failed = |sink: &Sink, what: &str, error: &io::Error| {
-        sink(EngineEvent::Failed { why: format!("{what}: {error}") });
+        sink(EngineEvent::Failed {
+            why: format!("{what}: {error}"),
+        });
     };
     match Core::new(config, inside) {
         Ok(mut core) => {
@@ -266,7 +268,10 @@ impl Core {
                     let size = on.then_some(self.data_bytes);
                     self.nbd.serve(&mut self.ring, size);
                 }
-                Order::AttachFuse { channel, negotiated } => {
+                Order::AttachFuse {
+                    channel,
+                    negotiated,
+                } => {
                     let token = fresh(&mut self.next_token);
                     match Front::new(channel, token, negotiated) {
                         Ok(front) => self.fuse = Some(front),
@@ -290,7 +295,11 @@ impl Core {
         }
         let wanted = self.nbd.turn(&mut self.ring);
         self.take_requests(wanted);
-        if self.fuse.as_mut().is_some_and(|fuse| fuse.turn(&mut self.ring)) {
+        if self
+            .fuse
+            .as_mut()
+            .is_some_and(|fuse| fuse.turn(&mut self.ring))
+        {
             self.fuse = None;
         }
         self.bell_watch.want(&mut self.ring, Some(Interest::READ));
@@ -303,7 +312,9 @@ impl Core {
         for token in std::mem::take(&mut self.readable) {
             let mut taken = 0;
             while taken < FRAMES_PER_TURN && self.buffers.bytes() < CONTENT_MAX {
-                let Some(input) = self.peers.next_input(token, &mut self.buffers) else { break };
+                let Some(input) = self.peers.next_input(token, &mut self.buffers) else {
+                    break;
+                };
                 self.feed(input);
                 taken += 1;
             }

@@ -20,18 +20,29 @@ pub(super) fn node_config(
     seed: u64,
 ) -> node::Config {
     let role = |node: &crate::config::model::Node| {
-        if node.is_data() { NodeRole::Data } else { NodeRole::Witness }
+        if node.is_data() {
+            NodeRole::Data
+        } else {
+            NodeRole::Witness
+        }
     };
-    let nodes: BTreeMap<NodeId, NodeRole> =
-        config.nodes_by_id().map(|(id, node)| (id, role(node))).collect();
+    let nodes: BTreeMap<NodeId, NodeRole> = config
+        .nodes_by_id()
+        .map(|(id, node)| (id, role(node)))
+        .collect();
     let links = config
         .nodes_by_id()
         .filter(|(id, _)| *id != me)
         .map(|(id, node)| (id, (0..).map(LinkId).take(node.heartbeat.len()).collect()))
         .collect();
-    let members: BTreeSet<NodeId> =
-        nodes.iter().filter(|(_, role)| **role == NodeRole::Data).map(|(id, _)| *id).collect();
-    let groups = config.groups_by_id().map(|(id, group)| group_config(id, group, &members));
+    let members: BTreeSet<NodeId> = nodes
+        .iter()
+        .filter(|(_, role)| **role == NodeRole::Data)
+        .map(|(id, _)| *id)
+        .collect();
+    let groups = config
+        .groups_by_id()
+        .map(|(id, group)| group_config(id, group, &members));
     node::Config {
         me,
         groups: groups.collect(),
@@ -63,7 +74,11 @@ fn group_config(id: GroupId, group: &Group, members: &BTreeSet<NodeId>) -> Group
             Resource::Exec(exec) => (ResourceKind::Plain, (exec.restart, exec.restart_window)),
             Resource::Filesystem(_) | Resource::Address(_) => (ResourceKind::Plain, NO_RESTARTS),
         };
-        ResourceConfig { kind, restarts, window }
+        ResourceConfig {
+            kind,
+            restarts,
+            window,
+        }
     });
     let resources = resources.collect();
     GroupConfig {

@@ -22,7 +22,11 @@ use wire::{GroupId, NodeId, Nonce, Time};
 #[derive(Debug)]
 pub(crate) enum Event {
     /// Bytes from a heartbeat socket; not authenticated yet.
-    Datagram { link: LinkId, from: IpAddr, bytes: Vec<u8> },
+    Datagram {
+        link: LinkId,
+        from: IpAddr,
+        bytes: Vec<u8>,
+    },
     /// A handshake ended well.
     Session(SessionKeys),
     /// An own handshake ended, well or not.
@@ -32,11 +36,20 @@ pub(crate) enum Event {
     /// The member file cannot be written: the process must end.
     MemberFileFailed { why: String },
     /// From a mirror's engine.
-    Engine { group: GroupId, mirror: u8, event: EngineEvent },
+    Engine {
+        group: GroupId,
+        mirror: u8,
+        event: EngineEvent,
+    },
     /// From the resources.
     Resource(ResourceEvent),
     /// A person's request.
-    Ask { group: GroupId, request: GroupRequest, reason: String, answer: Answer },
+    Ask {
+        group: GroupId,
+        request: GroupRequest,
+        reason: String,
+        answer: Answer,
+    },
     /// The process is told to end.
     End,
 }
@@ -45,7 +58,11 @@ pub(crate) enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ResourceEvent {
     /// A start or stop ended.
-    Done { group: GroupId, token: u64, ok: bool },
+    Done {
+        group: GroupId,
+        token: u64,
+        ok: bool,
+    },
     /// A running resource failed.
     Failed { group: GroupId, resource: u8 },
     /// Everything is torn down.
@@ -103,7 +120,8 @@ impl Daemon {
         let now = clock::now();
         let shake = self.links.drive(now);
         let wake = self.node.wake_at(now).min(shake);
-        self.publisher.publish(&self.node, &self.engines, &self.resources, now);
+        self.publisher
+            .publish(&self.node, &self.engines, &self.resources, now);
         let pause = wake.since(now).min(TICK);
         tokio::select! {
             biased;
@@ -144,14 +162,13 @@ impl Daemon {
         }
     }
 
-    fn on_engine(
-        &mut self,
-        group: GroupId,
-        mirror: u8,
-        event: EngineEvent,
-    ) -> Result<(), Failure> {
+    fn on_engine(&mut self, group: GroupId, mirror: u8, event: EngineEvent) -> Result<(), Failure> {
         match event {
-            EngineEvent::Taken { serial } => self.handle(Input::Taken { group, mirror, serial }),
+            EngineEvent::Taken { serial } => self.handle(Input::Taken {
+                group,
+                mirror,
+                serial,
+            }),
             EngineEvent::Report(report) => {
                 tracing::debug!(?group, mirror, ?report);
                 if let Report::Attached { data, .. } = &report {
@@ -160,9 +177,15 @@ impl Daemon {
                 if let Report::AttachFailed { reason } = &report {
                     tracing::error!(?group, mirror, reason, "the mirror's disk cannot be used");
                 }
-                self.handle(Input::Mirror { group, mirror, report })
+                self.handle(Input::Mirror {
+                    group,
+                    mirror,
+                    report,
+                })
             }
-            EngineEvent::Failed { why } => Err(Failure::new("the mirror's engine ended").cause(why)),
+            EngineEvent::Failed { why } => {
+                Err(Failure::new("the mirror's engine ended").cause(why))
+            }
         }
     }
 
@@ -191,12 +214,22 @@ impl Daemon {
             match output {
                 Output::Send { to, link, datagram } => self.links.send(to, link, &datagram),
                 Output::Persist { ticket, durable } => self.member.save(ticket, durable),
-                Output::Mirror { group, mirror, serial, command } => {
+                Output::Mirror {
+                    group,
+                    mirror,
+                    serial,
+                    command,
+                } => {
                     if let Some(engine) = self.engines.get(&(group, mirror)) {
                         engine.command(serial, command);
                     }
                 }
-                Output::Resource { group, resource, act, token } => {
+                Output::Resource {
+                    group,
+                    resource,
+                    act,
+                    token,
+                } => {
                     self.resources.act(group, resource, act, token);
                 }
                 Output::Abandon { group } => self.resources.abandon(group),

@@ -19,11 +19,18 @@ impl AddressGate {
     /// Sets the gate up; closed, unless an earlier daemon left it open.
     pub(super) fn install(plan: &GatePlan) -> Result<Self, Failure> {
         let gate = Gate::install(plan).map_err(|error| {
-            Failure::new(format!("cannot set up the address gate of group {}", plan.group))
-                .from_error(&error)
-                .hint("Backstay needs nftables and the rights of root")
+            Failure::new(format!(
+                "cannot set up the address gate of group {}",
+                plan.group
+            ))
+            .from_error(&error)
+            .hint("Backstay needs nftables and the rights of root")
         })?;
-        Ok(Self { gate, until: Time::ZERO, open: false })
+        Ok(Self {
+            gate,
+            until: Time::ZERO,
+            open: false,
+        })
     }
 
     /// The node's word on the lease.
@@ -45,7 +52,11 @@ impl AddressGate {
             return;
         }
         let until = self.until.min(now + SOLO_TIMEOUT);
-        let moved = if self.open { self.gate.renew(until) } else { self.gate.open(until) };
+        let moved = if self.open {
+            self.gate.renew(until)
+        } else {
+            self.gate.open(until)
+        };
         match moved {
             Ok(Passage::Open) => self.open = true,
             Ok(Passage::Closed) => {

@@ -57,7 +57,10 @@ impl Links {
         tls: Arc<Tls>,
         events: Events,
     ) -> Result<Self, Failure> {
-        let own = config.node(me).map(|node| node.heartbeat.clone()).unwrap_or_default();
+        let own = config
+            .node(me)
+            .map(|node| node.heartbeat.clone())
+            .unwrap_or_default();
         let mut sockets = Vec::new();
         for (index, ip) in (0..).zip(&own) {
             let at = SocketAddr::new(*ip, config.ports.heartbeat);
@@ -70,7 +73,11 @@ impl Links {
         let peers = config.nodes_by_id().filter(|(id, _)| *id != me);
         let peers = peers
             .map(|(id, node)| {
-                let at = |port| node.heartbeat.iter().map(move |ip| SocketAddr::new(*ip, port));
+                let at = |port| {
+                    node.heartbeat
+                        .iter()
+                        .map(move |ip| SocketAddr::new(*ip, port))
+                };
                 let peer = Peer {
                     name: node.name.clone(),
                     heartbeat: at(config.ports.heartbeat).collect(),
@@ -84,12 +91,20 @@ impl Links {
                 (id, peer)
             })
             .collect();
-        Ok(Self { sockets, peers, tls, events, refused: 0 })
+        Ok(Self {
+            sockets,
+            peers,
+            tls,
+            events,
+            refused: 0,
+        })
     }
 
     /// Sends a datagram on one link, if there is a session. Whatever goes wrong is a lost datagram.
     pub(super) fn send(&mut self, to: NodeId, link: LinkId, datagram: &Datagram) {
-        let Some(peer) = self.peers.get_mut(&to) else { return };
+        let Some(peer) = self.peers.get_mut(&to) else {
+            return;
+        };
         let Some(payload) = datagram.encode() else {
             tracing::warn!(?to, "a datagram was too long to send");
             return;
@@ -107,7 +122,10 @@ impl Links {
     pub(super) fn open_datagram(&mut self, bytes: &mut [u8], from: IpAddr) -> Option<Datagram> {
         let key = host::seal::key_of(bytes).ok()?;
         let Some((id, peer)) = self.peers.iter_mut().find(|(_, p)| p.sessions.knows(key)) else {
-            let sender = self.peers.values_mut().find(|p| p.heartbeat.iter().any(|a| a.ip() == from));
+            let sender = self
+                .peers
+                .values_mut()
+                .find(|p| p.heartbeat.iter().any(|a| a.ip() == from));
             if let Some(sender) = sender {
                 sender.unknown_key = true;
             }
@@ -162,7 +180,13 @@ impl Links {
             peer.shaking = true;
             let at = peer.control[peer.tries % peer.control.len()];
             peer.tries += 1;
-            shake(*id, peer.name.clone(), at, Arc::clone(&self.tls), self.events.clone());
+            shake(
+                *id,
+                peer.name.clone(),
+                at,
+                Arc::clone(&self.tls),
+                self.events.clone(),
+            );
         }
         next
     }
@@ -180,7 +204,14 @@ async fn receive(socket: Arc<UdpSocket>, link: LinkId, events: Events) {
         match socket.recv_from(&mut buffer).await {
             Ok((length, from)) => {
                 let bytes = buffer.get(..length).unwrap_or_default().to_vec();
-                if events.send(Event::Datagram { link, from: from.ip(), bytes }).is_err() {
+                if events
+                    .send(Event::Datagram {
+                        link,
+                        from: from.ip(),
+                        bytes,
+                    })
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -217,13 +248,19 @@ fn listen(ip: IpAddr, port: u16, tls: &Arc<Tls>, events: &Events) -> Result<(), 
                 answer(&tls, socket, &events);
                 running.fetch_sub(1, Ordering::AcqRel);
             };
-            if thread::Builder::new().name("handshake".into()).spawn(answer).is_err() {
+            if thread::Builder::new()
+                .name("handshake".into())
+                .spawn(answer)
+                .is_err()
+            {
                 return;
             }
         }
     };
     let thread = thread::Builder::new().name("handshakes".into()).spawn(work);
-    thread.map(drop).map_err(|e| Failure::new("cannot start the handshake thread").cause(e))
+    thread
+        .map(drop)
+        .map_err(|e| Failure::new("cannot start the handshake thread").cause(e))
 }
 
 fn answer(tls: &Tls, socket: TcpStream, events: &Events) {

@@ -29,9 +29,11 @@ pub(super) fn open(dir: &Path, me: NodeId) -> Result<(Slots, Durable), Failure> 
                 Failure::new(format!("cannot use the member file {}", path.display())).cause(why)
             })?;
             if durable.node != me {
-                return Err(Failure::new(format!("{} belongs to another node", path.display()))
-                    .cause("its node number is not this node's")
-                    .hint("put the right state directory in place"));
+                return Err(
+                    Failure::new(format!("{} belongs to another node", path.display()))
+                        .cause("its node number is not this node's")
+                        .hint("put the right state directory in place"),
+                );
             }
             Ok((opened.slots, durable))
         }
@@ -58,7 +60,9 @@ impl Writer {
                 let (ticket, durable) = waiting.try_iter().last().unwrap_or(first);
                 let event = match slots.save(&durable.encode()) {
                     Ok(()) => Event::Persisted { ticket },
-                    Err(error) => Event::MemberFileFailed { why: error.to_string() },
+                    Err(error) => Event::MemberFileFailed {
+                        why: error.to_string(),
+                    },
                 };
                 let last = matches!(event, Event::MemberFileFailed { .. });
                 if events.send(event).is_err() || last {
@@ -66,7 +70,9 @@ impl Writer {
                 }
             }
         };
-        let thread = thread::Builder::new().name("member-file".into()).spawn(work);
+        let thread = thread::Builder::new()
+            .name("member-file".into())
+            .spawn(work);
         thread.map_err(|e| Failure::new("cannot start the member file's thread").cause(e))?;
         Ok(Self { queue })
     }

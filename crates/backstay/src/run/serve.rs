@@ -26,7 +26,12 @@ pub(super) fn start(
     let listener = bind(&path)
         .map_err(|e| Failure::new(format!("cannot listen on {}", path.display())).cause(e))?;
     let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
-    let backend = Backend { snapshot, requests, log, clock: clock::now };
+    let backend = Backend {
+        snapshot,
+        requests,
+        log,
+        clock: clock::now,
+    };
     let on_socket = backend.clone();
     tokio::spawn(async move {
         if let Err(error) = serve_socket(listener, on_socket).await {
@@ -44,8 +49,19 @@ pub(super) fn start(
 }
 
 async fn forward(mut waiting: mpsc::Receiver<Request>, events: Events) {
-    while let Some(Request { group, what, reason, answer }) = waiting.recv().await {
-        let event = Event::Ask { group, request: what, reason, answer };
+    while let Some(Request {
+        group,
+        what,
+        reason,
+        answer,
+    }) = waiting.recv().await
+    {
+        let event = Event::Ask {
+            group,
+            request: what,
+            reason,
+            answer,
+        };
         if events.send(event).is_err() {
             return;
         }

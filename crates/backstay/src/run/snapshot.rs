@@ -41,7 +41,13 @@ impl Publisher {
         log: EventLog,
         sender: watch::Sender<Snapshot>,
     ) -> Self {
-        Self { config, names, log, sender, due: Time::ZERO }
+        Self {
+            config,
+            names,
+            log,
+            sender,
+            due: Time::ZERO,
+        }
     }
 
     /// An event of the node, for the log.
@@ -64,7 +70,10 @@ impl Publisher {
         }
         self.due = now + PAUSE;
         let view = node.view(now);
-        let figures = engines.iter().map(|(id, engine)| (*id, engine.figures())).collect();
+        let figures = engines
+            .iter()
+            .map(|(id, engine)| (*id, engine.figures()))
+            .collect();
         let mut fresh = snapshot(&self.config, &self.names, &view, &figures, now);
         for (group, state) in view.groups.iter().zip(&mut fresh.groups) {
             mark_failed(resources, group.id, state);
@@ -101,7 +110,10 @@ pub(super) fn snapshot(
             rtt: known.and_then(|n| n.rtt),
         }
     });
-    let groups = view.groups.iter().map(|group| group_state(config, view, group, figures));
+    let groups = view
+        .groups
+        .iter()
+        .map(|group| group_state(config, view, group, figures));
     Snapshot {
         taken: now,
         names: Arc::clone(names),
@@ -115,32 +127,51 @@ pub(super) fn snapshot(
     }
 }
 
-fn group_state(config: &Config, view: &View, group: &GroupView, figures: &AllFigures) -> GroupState {
+fn group_state(
+    config: &Config,
+    view: &View,
+    group: &GroupView,
+    figures: &AllFigures,
+) -> GroupState {
     let role = group.roles.get(&view.me).copied().unwrap_or(Role::Settling);
     let record = group.record.as_ref();
-    let resources = config.group(group.id).map(|g| g.resources.as_slice()).unwrap_or_default();
+    let resources = config
+        .group(group.id)
+        .map(|g| g.resources.as_slice())
+        .unwrap_or_default();
     let mirrors = resources.iter().filter_map(|resource| match resource {
         Resource::Mirror(mirror) => Some(mirror.name.clone()),
         Resource::Filesystem(_) | Resource::Exec(_) | Resource::Address(_) => None,
     });
     let mirrors = (0..=u8::MAX).zip(mirrors);
     let state_of = |index: u8| resource_state(group, role, index);
-    let addresses = (0..=u8::MAX).zip(resources).filter_map(|(index, resource)| match resource {
-        Resource::Address(address) => {
-            Some(address_state(view.me, group, role, address, state_of(index)))
-        }
-        Resource::Mirror(_) | Resource::Filesystem(_) | Resource::Exec(_) => None,
-    });
+    let addresses = (0..=u8::MAX)
+        .zip(resources)
+        .filter_map(|(index, resource)| match resource {
+            Resource::Address(address) => Some(address_state(
+                view.me,
+                group,
+                role,
+                address,
+                state_of(index),
+            )),
+            Resource::Mirror(_) | Resource::Filesystem(_) | Resource::Exec(_) => None,
+        });
     GroupState {
         recorded: record.map(|r| r.active),
         serving: group.serving,
         epoch: record.map(|r| r.epoch),
-        in_sync: record.map(|r| r.in_sync().into_iter().collect()).unwrap_or_default(),
+        in_sync: record
+            .map(|r| r.in_sync().into_iter().collect())
+            .unwrap_or_default(),
         role,
         held: record.is_some_and(|r| matches!(r.intent, Intent::Hold(_))),
         can_fail_over: group.can_fail_over,
         why_not: group.why_not,
-        resources: (0..=u8::MAX).zip(resources).map(|(index, _)| state_of(index)).collect(),
+        resources: (0..=u8::MAX)
+            .zip(resources)
+            .map(|(index, _)| state_of(index))
+            .collect(),
         mirrors: mirrors
             .map(|(index, name)| {
                 let figures = figures.get(&(group.id, index));
@@ -153,7 +184,11 @@ fn group_state(config: &Config, view: &View, group: &GroupView, figures: &AllFig
 
 fn resource_state(group: &GroupView, role: Role, index: u8) -> ResourceState {
     if group.changing == Some(index) {
-        return if role == Role::Demoting { ResourceState::Stopping } else { ResourceState::Starting };
+        return if role == Role::Demoting {
+            ResourceState::Stopping
+        } else {
+            ResourceState::Starting
+        };
     }
     if group.running.contains(&index) {
         ResourceState::Running
@@ -183,7 +218,12 @@ fn address_state(
             _,
         ) => (None, AddressCondition::Released),
     };
-    AddressState { ip: address.ip, holder, driver: "l2", condition }
+    AddressState {
+        ip: address.ip,
+        holder,
+        driver: "l2",
+        condition,
+    }
 }
 
 fn mirror_state(
@@ -206,7 +246,10 @@ fn mirror_state(
     let record = group.record.as_ref();
     let all = record.is_some_and(|r| r.in_sync().len() == r.members.len());
     let active = record.is_some_and(|r| r.active == me);
-    let follower_up = group.roles.iter().any(|(id, role)| *id != me && *role == Role::Standby);
+    let follower_up = group
+        .roles
+        .iter()
+        .any(|(id, role)| *id != me && *role == Role::Standby);
     let condition = match (active, all, role) {
         (true, true, Role::Promoting) => MirrorCondition::Reconciling,
         (_, true, _) => MirrorCondition::InSync,
@@ -214,5 +257,11 @@ fn mirror_state(
         (true, false, _) => MirrorCondition::Alone,
         (false, false, _) => MirrorCondition::Disconnected,
     };
-    MirrorState { name, condition, lag: figures.lag, lag_time: figures.lag_age, out_of_sync }
+    MirrorState {
+        name,
+        condition,
+        lag: figures.lag,
+        lag_time: figures.lag_age,
+        out_of_sync,
+    }
 }

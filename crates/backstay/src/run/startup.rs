@@ -42,8 +42,10 @@ pub(super) fn run(args: &Args, state: &Path, ui: &Ui) -> Outcome {
     let me = find_self(&config, args.node.as_deref())?;
     let config = Arc::new(config);
     make_directories(state)?;
-    let _lock = StateLock::take(&state).map_err(|error| {
-        Failure::new("cannot start").from_error(&error).hint("only one daemon may run on a state directory")
+    let _lock = StateLock::take(state).map_err(|error| {
+        Failure::new("cannot start")
+            .from_error(&error)
+            .hint("only one daemon may run on a state directory")
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -61,13 +63,18 @@ pub(super) fn run(args: &Args, state: &Path, ui: &Ui) -> Outcome {
 fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("BACKSTAY_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init().ok();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init()
+        .ok();
 }
 
 async fn end_on_signal(events: Events) {
-    let (Ok(mut term), Ok(mut int)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let (Ok(mut term), Ok(mut int)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
         return;
     };
     tokio::select! {
@@ -82,9 +89,12 @@ pub(crate) fn load_config(path: &Path, ui: &Ui) -> Result<Config, Failure> {
     crate::config::load(path).map_err(|found| {
         ui.talk(found.render(ui).trim_end());
         let count = found.list().len();
-        Failure::new(format!("the configuration {} cannot be used", path.display()))
-            .cause(format!("{count} mistakes, told above"))
-            .exit(Exit::Usage)
+        Failure::new(format!(
+            "the configuration {} cannot be used",
+            path.display()
+        ))
+        .cause(format!("{count} mistakes, told above"))
+        .exit(Exit::Usage)
     })
 }
 
@@ -124,13 +134,21 @@ async fn assemble(
     state: &Path,
     events: &Events,
 ) -> Result<Daemon, Failure> {
-    let name = config.node(me).map(|node| node.name.clone()).unwrap_or_default();
-    let identity = Identity::load(&state.join("pki"), &config.cluster, &name, SystemTime::now())
-        .map_err(|e| {
-            Failure::new("cannot use this node's identity")
-                .from_error(&e)
-                .hint("`backstay init` makes it")
-        })?;
+    let name = config
+        .node(me)
+        .map(|node| node.name.clone())
+        .unwrap_or_default();
+    let identity = Identity::load(
+        &state.join("pki"),
+        &config.cluster,
+        &name,
+        SystemTime::now(),
+    )
+    .map_err(|e| {
+        Failure::new("cannot use this node's identity")
+            .from_error(&e)
+            .hint("`backstay init` makes it")
+    })?;
     let (slots, durable) = member::open(state, me)?;
     let life = SessionId(crate::engine::random());
     let core = convert::node_config(config, me, true, life, crate::engine::random());
@@ -139,10 +157,18 @@ async fn assemble(
         .map_err(|e| Failure::new("cannot open the event log").cause(e))?;
     let names = Arc::new(names);
     let node = Node::new(core, durable, clock::now());
-    let links = Links::open(config, me, tls(&identity, config, me, Purpose::Session)?, events.clone());
+    let links = Links::open(
+        config,
+        me,
+        tls(&identity, config, me, Purpose::Session)?,
+        events.clone(),
+    );
     let links = links.await?;
     let engines = start_engines(config, me, state, &identity, events)?;
-    let handles = engines.iter().map(|(id, engine)| (*id, engine.handle())).collect();
+    let handles = engines
+        .iter()
+        .map(|(id, engine)| (*id, engine.handle()))
+        .collect();
     let resources = Resources::start(config, me, state, events, handles)?;
     let now = clock::now();
     let first = snapshot(config, &names, &node.view(now), &BTreeMap::new(), now);
@@ -171,7 +197,10 @@ fn tls(
     me: NodeId,
     purpose: Purpose,
 ) -> Result<Arc<Tls>, Failure> {
-    let peers = config.nodes_by_id().filter(|(id, _)| *id != me).map(|(_, node)| node.name.clone());
+    let peers = config
+        .nodes_by_id()
+        .filter(|(id, _)| *id != me)
+        .map(|(_, node)| node.name.clone());
     identity
         .tls(purpose, peers)
         .map(Arc::new)
@@ -201,7 +230,13 @@ fn start_engines(
             let made = engine_config(config, me, state, mirror, (own, port), tls.clone())?;
             let events = events.clone();
             let sink = move |event| {
-                events.send(Event::Engine { group, mirror: index, event }).ok();
+                events
+                    .send(Event::Engine {
+                        group,
+                        mirror: index,
+                        event,
+                    })
+                    .ok();
             };
             engines.insert((group, index), Engine::start(made, Box::new(sink))?);
             port = port.saturating_add(1);
@@ -218,9 +253,10 @@ fn engine_config(
     (own, port): (IpAddr, u16),
     tls: Option<Arc<Tls>>,
 ) -> Result<EngineConfig, Failure> {
-    let disk = mirror.disk(me).cloned().ok_or_else(|| {
-        Failure::new(format!("mirror {} has no disk on this node", mirror.name))
-    })?;
+    let disk = mirror
+        .disk(me)
+        .cloned()
+        .ok_or_else(|| Failure::new(format!("mirror {} has no disk on this node", mirror.name)))?;
     let peers = config.nodes_by_id().filter(|(id, _)| *id != me);
     let peers = peers.filter_map(|(id, node)| match node.role {
         NodeRole::Data { mirror, .. } => {
@@ -228,11 +264,17 @@ fn engine_config(
         }
         NodeRole::Witness => None,
     });
-    let fault_dir = config.lab.fault_shim.then(|| state.join(format!("fault-{}", mirror.name)));
+    let fault_dir = config
+        .lab
+        .fault_shim
+        .then(|| state.join(format!("fault-{}", mirror.name)));
     Ok(EngineConfig {
         name: mirror.name.clone(),
         replica: replica_config(config, me, mirror),
-        open: host::disk::OpenOptions { allow_buffered: false, fault_dir },
+        open: host::disk::OpenOptions {
+            allow_buffered: false,
+            fault_dir,
+        },
         disk,
         listen: SocketAddr::new(own, port),
         peers: peers.collect(),
@@ -245,7 +287,9 @@ fn replica_config(config: &Config, me: NodeId, mirror: &Mirror) -> mirror::Confi
     let timings = config.timings();
     let ack = match mirror.mode {
         Mode::Sync => Ack::Sync,
-        Mode::Async => Ack::Async { buffer_max_bytes: ASYNC_BUFFER_MAX },
+        Mode::Async => Ack::Async {
+            buffer_max_bytes: ASYNC_BUFFER_MAX,
+        },
     };
     mirror::Config {
         ack,
@@ -293,18 +337,23 @@ fn install_gates(config: &Config, me: NodeId) -> Result<BTreeMap<GroupId, Addres
 }
 
 fn addresses(group: &Group) -> impl Iterator<Item = &Address> {
-    group.resources.iter().filter_map(|resource| match resource {
-        Resource::Address(address) => Some(address),
-        Resource::Mirror(_) | Resource::Filesystem(_) | Resource::Exec(_) => None,
-    })
+    group
+        .resources
+        .iter()
+        .filter_map(|resource| match resource {
+            Resource::Address(address) => Some(address),
+            Resource::Mirror(_) | Resource::Filesystem(_) | Resource::Exec(_) => None,
+        })
 }
 
 /// The interface of each address, once: the configured one, or the one that carries the service address.
 fn interfaces(addresses: &[&Address], service: IpAddr) -> Result<Vec<String>, Failure> {
     let failed = |e: host::netlink::NetlinkError| {
-        Failure::new(format!("cannot find the interface of the service address {service}"))
-            .from_error(&e)
-            .hint("bring the interface up, or name it with `interface` in the address resource")
+        Failure::new(format!(
+            "cannot find the interface of the service address {service}"
+        ))
+        .from_error(&e)
+        .hint("bring the interface up, or name it with `interface` in the address resource")
     };
     let mut routes = Routes::open().map_err(failed)?;
     let mut found = Vec::new();
