@@ -290,3 +290,14 @@ fn a_solo_active_is_left_to_its_caller() {
         "its own vote is the majority"
     );
 }
+
+#[test]
+fn a_handover_voids_nobody_elses_grant() {
+    let mut lease = fresh(3, &[0, 1, 2, 3]);
+    ask(&mut lease, at(0), 2, None);
+    let handover = Record {
+        intent: Intent::Handover { from: NodeId(0) },
+        ..record(9, 9, 1, &[0, 1])
+    };
+    assert!(lease.obstacle_to(at(0), &handover).is_some());
+}

@@ -104,6 +104,15 @@ impl Register {
             && attempt.patience.is_some_and(|until| until <= now)
         {
             attempt.patience = None;
+            if mutant::on(Mutant::UnchangedResolves)
+                && let Some(known) = self.durable.confirmed.clone()
+            {
+                self.durable.unresolved.clear();
+                self.attempt = None;
+                self.phase = Phase::Idle;
+                self.tell(Outcome::Superseded(known));
+                return;
+            }
             self.tell(Outcome::NoMajority);
         }
     }
@@ -281,9 +290,6 @@ impl Register {
     /// stand for each other, since only content and version matter to R1, R2 and R8.
     fn open(&mut self, record: &Record) -> bool {
         let open = &mut self.durable.unresolved;
-        if mutant::on(Mutant::UnchangedResolves) {
-            open.clear();
-        }
         let before = open.len();
         open.retain(|other| !same_but_nonce(other, record));
         let sent = open.len() < before;

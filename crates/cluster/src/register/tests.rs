@@ -425,3 +425,91 @@ fn a_read_follows_the_proposal_under_way() {
     assert_eq!(outputs, [Outcome::Superseded(record(2, 7, 1, &[1]))]);
     assert!(!bench.register.is_idle(), "the read runs");
 }
+
+/// Answers every prepare and accept of this step as an acceptor would that accepted `last`, and so on until all is quiet.
+fn answer(
+    bench: &mut Bench,
+    from: u8,
+    last: Option<&Record>,
+    outputs: Vec<RegisterOutput>,
+) -> Vec<Outcome> {
+    let mut queue: VecDeque<RegisterOutput> = outputs.into();
+    let mut said = Vec::new();
+    while let Some(output) = queue.pop_front() {
+        let input = match output {
+            RegisterOutput::Persist(ticket) => RegisterInput::Persisted(ticket),
+            RegisterOutput::Outcome(outcome) => {
+                said.push(outcome);
+                continue;
+            }
+            RegisterOutput::Send { to, message } if to == NodeId(from) => {
+                let message = if let Message::Prepare { group, ballot, .. } = message {
+                    let accepted = last.map(|record| (crate::sample::ballot(1, 1), record.clone()));
+                    Message::Promise {
+                        group,
+                        ballot,
+                        accepted,
+                    }
+                } else if let Message::Accept { group, ballot, .. } = message {
+                    Message::Accepted { group, ballot }
+                } else {
+                    continue;
+                };
+                RegisterInput::Message { from: to, message }
+            }
+            RegisterOutput::Send { .. } => continue,
+        };
+        queue.extend(bench.input(at(2), input));
+    }
+    said
+}
+
+#[test]
+fn reading_an_unchanged_record_resolves_nothing() {
+    let known = record(1, 1, 0, &[0]);
+    let durable = GroupDurable {
+        confirmed: Some(known.clone()),
+        unresolved: vec![record(2, 2, 0, &[0, 1])],
+        ..GroupDurable::default()
+    };
+    let mut bench = bench(durable, true);
+    let outputs = bench.input(at(1), RegisterInput::Read);
+    let said = answer(&mut bench, 1, Some(&known), outputs);
+    assert_eq!(said, [Outcome::Read(Some(known))]);
+    assert_eq!(bench.register.required(), nodes(&[0, 1]), "R2");
+}
+
+#[test]
+fn an_own_round_ends_the_need_of_a_barrier() {
+    let known = record(1, 1, 0, &[0]);
+    let mut bench = knowing(&known);
+    let outputs = bench.propose(record(2, 2, 0, &[0]));
+    let said = answer(&mut bench, 1, Some(&known), outputs);
+    assert_eq!(said, [Outcome::Won(record(2, 2, 0, &[0]))]);
+    assert!(!bench.register.needs_barrier());
+}
+
+#[test]
+fn a_ballot_is_reserved_before_it_is_used_even_without_a_vote_in_the_register() {
+    let members = nodes(&[1, 2, 3]);
+    let config = RegisterConfig {
+        me: ME,
+        group: GROUP,
+        members,
+        retry: RETRY,
+        seed: 1,
+        voting: true,
+    };
+    let mut bench = bench(GroupDurable::default(), true);
+    bench.register = Register::new(config, GroupDurable::default(), at(0));
+    bench.input(at(0), RegisterInput::Read);
+    assert_eq!(
+        bench.register.durable().acceptor.promised,
+        Some(ballot(1, 0))
+    );
+}
+
+#[test]
+fn a_majority_is_more_than_half() {
+    assert_eq!([1, 2, 3, 4, 5].map(crate::majority), [1, 2, 2, 3, 3]);
+}

@@ -83,7 +83,7 @@ fn no_seed_breaks_the_register_or_the_lease() {
         println!("{log}");
         return;
     }
-    let seeds = std::env::var("WORLD_SEEDS").map_or(60, |seeds| seeds.parse().unwrap());
+    let seeds = std::env::var("WORLD_SEEDS").map_or(40, |seeds| seeds.parse().unwrap());
     for seed in 0..seeds {
         run(seed);
     }
