@@ -47,14 +47,9 @@ fn variable(name: &str) -> Option<String> {
 
 fn play(role: &str) -> Vec<String> {
     let test = format!("run::resources::tests::{role}");
-    [
-        "--exact",
-        &test,
-        "--nocapture",
-        "--test-threads=1",
-    ]
-    .map(str::to_owned)
-    .to_vec()
+    ["--exact", &test, "--nocapture", "--test-threads=1"]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 /// A node with its files; several daemons may run on it, one after the other.
