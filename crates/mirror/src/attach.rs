@@ -49,6 +49,8 @@ struct Known {
     slot: Slot,
     sequence: u64,
     layout: Layout,
+    /// Neither copy of the intent log is whole.
+    intents_lost: bool,
 }
 
 impl Attach {
@@ -213,6 +215,7 @@ impl Attach {
             slot,
             sequence,
             layout,
+            intents_lost: false,
         })))
     }
 
@@ -225,21 +228,19 @@ impl Attach {
             .hot_regions_max
             .clamp(1, layout.intent_capacity());
         let fresh = known.is_fresh();
-        let lost = found.is_none() && !fresh;
+        let lost = found.is_none();
         let mut log = Intent::new(limit, found.filter(|_| !fresh), seen);
-        let mut bitmap = Bitmap::new(&layout);
-        if lost {
-            // Nobody knows any more where replicas may differ.
-            bitmap.mark_all();
-        }
         if lost || fresh {
             log.rewrite();
         }
         self.read_pairs(&layout, 0);
         Ok(Step::Bitmap {
-            known,
+            known: Box::new(Known {
+                intents_lost: lost,
+                ..*known
+            }),
             log: Box::new(log),
-            bitmap: Box::new(bitmap),
+            bitmap: Box::new(Bitmap::new(&layout)),
             next: 0,
         })
     }
@@ -280,6 +281,9 @@ impl Attach {
     fn finish(&mut self, now: Time, known: Known, log: Intent, mut bitmap: Bitmap) -> Box<Machine> {
         if known.is_fresh() {
             bitmap.format();
+        } else if known.intents_lost {
+            // Nobody knows any more where replicas may differ.
+            bitmap.mark_all();
         }
         let boot = self.config.boot;
         let before = known.superblock.generation;

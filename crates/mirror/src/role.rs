@@ -17,6 +17,7 @@ use crate::standby::Standby;
 use crate::superblock::Ticket;
 use wire::event::ReplicaLoss;
 use wire::layout::ReplicaState;
+use wire::mutant::{self, Mutant};
 use wire::{ByteCount, NodeId, Time};
 
 #[derive(Debug)]
@@ -160,7 +161,8 @@ impl Machine {
             return;
         };
         // A hung operation may still land: figures show it, and a failed replica is never promoted again in this life.
-        if !self.disk.is_idle() && self.failed != Some(Failure::Hang) {
+        let drained = self.disk.is_idle() || mutant::on(Mutant::NoDrain);
+        if !drained && self.failed != Some(Failure::Hang) {
             return;
         }
         if !self.superblock.is_settled() && self.failed.is_none() {

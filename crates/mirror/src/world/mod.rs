@@ -385,8 +385,7 @@ impl World {
             })
             .collect();
         if self.node(node).dials > 0 && (ready.is_empty() || pick % 3 == 0) {
-            self.connect(node);
-            return true;
+            return self.connect(node);
         }
         if ready.is_empty() {
             return false;
@@ -434,11 +433,13 @@ impl World {
         buf
     }
 
-    fn connect(&mut self, node: NodeId) {
+    /// False if nobody is there.
+    fn connect(&mut self, node: NodeId) -> bool {
         self.node(node).dials -= 1;
         let to = other(node);
         if !self.link_up || !self.is_up(to) {
-            return self.input(node, Input::ConnectFailed { node: to });
+            self.input(node, Input::ConnectFailed { node: to });
+            return false;
         }
         let conn = ConnId(self.next_conn);
         self.next_conn += 1;
@@ -460,6 +461,7 @@ impl World {
                 side,
             },
         );
+        true
     }
 
     /// Every connection breaks; what is on its way is lost.

@@ -186,54 +186,61 @@ proptest! {
     }
 }
 
-#[test]
-fn scratch() {
-    use Step::*;
-    let mut world = World::new(|_| {});
-    world.run();
-    let plan = [
-        TakeOver,
-        Progress(6),
-        Write(0, 0, false),
-        Crash(1, true),
-        Disk(0, 0),
-        Disk(0, 0),
-        TakeOver,
-        Disk(0, 0),
-        Disk(0, 0),
-        Write(11, 163, false),
-        Write(0, 7, false),
-        Progress(2),
-        Write(227, 10, false),
-        Disk(0, 0),
-        Disk(0, 0),
-        Progress(1),
-        Disk(0, 0),
-        Disk(0, 0),
-        Write(2, 201, false),
-        Disk(0, 0),
-        Write(4, 0, false),
-        Disk(0, 0),
-        Disk(0, 0),
-        Progress(2),
-        Read(0),
-        Read(0),
-        Disk(0, 28),
-        Write(188, 2, false),
-        Read(0),
-        Disk(0, 156),
-        Crash(0, false),
-        Boot(0),
-        Progress(4),
-        Read(0),
-        Write(248, 155, false),
-        Disk(0, 0),
-        Crash(0, true),
-    ];
-    world.tracing = true;
-    for step in &plan {
-        world.note(|| format!("== {step:?}"));
-        world.take(step);
+/// Runs that once failed, each with what it found.
+mod found {
+    use super::{Step::*, *};
+
+    fn synced(plan: Vec<Step>) {
+        let mut world = World::new(|_| {});
+        world.run();
+        for step in &plan {
+            world.take(step);
+        }
+        world.heal_and_check();
     }
-    world.heal_and_check();
+
+    /// Chunks of a reconcile waited for the range of a write that waited for room in the intent log, which needed the
+    /// reconcile.
+    #[test]
+    fn a_full_intent_log_and_a_reconcile_do_not_wait_for_each_other() {
+        let mut plan: Vec<Step> = [44, 249, 31, 4, 10].map(|at| Write(at, 0, false)).into();
+        plan.extend([Cut, Zero(184, 0), Move]);
+        plan.extend((0..11).map(|_| Disk(0, 0)));
+        synced(plan);
+    }
+
+    /// A write done before a freeze was answered after it, though the peer had lost power meanwhile.
+    #[test]
+    fn a_thaw_answers_only_what_the_peers_still_hold() {
+        let mut plan = vec![
+            Freeze,
+            Write(0, 0, false),
+            Progress(4),
+            Crash(1, true),
+            Boot(1),
+        ];
+        plan.extend([Thaw, Progress(123), Disk(1, 0), TakeOver]);
+        synced(plan);
+    }
+
+    /// A killed process left a list of hot regions in the disk's cache; the next one relied on it and lost power.
+    #[test]
+    fn metadata_in_the_disks_cache_is_not_relied_on() {
+        let mut world = World::new(|_| {});
+        world.run();
+        world.crash(B, false);
+        world.cut();
+        world.cast_out();
+        world.write(0, 512, false);
+        world.finish_disk(A, 0);
+        world.crash(A, false);
+        world.boot(A, false);
+        while !world.control.serving {
+            world.finish_disk(A, 0);
+        }
+        world.write(0, 512, false);
+        world.finish_disk(A, 0);
+        world.crash(A, true);
+        world.heal_and_check();
+    }
 }
