@@ -153,6 +153,9 @@ pub enum Command {
     /// First process of a lab node
     #[command(hide = true)]
     LabInit(crate::lab::init::Args),
+    /// Starts a lab node and holds its mounts until it has ended
+    #[command(hide = true)]
+    LabNode(crate::lab::holder::Args),
     /// Carries the frames of a lab's slow links
     #[command(hide = true)]
     LabSlow(crate::lab::slow::Args),
@@ -199,6 +202,7 @@ fn dispatch(cli: &Cli, ui: &Ui) -> Outcome {
         Command::Lab(args) => crate::lab::run(args, ui),
         Command::Ledger(args) => crate::ledger::run(args),
         Command::LabInit(args) => crate::lab::init::run(args),
+        Command::LabNode(args) => crate::lab::holder::run(args),
         Command::LabSlow(args) => crate::lab::slow::run(args),
         Command::Keeper(args) => crate::keeper::run(args, ui),
         Command::Launcher => crate::keeper::launch(),

@@ -4,6 +4,7 @@
 //! `Restart=always` does), and reaps orphans. When it is killed the kernel ends everything in the node at once and its mounts
 //! vanish: that is how the lab takes a server's power away.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -39,6 +40,24 @@ pub struct Args {
     /// Control group of this node below the root of cgroup2
     #[arg(long)]
     pub cgroup: String,
+}
+
+impl Args {
+    /// The same as words of a command line.
+    pub(super) fn words(&self) -> [&OsStr; 10] {
+        [
+            "--config".as_ref(),
+            self.config.as_os_str(),
+            "--node".as_ref(),
+            self.node.as_ref(),
+            "--state-dir".as_ref(),
+            self.state_dir.as_os_str(),
+            "--log".as_ref(),
+            self.log.as_os_str(),
+            "--cgroup".as_ref(),
+            self.cgroup.as_ref(),
+        ]
+    }
 }
 
 /// Runs as PID 1 until killed.

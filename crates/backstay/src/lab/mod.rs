@@ -8,6 +8,7 @@ mod cgroup;
 mod config;
 pub mod cut;
 pub mod fault;
+pub mod holder;
 pub mod init;
 pub mod lifecycle;
 mod loops;

@@ -1,14 +1,14 @@
 //! Starting and ending the nodes of a lab.
 
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader};
 use std::process::{Command, Stdio};
-use std::thread;
 
-use rustix::thread::UnshareFlags;
+use rustix::process::Pid;
 
-use super::init;
 use super::state::{Condition, Lab};
 use super::topology::Node;
-use super::{cgroup, network, process, tools};
+use super::{cgroup, holder, init, network, process, tools};
 use crate::failure::Failure;
 
 /// Gives a node its namespaces and starts its first process.
@@ -19,60 +19,49 @@ pub(super) fn start(lab: &mut Lab, node: Node) -> Result<(), Failure> {
     network::add_node(&lab.id, node)?;
     cgroup::create(&lab.id, node)?;
     tools::make_dir(&lab.state_dir(node))?;
-    let pid = spawn_init(lab, node)?;
+    let (holder, pid) = spawn(lab, node)
+        .map_err(|error| Failure::new(format!("cannot start {node}")).cause(error))?;
     if let Some(state) = lab.node_mut(node) {
         state.pid = Some(pid);
+        state.holder = Some(holder);
         state.condition = Condition::Up;
     }
     lab.save()
 }
 
-/// Starts `lab-init` as PID 1 of new namespaces; gives its PID as seen here.
-fn spawn_init(lab: &Lab, node: Node) -> Result<i32, Failure> {
-    let failed = |cause: String| Failure::new(format!("cannot start {node}")).cause(cause);
-    let exe = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
-    let log = std::fs::File::options()
+/// Starts a node through its holder; gives the PIDs of the holder and of the node's first process, as seen here.
+fn spawn(lab: &Lab, node: Node) -> io::Result<(i32, i32)> {
+    let log = File::options()
         .create(true)
         .append(true)
-        .open(lab.log(node))
-        .map_err(|error| failed(error.to_string()))?;
-    let mut command = Command::new(exe);
-    command
-        .arg("lab-init")
-        .arg("--config")
-        .arg(lab.config())
-        .args(["--node", node.name()])
-        .arg("--state-dir")
-        .arg(lab.state_dir(node))
-        .arg("--log")
-        .arg(lab.log(node))
-        .args(["--cgroup", &cgroup::node_group(&lab.id, node)])
+        .open(lab.log(node))?;
+    let init = init::Args {
+        config: lab.config(),
+        node: node.name().to_owned(),
+        state_dir: lab.state_dir(node),
+        log: lab.log(node),
+        cgroup: cgroup::node_group(&lab.id, node),
+    };
+    let mut holder = Command::new(std::env::current_exe()?)
+        .args([holder::COMMAND, "--netns", &lab.id.node_netns(node)])
+        .args(init.words())
         .current_dir("/")
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log);
-    let netns = lab.id.node_netns(node);
-    // The thread takes the namespaces with it when it ends; the child keeps them.
-    let child = thread::scope(|scope| {
-        let thread = scope.spawn(move || {
-            tools::enter(&netns)?;
-            unshare_for_children()?;
-            command.spawn().map_err(|error| failed(error.to_string()))
-        });
-        thread
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()?;
+    let mut line = String::new();
+    if let Some(stdout) = holder.stdout.take() {
+        BufReader::new(stdout).read_line(&mut line)?;
+    }
+    let pid = line.trim().parse().map_err(|_| {
+        io::Error::other(format!(
+            "its holder ended early; see {}",
+            lab.log(node).display()
+        ))
     })?;
-    i32::try_from(child.id()).map_err(|error| failed(error.to_string()))
-}
-
-#[expect(
-    deprecated,
-    reason = "only UnshareFlags::FILES is unsound; the safe call is enough here"
-)]
-fn unshare_for_children() -> Result<(), Failure> {
-    rustix::thread::unshare(UnshareFlags::NEWNS | UnshareFlags::NEWPID)
-        .map_err(|error| Failure::new("cannot make mount and PID namespaces").cause(error))
+    let holder = i32::try_from(holder.id()).map_err(io::Error::other)?;
+    Ok((holder, pid))
 }
 
 /// Ends every process of a node at once. Its kernel still closes the connections, as the kernel of a server does whose
@@ -107,24 +96,23 @@ fn remove(lab: &mut Lab, node: Node) -> Result<(), Failure> {
     lab.save()
 }
 
-/// Kills PID 1 of the node, which takes everything in its PID namespace with it, then whatever else is in its network.
-///
-/// The node's mounts are held until all its processes are gone. Else the kernel unmounts the file system while the last
-/// process ends, and if that is the daemon, the file system waits for ever for the FUSE file that only the daemon serves.
+/// Kills PID 1 of the node, which takes everything in its PID namespace with it, then whatever else is in its network, and
+/// waits until the holder has let go of the node's mounts.
 fn end_processes(lab: &Lab, node: Node) -> Result<(), Failure> {
-    let pid = lab.live_pid(node);
-    let mounts = pid.map(|pid| format!("/proc/{}/ns/mnt", pid.as_raw_nonzero()));
-    let mounts = mounts.and_then(|path| std::fs::File::open(path).ok());
-    if let Some(pid) = pid {
+    if let Some(pid) = lab.live_pid(node) {
         process::kill_all(&[pid])?;
     }
     process::kill_all(&process::in_netns(&lab.id.node_netns(node)))?;
-    drop(mounts);
-    Ok(())
+    match lab.node(node).holder.and_then(Pid::from_raw) {
+        Some(holder) if process::command_line(holder).contains(holder::COMMAND) => {
+            process::await_end(&[holder])
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// The node's daemon, as seen here.
-pub(super) fn daemon_pid(lab: &Lab, node: Node) -> Option<rustix::process::Pid> {
+pub(super) fn daemon_pid(lab: &Lab, node: Node) -> Option<Pid> {
     let file = lab.state_dir(node).join(init::DAEMON_PID_FILE);
     let inner = std::fs::read_to_string(file).ok()?.trim().parse().ok()?;
     process::with_inner_pid(&process::in_netns(&lab.id.node_netns(node)), inner)

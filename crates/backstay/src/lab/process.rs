@@ -70,14 +70,18 @@ pub fn kill_all(pids: &[Pid]) -> Result<(), Failure> {
         // One that ended by itself is as good.
         let _ = kill_process(*pid, Signal::KILL);
     }
-    for pid in pids {
-        tools::wait_for(
-            &format!("the end of process {}", pid.as_raw_nonzero()),
-            SETTLE,
-            || is_gone(*pid).then_some(()),
-        )?;
-    }
-    Ok(())
+    await_end(pids)
+}
+
+/// Waits until processes are gone.
+///
+/// # Errors
+/// When one is still there after ten seconds.
+pub fn await_end(pids: &[Pid]) -> Result<(), Failure> {
+    pids.iter().try_for_each(|pid| {
+        let what = format!("the end of process {}", pid.as_raw_nonzero());
+        tools::wait_for(&what, SETTLE, || is_gone(*pid).then_some(()))
+    })
 }
 
 /// True once nothing of the process runs; reaps it if it was started by this one. (Whoever adopted it may be slow to.)

@@ -107,6 +107,9 @@ pub struct NodeState {
     pub node: Node,
     /// Its first process, as seen outside.
     pub pid: Option<i32>,
+    /// The process beside it that holds its mounts.
+    #[serde(default)]
+    pub holder: Option<i32>,
     /// Whether it works.
     pub condition: Condition,
 }
@@ -136,6 +139,7 @@ impl Lab {
             .map(|node| NodeState {
                 node,
                 pid: None,
+                holder: None,
                 condition: Condition::Killed,
             })
             .to_vec();

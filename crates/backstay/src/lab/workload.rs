@@ -57,11 +57,11 @@ fn postgres_script(programs: &Path, lab: &Lab) -> String {
          \x20 rm -rf \"$data\"; mkdir \"$data\"; chown {POSTGRES_USER}: \"$data\"; chmod 700 \"$data\"\n\
          \x20 {user} '{bin}/initdb' --no-sync --auth=trust --encoding=UTF8 --no-locale -D \"$data\" >/dev/null\n\
          \x20 echo 'host all all 10.88.0.0/24 trust' >>\"$data/pg_hba.conf\"\n\
-         \x20 sync; touch \"$data/ready\"; sync\n\
+         \x20 sync -f \"$data\"; touch \"$data/ready\"; sync -f \"$data\"\n\
          fi\n\
          rm -f \"$data/postmaster.pid\"\n\
          exec {user} '{bin}/postgres' -D \"$data\" -c listen_addresses='*' -c port={WORKLOAD_PORT} \\\n\
-         \x20 -c unix_socket_directories= -c shared_buffers=16MB -c max_connections=20 -c max_wal_size=64MB \\\n\
+         \x20 -c unix_socket_directories= -c shared_buffers=16MB -c max_connections=60 -c max_wal_size=64MB \\\n\
          \x20 -c min_wal_size=32MB -c dynamic_shared_memory_type=mmap -c log_min_messages=warning\n"
     )
 }
