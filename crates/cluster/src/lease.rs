@@ -15,6 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use wire::control::Message;
 use wire::mutant::{self, Mutant};
+use wire::record::Intent;
 use wire::{Duration, Epoch, GroupId, NodeId, Nonce, Record, Time};
 
 /// Requests are remembered up to this many; a grant for an older one is ignored.
@@ -154,24 +155,30 @@ impl Lease {
         longest(grants.chain(self.restart_left(now)).chain(held))
     }
 
-    /// As [`Lease::takeover_obstacle`] for the active of `record`. A handover voids what its `from` was granted at older
-    /// epochs, and what a restarted grantor may have granted: `from` was the active and stopped before it proposed.
-    pub(crate) fn obstacle_to(&self, now: Time, record: &Record) -> Option<(NodeId, Duration)> {
-        let wire::record::Intent::Handover { from } = record.intent else {
-            return self.takeover_obstacle(now, record.active);
+    /// As [`Lease::takeover_obstacle`], for a record that `sender` asks to be accepted. What the sender, or the `from` of a
+    /// handover, was granted at older epochs does not count: each surrendered its lease before it proposed the record, and
+    /// counts no grant until the record is resolved. Nor does, for a handover, what was granted before a restart: its `from`
+    /// was the active.
+    pub(crate) fn obstacle_to(
+        &self,
+        now: Time,
+        sender: NodeId,
+        record: &Record,
+    ) -> Option<(NodeId, Duration)> {
+        let yielded = match record.intent {
+            Intent::Handover { from } => Some(from),
+            Intent::Serve | Intent::Hold(_) => None,
         };
         let held = self
             .held(now)
             .filter(|_| record.active != self.config.me)
             .map(|left| (self.config.me, left));
-        let grants = self.running(now, record.active).filter(|(to, _)| {
-            *to != from
-                || self
-                    .grants
-                    .get(to)
-                    .is_some_and(|grant| grant.epoch >= record.epoch)
-        });
-        longest(grants.chain(held))
+        let older = |to: &NodeId| self.grants.get(to).is_some_and(|g| g.epoch < record.epoch);
+        let grants = self
+            .running(now, record.active)
+            .filter(|(to, _)| !(older(to) && (*to == sender || Some(*to) == yielded)));
+        let restart = self.restart_left(now).filter(|_| yielded.is_none());
+        longest(grants.chain(restart).chain(held))
     }
 
     /// How long grants of this member to others may still run; none when all are over. A new active serves only then (R8).

@@ -65,8 +65,9 @@ pub(crate) enum Phase {
     Waiting {
         until: Time,
     },
-    /// Until this node's own lease is given up.
+    /// Until this node's own lease is given up, so that this record can be written.
     Surrendering {
+        record: Record,
         recheck_at: Time,
     },
 }

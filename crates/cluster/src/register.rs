@@ -227,7 +227,7 @@ impl Register {
                 Some(freed.min(*resend_at))
             }
             Phase::Waiting { until } => Some(*until),
-            Phase::Surrendering { recheck_at } => Some(*recheck_at),
+            Phase::Surrendering { recheck_at, .. } => Some(*recheck_at),
         };
         let patience = self.attempt.as_ref().and_then(|attempt| attempt.patience);
         [self.unmet, phase, patience, self.support_ends]
@@ -248,7 +248,8 @@ impl Register {
         self.durable.confirmed.as_ref()
     }
 
-    /// Own proposals whose outcome is not known, the one under way included, as well as those of earlier lives (R2, R5).
+    /// Proposals of this node whose outcome is not known (R2): the one under way (R5), those of earlier lives, and others' that
+    /// this node began to complete.
     #[must_use]
     pub fn unresolved(&self) -> &[Record] {
         &self.durable.unresolved
@@ -289,10 +290,19 @@ impl Register {
     }
 
     fn known_and_unresolved(&self) -> impl Iterator<Item = &Record> {
-        self.durable
-            .confirmed
-            .iter()
-            .chain(&self.durable.unresolved)
+        self.durable.confirmed.iter().chain(self.open_proposals())
+    }
+
+    /// The unresolved proposals, and what waits for this node's surrender.
+    fn open_proposals(&self) -> impl Iterator<Item = &Record> {
+        let contested = match &self.phase {
+            Phase::Surrendering { record, .. } => Some(record),
+            Phase::Idle
+            | Phase::Preparing { .. }
+            | Phase::Accepting { .. }
+            | Phase::Waiting { .. } => None,
+        };
+        self.durable.unresolved.iter().chain(contested)
     }
 
     fn confirmed_version(&self) -> Version {
@@ -403,7 +413,7 @@ impl Register {
             .map(|(_, record)| record);
         let mut actives: BTreeSet<NodeId> = accepted
             .into_iter()
-            .chain(&self.durable.unresolved)
+            .chain(self.open_proposals())
             .filter(|record| record.version > known)
             .map(|record| record.active)
             .collect();

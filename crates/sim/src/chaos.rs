@@ -76,6 +76,35 @@ impl World {
         }
     }
 
+    /// Something was decided: with some luck a fault meets it halfway.
+    pub(crate) fn tempt(&mut self, at: NodeId, per_mille: u64) {
+        if self.options.faults == FaultMix::Rough && !self.faults.over && self.rng.chance(per_mille)
+        {
+            let wait = self.rng.micros(0, 4_000);
+            self.after(wait, Event::Sharp(at));
+        }
+    }
+
+    /// The fault at the worst moment.
+    pub(crate) fn on_sharp(&mut self, at: NodeId) {
+        if self.faults.over {
+            return;
+        }
+        let length = self.rng.millis(20, 4_000);
+        let other = if at == A { B } else { A };
+        let fault = match self.rng.below(10) {
+            0 | 1 => Fault::Kill(at, length.min(Duration::from_millis(900))),
+            2 => Fault::Power(at, length),
+            3 => Fault::Kill(other, length),
+            4 => Fault::Power(other, length),
+            5 | 6 => Fault::Isolate(at, length),
+            7 => Fault::Deafen(at, length),
+            8 => Fault::MirrorCut(length),
+            _ => Fault::Pause(at, length),
+        };
+        self.make(fault);
+    }
+
     /// Lengths: most are short, some outlive every timeout.
     fn length(&mut self) -> Duration {
         match self.rng.below(10) {
@@ -126,8 +155,10 @@ impl World {
                 let (a, b) = self.two_nodes();
                 Fault::Link(a, b, u8::from(self.rng.chance(500)), length)
             }
-            56..61 => Fault::MirrorCut(length),
-            61..66 => Fault::MirrorReset,
+            56..60 => Fault::MirrorCut(length),
+            60..62 => Fault::MirrorSlow(length),
+            62..66 if self.options.clocks_stop => Fault::Freeze(self.any_node(), length),
+            62..66 => Fault::MirrorReset,
             66..69 => Fault::Noise(length),
             69..72 => self.disk_fault(length),
             72..75 => Fault::DiskHang(self.data_node(), length),

@@ -39,6 +39,8 @@ pub(crate) struct Clock {
     start: u64,
     /// True nanoseconds per million of its own: above a million, it is slow.
     true_per_million: u64,
+    /// Since when it stands still: a hypervisor froze the machine.
+    stopped: Option<Moment>,
 }
 
 const MILLION: u64 = 1_000_000;
@@ -50,11 +52,25 @@ impl Clock {
             boot,
             start: 3_000_000_000,
             true_per_million,
+            stopped: None,
         }
+    }
+
+    /// Stands still from now on.
+    pub(crate) fn stop(&mut self, now: Moment) {
+        self.stopped = self.stopped.or(Some(now));
+    }
+
+    /// Goes on from where it stood still.
+    pub(crate) fn go_on(&mut self, now: Moment) {
+        self.start = self.local(now).as_nanos();
+        self.boot = now;
+        self.stopped = None;
     }
 
     /// What it shows.
     pub(crate) fn local(&self, now: Moment) -> Time {
+        let now = self.stopped.map_or(now, |at| at.min(now));
         let passed = u128::from(now.0.saturating_sub(self.boot.0)) * u128::from(MILLION)
             / u128::from(self.true_per_million);
         let passed = u64::try_from(passed).unwrap_or(u64::MAX);

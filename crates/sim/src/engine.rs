@@ -22,9 +22,6 @@ impl World {
                 let Some(engine) = self.engine(at, mirror) else {
                     return;
                 };
-                if !engine.conns.contains(&conn) {
-                    return;
-                }
                 let payload = match payload {
                     Payload::None => mirror::io::Payload::None,
                     Payload::Bytes(bytes) => mirror::io::Payload::Bytes(bytes),
@@ -50,21 +47,8 @@ impl World {
                 self.replica_input(at, mirror, Input::DiskDone { io, result });
             }
             ToEngine::Plain(input) => {
-                self.note_connection(at, mirror, &input);
                 self.replica_input(at, mirror, input);
             }
-        }
-    }
-
-    fn note_connection(&mut self, at: NodeId, mirror: u8, input: &Input) {
-        let Some(engine) = self.engine(at, mirror) else {
-            return;
-        };
-        if let Input::Connected { conn, .. } = input {
-            engine.conns.insert(*conn);
-        }
-        if let Input::Disconnected { conn, .. } = input {
-            engine.conns.remove(conn);
         }
     }
 
@@ -76,6 +60,12 @@ impl World {
     }
 
     fn take_command(&mut self, at: NodeId, mirror: u8, serial: u64, command: Command) {
+        if matches!(
+            command,
+            Command::Activate { .. } | Command::Follow { .. } | Command::Abort
+        ) {
+            self.checkers.fenced.settled(at);
+        }
         let Some(engine) = self.engine(at, mirror) else {
             return;
         };
@@ -169,7 +159,7 @@ impl World {
                 header,
                 payload,
             } => self.send_frame(at, mirror, conn, header, payload),
-            Output::Disconnect { conn } => self.hang_up(at, mirror, conn),
+            Output::Disconnect { conn } => self.hang_up(at, conn),
             Output::Reply { id, result } => self.reply(at, mirror, id, result),
             Output::Report(report) => self.report(at, mirror, report),
         }
@@ -246,7 +236,7 @@ impl World {
         let Some(disk) = machine.disks.get_mut(usize::from(mirror)) else {
             return;
         };
-        if disk.fault.hung {
+        if disk.fault.hung || machine.frozen {
             disk.waiting.push(op);
             return;
         }
@@ -269,7 +259,6 @@ impl World {
         let boot = machine.boot;
         let mut waiting = Vec::new();
         for (mirror, disk) in (0..).zip(&mut machine.disks) {
-            disk.fault.hung = false;
             waiting.extend(disk.waiting.drain(..).map(|op| (mirror, op)));
         }
         for (mirror, op) in waiting {
@@ -351,6 +340,7 @@ impl World {
 
     fn report(&mut self, at: NodeId, mirror: u8, report: Report) {
         self.say(at, &format!("mirror {mirror} reports {report:?}"));
+        self.tempt(at, 12);
         match &report {
             Report::Serving { .. } => self.on_serving(at, mirror),
             Report::PeerBack { node, .. } | Report::PeerSynced { node, .. } => {

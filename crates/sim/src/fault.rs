@@ -28,6 +28,10 @@ pub enum Fault {
     Link(NodeId, NodeId, u8, Duration),
     /// The mirror network is cut: connections stall.
     MirrorCut(Duration),
+    /// The mirror network is slow.
+    MirrorSlow(Duration),
+    /// A hypervisor freezes the machine, its clock too.
+    Freeze(NodeId, Duration),
     /// Every connection of the mirror is reset.
     MirrorReset,
     /// Datagrams are lost and late, everywhere.
@@ -85,11 +89,13 @@ impl Fault {
             | Self::Isolate(n, _)
             | Self::Deafen(n, _)
             | Self::SlowFile(n, _)
+            | Self::Freeze(n, _)
             | Self::FileFails(n) => n == W,
             Self::OneWay(a, b, _) | Self::Link(a, b, _, _) => a == W || b == W,
             Self::PowerBoth(_)
             | Self::MirrorCut(_)
             | Self::MirrorReset
+            | Self::MirrorSlow(_)
             | Self::Noise(_)
             | Self::DiskWrites(..)
             | Self::DiskFlush(..)
@@ -117,6 +123,8 @@ impl Fault {
             | Self::OneWay(_, _, t)
             | Self::Link(_, _, _, t)
             | Self::MirrorCut(t)
+            | Self::MirrorSlow(t)
+            | Self::Freeze(_, t)
             | Self::Noise(t)
             | Self::DiskWrites(_, t)
             | Self::DiskReads(_, t)
@@ -151,6 +159,8 @@ impl Fault {
             | Self::PowerBoth(_)
             | Self::Pause(..)
             | Self::MirrorCut(_)
+            | Self::MirrorSlow(_)
+            | Self::Freeze(..)
             | Self::MirrorReset
             | Self::Noise(_)
             | Self::DiskWrites(..)
@@ -203,6 +213,8 @@ impl World {
                 self.stall_streams(A, B);
             }
             Fault::MirrorReset => self.reset_streams(),
+            Fault::MirrorSlow(_) => self.network.mirror_slow += 1,
+            Fault::Freeze(at, _) => self.freeze(at),
             Fault::Noise(_) => {
                 self.network.loss += 300;
                 self.network.late += 300;
@@ -240,13 +252,20 @@ impl World {
                 self.network.mend_mirror(A, B);
                 self.resume_streams(A, B);
             }
+            Fault::MirrorSlow(_) => {
+                self.network.mirror_slow = self.network.mirror_slow.saturating_sub(1);
+            }
+            Fault::Freeze(at, _) => self.thaw(at),
             Fault::Noise(_) => {
                 self.network.loss = self.network.loss.saturating_sub(300);
                 self.network.late = self.network.late.saturating_sub(300);
             }
             Fault::DiskWrites(at, _) => self.each_disk(at, |f| f.writes = false),
             Fault::DiskReads(at, _) => self.each_disk(at, |f| f.reads = false),
-            Fault::DiskHang(at, _) => self.unhang(at),
+            Fault::DiskHang(at, _) => {
+                self.each_disk(at, |f| f.hung = false);
+                self.unhang(at);
+            }
             Fault::DiskSlow(at, _) => self.each_disk(at, |f| f.slow = 1),
             Fault::SlowFile(at, _) => self.machine(at).slow_file = 1,
             Fault::AppBroken(at, _) => self.machine(at).app_broken = false,
@@ -354,6 +373,8 @@ const fn is_lasting(fault: Fault) -> bool {
             | Fault::OneWay(..)
             | Fault::Link(..)
             | Fault::MirrorCut(_)
+            | Fault::MirrorSlow(_)
+            | Fault::Freeze(..)
             | Fault::Noise(_)
             | Fault::DiskWrites(..)
             | Fault::DiskReads(..)

@@ -31,6 +31,8 @@ pub(crate) struct Instance {
     pub(crate) devices: BTreeMap<u8, Device>,
     /// The application issues requests.
     pub(crate) working: bool,
+    /// Its machine was frozen: its reads may be old.
+    pub(crate) suspect: bool,
     /// It is being torn down.
     pub(crate) doomed: bool,
 }
@@ -43,6 +45,7 @@ impl Instance {
             running: BTreeSet::new(),
             devices: BTreeMap::new(),
             working: false,
+            suspect: false,
             doomed: false,
         }
     }

@@ -4,9 +4,9 @@ use crate::clock::{Clock, Moment};
 use crate::machine::{Engine, Machine, Process};
 use crate::queue::{Event, ToProcess};
 use crate::setup;
-use crate::world::{GROUP, World};
+use crate::world::{A, B, GROUP, World};
 use node::{Input, Node};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use wire::durable::Durable;
 use wire::{Duration, NodeId, Time};
 
@@ -34,6 +34,9 @@ impl World {
         let machine = self.machine(at);
         if machine.boot != boot || !machine.up || machine.process.is_some() {
             return;
+        }
+        if machine.frozen {
+            return self.after(Duration::from_millis(50), Event::Start { at, boot });
         }
         machine.starting = false;
         self.start_process(at);
@@ -91,7 +94,6 @@ impl World {
                     next_buf: 0,
                     next_request: 0,
                     requests: BTreeMap::new(),
-                    conns: BTreeSet::new(),
                     wake: None,
                     commands_until: now,
                     reports_until: now,
@@ -120,6 +122,7 @@ impl World {
         }
         let boot = machine.boot;
         machine.starting = back.is_some();
+        self.checkers.fenced.settled(at);
         self.say(at, "the daemon dies");
         self.close_streams_of(at, process.life);
         if let Some(back) = back {
@@ -134,6 +137,7 @@ impl World {
             return;
         }
         machine.up = false;
+        machine.frozen = false;
         machine.gate = Time::ZERO;
         machine.acts.clear();
         if let Some(process) = machine.process.take()
@@ -146,6 +150,7 @@ impl World {
             disk.lose_power(rng);
         }
         let instance = machine.instance.take();
+        self.checkers.fenced.settled(at);
         self.say(at, "the machine loses power");
         for oracle in &mut self.oracles {
             oracle.lost_cache(at);
@@ -173,9 +178,50 @@ impl World {
         self.after(length, Event::Resume { at, life });
     }
 
+    /// A hypervisor freezes the machine: nothing happens on it, and its clock stands still.
+    pub(crate) fn freeze(&mut self, at: NodeId) {
+        let now = self.now;
+        let machine = self.machine(at);
+        if !machine.up || machine.frozen {
+            return;
+        }
+        machine.frozen = true;
+        machine.clock.stop(now);
+        if let Some(process) = machine.process.as_mut() {
+            process.paused = true;
+        }
+        if let Some(instance) = machine.instance.as_mut() {
+            instance.suspect = true;
+        }
+        self.say(at, "the machine is frozen");
+        self.stall_streams(A, B);
+    }
+
+    /// The machine goes on as if nothing had happened.
+    pub(crate) fn thaw(&mut self, at: NodeId) {
+        let now = self.now;
+        let machine = self.machine(at);
+        if !machine.frozen {
+            return;
+        }
+        machine.frozen = false;
+        machine.clock.go_on(now);
+        let life = machine.life();
+        self.say(at, "the machine goes on");
+        self.unhang(at);
+        self.resume_streams(A, B);
+        if let Some(life) = life {
+            self.on_resume(at, life);
+        }
+    }
+
     /// A stopped daemon goes on: everything that came meanwhile is handled, in its order.
     pub(crate) fn on_resume(&mut self, at: NodeId, life: u64) {
-        let Some(process) = self.machine(at).process(life) else {
+        let machine = self.machine(at);
+        if machine.frozen {
+            return;
+        }
+        let Some(process) = machine.process(life).filter(|process| process.paused) else {
             return;
         };
         process.paused = false;
@@ -195,6 +241,9 @@ impl World {
     /// The member file was written.
     pub(crate) fn on_file_written(&mut self, at: NodeId, life: u64) {
         let machine = self.machine(at);
+        if machine.frozen {
+            return self.after(Duration::from_millis(50), Event::FileWritten { at, life });
+        }
         if machine.file_fails && machine.process(life).is_some() {
             machine.file_fails = false;
             self.say(at, "writing the member file failed");
@@ -235,6 +284,7 @@ pub(crate) const fn machine(id: NodeId, disks: Vec<crate::disk::Disk>) -> Machin
         id,
         clock: Clock::new(Moment(0), 1_000_000),
         up: false,
+        frozen: false,
         boot: 0,
         disks,
         file: Vec::new(),

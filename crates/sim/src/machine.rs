@@ -4,9 +4,9 @@ use crate::clock::{Clock, Moment};
 use crate::disk::Disk;
 use crate::instance::Instance;
 use crate::queue::ToProcess;
-use mirror::io::{BufId, ConnId, RequestId};
+use mirror::io::{BufId, RequestId};
 use node::Node;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use wire::durable::Durable;
 use wire::{Epoch, NodeId, Time};
 
@@ -17,6 +17,8 @@ pub(crate) struct Machine {
     pub(crate) clock: Clock,
     /// False while it is switched off.
     pub(crate) up: bool,
+    /// It stands still, its clock too.
+    pub(crate) frozen: bool,
     /// Rises with every boot.
     pub(crate) boot: u64,
     /// One per mirror; none on the witness.
@@ -82,7 +84,6 @@ pub(crate) struct Engine {
     pub(crate) next_request: u64,
     /// The application's requests that the replica has, by its name for them.
     pub(crate) requests: BTreeMap<RequestId, Given>,
-    pub(crate) conns: BTreeSet<ConnId>,
     pub(crate) wake: Option<Moment>,
     /// When the latest command arrives, and the latest report: both keep their order.
     pub(crate) commands_until: Moment,
@@ -124,6 +125,6 @@ impl Machine {
             .instance
             .as_ref()
             .is_some_and(|i| i.running.contains(&address));
-        self.up && has && self.local(now) < self.gate
+        self.up && !self.frozen && has && self.local(now) < self.gate
     }
 }

@@ -15,6 +15,8 @@ pub(crate) struct Network {
     cuts: BTreeMap<Way, u32>,
     /// How many faults cut the mirror network between two nodes, lower id first.
     mirror_cuts: BTreeMap<(NodeId, NodeId), u32>,
+    /// How many faults make the mirror network slow.
+    pub(crate) mirror_slow: u32,
     /// Lost datagrams, per mille.
     pub(crate) loss: u64,
     /// Doubled datagrams, per mille.
@@ -31,6 +33,7 @@ impl Network {
         Self {
             cuts: BTreeMap::new(),
             mirror_cuts: BTreeMap::new(),
+            mirror_slow: 0,
             loss: 0,
             doubling: 0,
             late: 0,

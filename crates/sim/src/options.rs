@@ -15,6 +15,8 @@ pub struct Options {
     pub faults: FaultMix,
     /// How long faults are made, in simulated time. Then everything heals and the service must come back.
     pub length: Duration,
+    /// Machines may be frozen, clocks and all: then the data alone is promised, not the address (G1).
+    pub clocks_stop: bool,
     /// Mirrors of the group: 1 or 2.
     pub mirrors: u8,
     /// The application's mean pause between two requests.
@@ -53,6 +55,7 @@ impl Options {
             timing,
             faults,
             length: Duration::from_secs(rng.between(20, 70)),
+            clocks_stop: faults == FaultMix::Rough && rng.chance(200),
             mirrors: if rng.chance(200) { 2 } else { 1 },
             pace: Duration::from_millis(rng.between(4, 20)),
             hot_regions: rng.between(3, 14),
@@ -69,6 +72,7 @@ impl Options {
             timing: Timing::LAN,
             faults: FaultMix::None,
             length: Duration::ZERO,
+            clocks_stop: false,
             mirrors: 1,
             pace: Duration::from_millis(5),
             hot_regions: 8,

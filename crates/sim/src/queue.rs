@@ -66,6 +66,8 @@ pub(crate) enum Event {
     ApplicationFails { at: NodeId, instance: u64 },
     /// Time for the next random fault.
     Fault,
+    /// A fault at the worst moment: just after this node decided something.
+    Sharp(NodeId),
     /// A fault ends.
     Heal(u64),
 }

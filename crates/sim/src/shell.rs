@@ -88,6 +88,10 @@ impl World {
             );
             return;
         };
+        for message in &datagram.messages {
+            let newest = self.checkers.epochs_rise.newest();
+            self.checkers.fenced.on_send(from, message, newest);
+        }
         let bytes: Rc<[u8]> = bytes.into();
         for delay in self.network.deliveries((from, to, link), &mut self.rng) {
             let bytes = Rc::clone(&bytes);
@@ -111,6 +115,9 @@ impl World {
         self.trace
             .mix(&[self.now.0, u64::from(from.0), u64::from(to.0)]);
         self.trace.mix_bytes(bytes);
+        if self.machine(to).frozen {
+            return;
+        }
         let Some(life) = self.machine(to).life() else {
             return;
         };
@@ -157,6 +164,9 @@ impl World {
             .iter()
             .filter(|m| m.answers(address, now))
             .map(|m| m.id);
+        if self.options.clocks_stop {
+            return;
+        }
         let verdict = crate::checkers::address_on_one_node::check(answering);
         self.judge("address_on_one_node", verdict);
     }
@@ -169,8 +179,11 @@ impl World {
                 self.judge("epochs_rise", verdict);
                 self.checkers.one_failover.saw(record);
             }
-            What::Decision(decision) if decision.act == Decided::Freeze => {
-                self.checkers.freezes += 1;
+            What::Decision(decision) => {
+                if decision.act == Decided::Freeze {
+                    self.checkers.freezes += 1;
+                }
+                self.tempt(at, 60);
             }
             _ => {}
         }
@@ -235,6 +248,14 @@ impl World {
     pub(crate) fn on_resource(&mut self, at: NodeId, boot: u64, name: u64) {
         let (app, mirrors, now) = (self.app(), self.options.mirrors, self.now);
         let machine = self.machine(at);
+        if machine.frozen && machine.boot == boot {
+            let again = Event::Resource {
+                at,
+                boot,
+                act: name,
+            };
+            return self.after(Duration::from_millis(50), again);
+        }
         let Some(act) = machine
             .acts
             .get(&name)
@@ -348,6 +369,15 @@ impl World {
         let machine = self.machine(at);
         if machine.boot != boot {
             return;
+        }
+        if machine.frozen {
+            let again = Event::Abandoned {
+                at,
+                boot,
+                life,
+                instance,
+            };
+            return self.after(Duration::from_millis(50), again);
         }
         if machine.instance.as_ref().is_some_and(|i| i.id == instance)
             && let Some(instance) = machine.instance.take()

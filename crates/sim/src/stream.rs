@@ -13,6 +13,8 @@ pub(crate) struct End {
     pub(crate) life: u64,
     /// False once its process closed it or died.
     pub(crate) open: bool,
+    /// Its process closed it.
+    pub(crate) hung_up: bool,
 }
 
 /// What travels in one direction.

@@ -5,7 +5,7 @@ use crate::stream::{End, Packet, Stream};
 use crate::world::World;
 use mirror::io::{ConnId, Input, Side};
 use wire::event::ReplicaLoss;
-use wire::mirror_frame::Header;
+use wire::mirror_frame::{Header, Kind};
 use wire::{Duration, NodeId, SessionId};
 
 /// A connection that cannot be made is given up after that long.
@@ -32,7 +32,7 @@ impl World {
     /// The attempt is decided.
     pub(crate) fn on_dial(&mut self, from: NodeId, life: u64, mirror: u8, to: NodeId) {
         let now = self.now;
-        let cut = self.network.is_mirror_cut(from, to);
+        let cut = self.network.is_mirror_cut(from, to) || self.machine(from).frozen;
         let machine = self.machine(to);
         let listens = machine
             .process
@@ -72,11 +72,13 @@ impl World {
                 node: from,
                 life,
                 open: true,
+                hung_up: false,
             },
             End {
                 node: to,
                 life: accepting,
                 open: true,
+                hung_up: false,
             },
         ];
         self.streams.insert(conn, Stream::new(mirror, ends, now));
@@ -128,6 +130,10 @@ impl World {
             );
             return;
         }
+        if header.kind == Kind::Ack {
+            let verdict = self.checkers.fenced.on_ack(at);
+            self.judge("fenced_before_promotion", verdict);
+        }
         self.push_packet(at, conn, Packet::Frame(header, payload));
     }
 
@@ -135,7 +141,7 @@ impl World {
         let Some(life) = self.machine(at).life() else {
             return;
         };
-        let moment = self.now + self.rng.micros(50, 250);
+        let moment = self.now + self.mirror_delay();
         let Some(stream) = self.streams.get_mut(&conn) else {
             return;
         };
@@ -154,6 +160,14 @@ impl World {
         }
     }
 
+    fn mirror_delay(&mut self) -> Duration {
+        let usual = self.rng.micros(50, 250);
+        if self.network.mirror_slow == 0 {
+            return usual;
+        }
+        usual + self.rng.micros(0, 40_000)
+    }
+
     /// The next packet arrives, unless the way is cut.
     pub(crate) fn on_arrive(&mut self, conn: ConnId, side: usize) {
         let now = self.now;
@@ -170,7 +184,9 @@ impl World {
             return;
         };
         let (end, mirror) = (stream.ends[side], stream.mirror);
-        if !end.open {
+        // What was on its way when this side closed still comes in now and then: a replica ignores it.
+        let late = !end.open && end.hung_up && self.rng.chance(700);
+        if !end.open && !late {
             return;
         }
         match packet {
@@ -222,10 +238,7 @@ impl World {
     }
 
     /// A replica closes its side; what it sent before still arrives.
-    pub(crate) fn hang_up(&mut self, at: NodeId, mirror: u8, conn: ConnId) {
-        if let Some(engine) = self.engine(at, mirror) {
-            engine.conns.remove(&conn);
-        }
+    pub(crate) fn hang_up(&mut self, at: NodeId, conn: ConnId) {
         self.push_packet(at, conn, Packet::Close);
         let Some(life) = self.machine(at).life() else {
             return;
@@ -234,6 +247,7 @@ impl World {
             && let Some(side) = stream.side_of(at, life)
         {
             stream.ends[side].open = false;
+            stream.ends[side].hung_up = true;
         }
         self.forget_if_over(conn);
     }
@@ -310,7 +324,8 @@ impl World {
 
     /// The mirror network between two nodes is whole: what waited is sent again.
     pub(crate) fn resume_streams(&mut self, a: NodeId, b: NodeId) {
-        if self.network.is_mirror_cut(a, b) {
+        let frozen = self.machine(a).frozen || self.machine(b).frozen;
+        if frozen || self.network.is_mirror_cut(a, b) {
             return;
         }
         let theirs: Vec<ConnId> = self

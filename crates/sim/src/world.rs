@@ -190,6 +190,7 @@ impl World {
             Event::Application { at, instance } => self.on_application(at, instance),
             Event::ApplicationFails { at, instance } => self.fail_application(at, instance),
             Event::Fault => self.on_fault_due(),
+            Event::Sharp(at) => self.on_sharp(at),
             Event::Heal(fault) => self.heal(fault),
         }
     }

@@ -1,7 +1,6 @@
 use super::*;
 use crate::sample::{nodes, record};
 use wire::Version;
-use wire::record::Intent;
 
 const GROUP: GroupId = GroupId(0);
 const TERM: Duration = Duration::from_secs(1);
@@ -186,14 +185,14 @@ fn a_handover_voids_older_grants_only() {
         intent: Intent::Handover { from: NodeId(0) },
         ..record(2, 9, 1, &[0, 1])
     };
-    assert_eq!(lease.obstacle_to(at(0), &handover), None);
+    assert_eq!(lease.obstacle_to(at(0), NodeId(1), &handover), None);
     let late = Record {
         epoch: Epoch(1),
         version: Version(1),
         ..handover
     };
     assert!(
-        lease.obstacle_to(at(0), &late).is_some(),
+        lease.obstacle_to(at(0), NodeId(1), &late).is_some(),
         "granted at this epoch or later"
     );
     lease.on_handover(NodeId(0), Epoch(1));
@@ -210,7 +209,7 @@ fn a_handover_never_voids_the_lease_held_here() {
         intent: Intent::Handover { from: NodeId(0) },
         ..record(2, 9, 1, &[0, 1])
     };
-    assert!(lease.obstacle_to(at(0), &handover).is_some());
+    assert!(lease.obstacle_to(at(0), NodeId(0), &handover).is_some());
 }
 
 #[test]
@@ -299,5 +298,30 @@ fn a_handover_voids_nobody_elses_grant() {
         intent: Intent::Handover { from: NodeId(0) },
         ..record(9, 9, 1, &[0, 1])
     };
-    assert!(lease.obstacle_to(at(0), &handover).is_some());
+    assert!(lease.obstacle_to(at(0), NodeId(1), &handover).is_some());
+}
+
+#[test]
+fn who_completes_a_takeover_against_itself_yields_its_lease() {
+    let mut lease = fresh(2, &[0, 1, 2]);
+    ask(&mut lease, at(0), 0, None);
+    let takeover = record(2, 9, 1, &[1]);
+    assert!(
+        lease.obstacle_to(at(0), NodeId(1), &takeover).is_some(),
+        "the challenger"
+    );
+    assert!(
+        lease.obstacle_to(at(0), NodeId(2), &takeover).is_some(),
+        "a third"
+    );
+    assert_eq!(
+        lease.obstacle_to(at(0), NodeId(0), &takeover),
+        None,
+        "the holder"
+    );
+    let older = record(1, 9, 1, &[1]);
+    assert!(
+        lease.obstacle_to(at(0), NodeId(0), &older).is_some(),
+        "granted for a later one"
+    );
 }

@@ -95,7 +95,7 @@ impl Register {
             }
             Phase::Waiting { until } if *until <= now => self.start_round(now),
             Phase::Surrendering { .. } if lease.held(now).is_none() => self.start_round(now),
-            Phase::Surrendering { recheck_at } => {
+            Phase::Surrendering { recheck_at, .. } => {
                 *recheck_at = (*recheck_at).max(now + self.config.retry);
             }
             Phase::Idle | Phase::Waiting { .. } => {}
@@ -282,7 +282,9 @@ impl Register {
             return Some(Outcome::Alarm(TOO_MANY));
         }
         let takes_over = record.active == me && active != Some(me);
-        let obstacle = takes_over.then(|| lease.obstacle_to(now, record)).flatten();
+        let obstacle = takes_over
+            .then(|| lease.obstacle_to(now, me, record))
+            .flatten();
         obstacle.map(|(holder, left)| Outcome::Leased { holder, left })
     }
 
@@ -315,6 +317,7 @@ impl Register {
 
     fn surrender_first(&mut self, now: Time, record: Record) {
         self.phase = Phase::Surrendering {
+            record: record.clone(),
             recheck_at: now + self.config.retry,
         };
         self.tell(Outcome::Contested(record));
@@ -370,6 +373,9 @@ impl Register {
             && let Some(attempt) = &mut self.attempt
         {
             attempt.sent = true;
+        } else {
+            // To complete another's proposal is to propose it: it counts as unresolved here too (R1, R2, R8).
+            self.open(&value);
         }
         self.phase = Phase::Accepting {
             ballot,

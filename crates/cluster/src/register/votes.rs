@@ -63,7 +63,7 @@ impl Register {
             return;
         }
         self.round = self.round.max(ballot.round);
-        let obstacle = self.obstacle_to(now, &record, lease);
+        let obstacle = self.obstacle_to(now, from, &record, lease);
         let known = self
             .durable
             .acceptor
@@ -88,8 +88,15 @@ impl Register {
     }
 
     /// No lease stands against a record that leaves the active as the decided record before it has it: whoever else was
-    /// granted a lease was deposed by then.
-    fn obstacle_to(&self, now: Time, record: &Record, lease: &Lease) -> Option<(NodeId, Duration)> {
+    /// granted a lease was deposed by then. Nor does what the sender itself was granted: it surrendered before it sent this, and
+    /// counts no grant until its proposal, durable by then, is resolved.
+    fn obstacle_to(
+        &self,
+        now: Time,
+        from: NodeId,
+        record: &Record,
+        lease: &Lease,
+    ) -> Option<(NodeId, Duration)> {
         let keeps_active = self.confirmed().is_some_and(|known| {
             let follows = known.version.next() == record.version && known.active == record.active;
             follows || known == record
@@ -97,7 +104,7 @@ impl Register {
         if keeps_active {
             None
         } else {
-            lease.obstacle_to(now, record)
+            lease.obstacle_to(now, from, record)
         }
     }
 

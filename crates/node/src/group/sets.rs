@@ -63,6 +63,7 @@ impl Group {
         };
         if let Some(joiner) = self.growing
             && !mutant::on(Mutant::GrowLate)
+            && !(mutant::on(Mutant::AckKnownSetOnly) && self.pending.is_some())
         {
             required.insert(joiner);
         }

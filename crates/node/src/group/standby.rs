@@ -277,7 +277,7 @@ impl Group {
         let left = self.all_mirrors();
         self.change_state(cx.now, State::Taking(Taking::Fencing { left, then }));
         self.tell_mirrors(&Command::Fence);
-        if mutant::on(Mutant::PromoteWithoutFence) || mutant::on(Mutant::NoDrain) {
+        if mutant::on(Mutant::PromoteWithoutFence) {
             self.state = State::Taking(Taking::Fencing {
                 left: [].into(),
                 then,

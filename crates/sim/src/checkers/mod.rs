@@ -3,6 +3,7 @@
 pub(crate) mod acked_survives;
 pub(crate) mod address_on_one_node;
 pub(crate) mod epochs_rise;
+pub(crate) mod fenced_before_promotion;
 pub(crate) mod inconsistent_never_promoted;
 pub(crate) mod lease_bounds_answers;
 pub(crate) mod one_failover_per_fault;
@@ -36,6 +37,7 @@ impl fmt::Display for Violation {
 pub(crate) struct Checkers {
     pub(crate) one_writer: one_writer::OneWriter,
     pub(crate) epochs_rise: epochs_rise::EpochsRise,
+    pub(crate) fenced: fenced_before_promotion::FencedBeforePromotion,
     pub(crate) one_failover: one_failover_per_fault::OneFailover,
     /// Freezes of an active so far.
     pub(crate) freezes: u64,
