@@ -217,6 +217,9 @@ impl Member {
 
     /// Serves if it may, asks for the lease if it is due.
     fn act(&mut self, now: Time, chance: &mut Chance) {
+        if self.is_active() && self.ask_at <= now {
+            self.ask(now, chance);
+        }
         let mine = self
             .register
             .unresolved()
@@ -227,9 +230,6 @@ impl Member {
                 self.stop(now);
             }
             return;
-        }
-        if self.ask_at <= now {
-            self.ask(now, chance);
         }
         if self.register.needs_barrier() || !self.lease.own_grants_over(now) {
             return;
