@@ -39,9 +39,12 @@ impl Front {
         self.token
     }
 
-    /// The descriptor is ready: everything that the kernel wants.
-    pub(super) fn ready(&mut self) -> Vec<Wanted> {
+    /// The descriptor is ready: everything that the kernel wants, if there is room for it.
+    pub(super) fn ready(&mut self, room: bool) -> Vec<Wanted> {
         self.watch.fired();
+        if !room {
+            return Vec::new();
+        }
         let mut wanted = Vec::new();
         while !self.ended {
             match self.channel.receive() {
@@ -112,12 +115,12 @@ impl Front {
     }
 
     /// Waits for more. True when the connection is over and can be dropped.
-    pub(super) fn turn(&mut self, ring: &mut Ring) -> bool {
+    pub(super) fn turn(&mut self, ring: &mut Ring, room: bool) -> bool {
         if self.ended {
             self.watch.end(ring);
             return !self.watch.is_waiting();
         }
-        self.watch.want(ring, Some(Interest::READ));
+        self.watch.want(ring, room.then_some(Interest::READ));
         false
     }
 

@@ -20,7 +20,7 @@ const EXTENTS_MAX: usize = 256;
 struct Client {
     stream: Stream,
     watch: Watch,
-    /// An answer made room for another request, which may wait in the stream already.
+    /// There may be a request to read: the socket was ready, or an answer made room for another one.
     answered: bool,
     /// The client is gone or was cut off: dropped when nothing is in work and no completion is to come.
     ended: bool,
@@ -108,13 +108,12 @@ impl Server {
         self.clients.contains_key(&token)
     }
 
-    /// A client's socket is ready: everything that it wants.
-    pub(super) fn ready(&mut self, token: u64) -> Vec<Wanted> {
-        let Some(client) = self.clients.get_mut(&token) else {
-            return Vec::new();
-        };
-        client.watch.fired();
-        self.read(token)
+    /// A client's socket is ready: what it wants is read in this turn, or in the next in which there is room.
+    pub(super) fn ready(&mut self, token: u64) {
+        if let Some(client) = self.clients.get_mut(&token) {
+            client.watch.fired();
+            client.answered = true;
+        }
     }
 
     fn read(&mut self, token: u64) -> Vec<Wanted> {
@@ -166,21 +165,21 @@ impl Server {
     }
 
     /// Sends what is to be sent, takes what room was made for, and waits for more. Called once per turn of the loop.
-    pub(super) fn turn(&mut self, ring: &mut Ring) -> Vec<Wanted> {
+    pub(super) fn turn(&mut self, ring: &mut Ring, room: bool) -> Vec<Wanted> {
         let mut wanted = Vec::new();
         let tokens: Vec<u64> = self.clients.keys().copied().collect();
         for token in tokens {
-            wanted.extend(self.turn_client(ring, token));
+            wanted.extend(self.turn_client(ring, token, room));
         }
         self.bury();
         wanted
     }
 
-    fn turn_client(&mut self, ring: &mut Ring, token: u64) -> Vec<Wanted> {
+    fn turn_client(&mut self, ring: &mut Ring, token: u64, room: bool) -> Vec<Wanted> {
         let Some(client) = self.clients.get_mut(&token) else {
             return Vec::new();
         };
-        let wanted = match std::mem::take(&mut client.answered) {
+        let wanted = match room && std::mem::take(&mut client.answered) {
             true => self.read(token),
             false => Vec::new(),
         };
@@ -193,7 +192,11 @@ impl Server {
         if client.ended {
             client.watch.end(ring);
         } else {
-            client.watch.want(ring, client.stream.interest());
+            let interest = client
+                .stream
+                .interest()
+                .filter(|_| room || !client.answered);
+            client.watch.want(ring, interest);
         }
         wanted
     }

@@ -22,6 +22,11 @@ const SETUP_LIMIT: Duration = Duration::from_millis(1_500);
 /// Bytes handed to a stream ahead of the kernel; the rest waits as buffers, not as copies.
 const AHEAD_MAX: usize = 1 << 20;
 
+/// Bytes that wait for a peer beyond which front ends are not read from: a peer that is being brought up to date, and is
+/// not waited for by writes, must still be able to catch up.
+const CONGESTED: usize = 4 << 20;
+/// A congested connection on which nothing moves for so long is given up; front ends wait no longer for it.
+const STALL_MAX: Duration = Duration::from_millis(1_000);
 /// Bytes that wait for a peer that does not keep up; beyond it the connection is given up and the peer comes back by its
 /// bitmap.
 const BACKLOG_MAX: usize = 256 << 20;
@@ -40,6 +45,8 @@ struct Conn {
     opened: Time,
     backlog: VecDeque<(Vec<u8>, Option<Frozen>)>,
     backlog_bytes: usize,
+    /// When a frame last left the backlog, or began to wait in an empty one.
+    moved: Time,
     /// The replica gave it up: it goes when its backlog is sent.
     closing: bool,
     /// Nothing more is to be had; dropped when no completion is to come.
@@ -122,6 +129,7 @@ impl Peers {
             opened,
             backlog: VecDeque::new(),
             backlog_bytes: 0,
+            moved: opened,
             closing: false,
             dead: false,
         };
@@ -208,6 +216,13 @@ impl Peers {
         inputs
     }
 
+    /// True while front ends must wait for a peer.
+    pub(super) fn congested(&self) -> bool {
+        self.conns
+            .values()
+            .any(|c| !c.dead && c.backlog_bytes > CONGESTED)
+    }
+
     /// When a connection that is being set up is given up.
     pub(super) fn deadline(&self) -> Option<Time> {
         let waiting = self.conns.values().filter(|c| !c.announced && !c.dead);
@@ -282,13 +297,14 @@ impl Conn {
             if !self.announced && now >= self.opened + SETUP_LIMIT {
                 input = self.setup_failed(&"it took too long");
             } else if self.announced
-                && let Err(error) = self.send_backlog()
+                && let Err(error) = self.send_backlog(now)
             {
                 let told = self.closing;
                 let lost = self.lost(token, &End::Stream(error));
                 input = (!told).then_some(lost);
             }
-            if self.backlog_bytes > BACKLOG_MAX && !self.closing && !self.dead {
+            let stalled = self.backlog_bytes > CONGESTED && now.since(self.moved) > STALL_MAX;
+            if (stalled || self.backlog_bytes > BACKLOG_MAX) && !self.closing && !self.dead {
                 tracing::warn!(backlog = self.backlog_bytes, "the peer does not keep up");
                 self.dead = true;
                 let (conn, why) = (ConnId(token), ReplicaLoss::Silent);
@@ -307,11 +323,15 @@ impl Conn {
         input
     }
 
-    fn send_backlog(&mut self) -> Result<(), host::tls::StreamError> {
+    fn send_backlog(&mut self, now: Time) -> Result<(), host::tls::StreamError> {
+        if self.backlog.is_empty() {
+            self.moved = now;
+        }
         loop {
             while self.stream.pending() < AHEAD_MAX
                 && let Some((head, body)) = self.backlog.pop_front()
             {
+                self.moved = now;
                 self.backlog_bytes -= head.len() + body.as_ref().map_or(0, |body| body.len());
                 // Room is certain: the stream's own bound is far above what is handed ahead.
                 let queued = self.stream.queue(&head).is_ok()

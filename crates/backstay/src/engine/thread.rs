@@ -293,12 +293,13 @@ impl Core {
         for input in self.peers.turn(&mut self.ring, clock::now()) {
             self.feed(input);
         }
-        let wanted = self.nbd.turn(&mut self.ring);
+        let room = !self.peers.congested();
+        let wanted = self.nbd.turn(&mut self.ring, room);
         self.take_requests(wanted);
         if self
             .fuse
             .as_mut()
-            .is_some_and(|fuse| fuse.turn(&mut self.ring))
+            .is_some_and(|fuse| fuse.turn(&mut self.ring, room))
         {
             self.fuse = None;
         }
@@ -360,15 +361,19 @@ impl Core {
                 self.nbd.accept(&mut self.ring, || fresh(next));
             }
             token if self.nbd.knows(token) => {
-                let wanted = self.nbd.ready(token);
-                self.take_requests(wanted);
+                self.nbd.ready(token);
             }
             token if self.peers.knows(token) => {
                 self.peers.fired(token);
                 self.readable.insert(token);
             }
             token if self.fuse.as_ref().is_some_and(|fuse| fuse.token() == token) => {
-                let wanted = self.fuse.as_mut().map(Front::ready).unwrap_or_default();
+                let room = !self.peers.congested();
+                let wanted = self
+                    .fuse
+                    .as_mut()
+                    .map(|fuse| fuse.ready(room))
+                    .unwrap_or_default();
                 self.take_requests(wanted);
             }
             _ => {}
