@@ -7,6 +7,7 @@ use super::resources::Resources;
 use super::snapshot::{Publisher, snapshot};
 use super::{Args, convert, member};
 use crate::config::model::{Address, Config, Group, Mirror, Mode, NodeRole, Resource};
+use crate::config::profile::Profile;
 use crate::engine::{Engine, EngineConfig};
 use crate::eventlog::EventLog;
 use crate::exit::Exit;
@@ -30,7 +31,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use wire::layout::REGIONS_PER_BLOCK;
 use wire::units::REGION_BYTES;
-use wire::{GroupId, NodeId, Nonce, SessionId};
+use wire::{Duration, GroupId, NodeId, Nonce, SessionId};
 
 /// Most bytes that an asynchronous mirror holds for its standby; beyond it the standby comes back by bitmap.
 const ASYNC_BUFFER_MAX: u64 = 64 << 20;
@@ -294,8 +295,19 @@ fn replica_config(config: &Config, me: NodeId, mirror: &Mirror) -> mirror::Confi
     mirror::Config {
         ack,
         ack_timeout: timings.ack_timeout,
+        io_timeout: io_timeout(config.profile),
         hot_regions_max: mirror.intent_bound.0 / REGION_BYTES,
         ..mirror::Config::lan(me, 0, boot_hash(), crate::engine::random_id())
+    }
+}
+
+/// How long a disk may take for one operation before it counts as hung. Longer than a disk's own error recovery would be
+/// safer for the disk, shorter for the service.
+const fn io_timeout(profile: Profile) -> Duration {
+    match profile {
+        Profile::Lan => Duration::from_millis(4_000),
+        Profile::Fast => Duration::from_millis(2_000),
+        Profile::Cloud => Duration::from_millis(10_000),
     }
 }
 
