@@ -221,6 +221,8 @@ pub struct Group {
     /// A peer that already counts for acknowledgements and leases; the grow is not yet confirmed (R5, R8).
     growing: Option<NodeId>,
     sets_sent: Option<(Epoch, BTreeSet<NodeId>)>,
+    /// A lease stood against the latest proposal: nothing is proposed before.
+    retry_at: Time,
     /// What gate and device were told last.
     lease_told: Time,
     frozen: bool,
@@ -262,6 +264,7 @@ impl Group {
             deposed: None,
             growing: None,
             sets_sent: None,
+            retry_at: Time::ZERO,
             lease_told: Time::ZERO,
             frozen: false,
             running: Vec::new(),
@@ -473,7 +476,7 @@ impl Group {
                 self.on_confirmed(cx);
             }
             Outcome::Learned(_) => self.on_confirmed(cx),
-            Outcome::Leased { holder, left } => self.on_takeover_refused(cx, holder, left),
+            Outcome::Leased { holder, left } => self.on_refused(cx, holder, left),
             Outcome::Contested(_) => {
                 self.lease.surrender(cx.now);
                 self.tell_lease(cx.now, Time::ZERO);

@@ -167,7 +167,7 @@ impl Group {
         let Some(record) = self.register.confirmed().cloned() else {
             return;
         };
-        if self.pending.is_none() {
+        if self.pending.is_none() && cx.now >= self.retry_at {
             let in_sync = record.in_sync();
             let gone: Vec<NodeId> = in_sync.into_iter().filter(|id| self.is_lost(*id)).collect();
             if gone.is_empty() {
@@ -220,6 +220,10 @@ impl Group {
             }
         }
         for node in gone {
+            if let Some(mate) = self.mates.get_mut(node) {
+                mate.synced.clear();
+                mate.counted.clear();
+            }
             let why = self
                 .mates
                 .get(node)
@@ -281,9 +285,6 @@ impl Group {
         let seen = vec![Seen::AtEpoch(record.epoch)];
         self.journal
             .decide(cx.now, Act::AddReplica(node), Rule::Grow, seen, Vec::new());
-        if let Some(mate) = self.mates.get_mut(&node) {
-            mate.synced.clear();
-        }
         self.propose(cx, next, Pending::Grow(node));
     }
 

@@ -202,7 +202,8 @@ impl Group {
             return;
         };
         let wanted = matches!(record.intent, Intent::Serve | Intent::Handover { .. });
-        if record.active == self.me || !wanted || self.pending.is_some() {
+        let waits = self.pending.is_some() || cx.now < self.retry_at;
+        if record.active == self.me || !wanted || waits {
             return;
         }
         if cx.links.is_up(cx.now, record.active) {
@@ -344,17 +345,32 @@ impl Group {
         self.propose(cx, next, Pending::TakeOver);
     }
 
-    /// Somebody may still hold a lease: follow again, try later.
-    pub(super) fn on_takeover_refused(&mut self, cx: Around<'_>, holder: NodeId, left: Duration) {
-        self.pending = None;
+    /// A lease stands against a proposal, or a restarted grantor that does not know the newest record: tried again later.
+    pub(super) fn on_refused(&mut self, cx: Around<'_>, holder: NodeId, left: Duration) {
+        self.retry_at = cx.now + left.min(self.timing.lease);
+        let pending = self.pending.take();
         let seen = vec![Seen::WitnessLease(holder, left)];
         let rejected = vec![(Act::TakeOver(holder), Because::LeaseRunning)];
         self.journal
             .decide(cx.now, Act::Wait, Rule::PromoteInSync, seen, rejected);
-        self.journal.abandon();
-        match self.register.confirmed().cloned() {
-            Some(record) => self.enter_standby(cx, &record),
-            None => self.change_state(cx.now, State::Settling),
+        match pending {
+            Some(Pending::Bootstrap) => self.change_state(cx.now, State::Settling),
+            Some(Pending::TakeOver) => {
+                self.journal.abandon();
+                if let Some(record) = self.register.confirmed().cloned() {
+                    self.enter_standby(cx, &record);
+                }
+            }
+            Some(Pending::HandOver | Pending::Hold) => self.stop_again(),
+            // Their reasons last: they are proposed again when the time comes.
+            Some(
+                Pending::Barrier
+                | Pending::Refresh
+                | Pending::Shrink
+                | Pending::Grow(_)
+                | Pending::Unhold,
+            )
+            | None => {}
         }
     }
 

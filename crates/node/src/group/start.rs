@@ -80,7 +80,7 @@ impl Group {
 
     /// A barrier that met a newer record of this node's own making is proposed again on top of it.
     fn continue_barrier(&mut self, cx: Around<'_>) {
-        if self.pending.is_some() {
+        if self.pending.is_some() || cx.now < self.retry_at {
             return;
         }
         let Some(record) = self.register.confirmed().cloned() else {

@@ -164,7 +164,9 @@ impl Group {
                 };
                 self.continue_stop(cx);
             }
-            Stopping::Yielding if self.all_taken() && self.pending.is_none() => {
+            Stopping::Yielding
+                if self.all_taken() && self.pending.is_none() && cx.now >= self.retry_at =>
+            {
                 self.propose_stop(cx, why);
             }
             Stopping::Resource { .. }
@@ -172,6 +174,13 @@ impl Group {
             | Stopping::Mirrors { .. }
             | Stopping::Yielding
             | Stopping::Proposing => {}
+        }
+    }
+
+    /// The change of the record was refused for now.
+    pub(super) fn stop_again(&mut self) {
+        if let State::Stopping { step, .. } = &mut self.state {
+            *step = Stopping::Yielding;
         }
     }
 
