@@ -24,6 +24,7 @@ const RESTART_PAUSE: Duration = Duration::from_millis(50);
 
 /// What `backstay lab-init` needs to know; given by `backstay lab up`.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub struct Args {
     /// Configuration file of the cluster
     #[arg(long)]
