@@ -67,7 +67,7 @@ pub fn document(lab: &Lab) -> Document {
         api: format!("http://127.0.0.1:{API_PORT}"),
         nbd: node.is_data().then(|| nbd_uri(lab, node)),
         device: device(lab, node, active),
-        condition: lab.node(node).condition,
+        condition: condition(lab, node),
     };
     Document {
         schema: "backstay.lab/1",
@@ -85,6 +85,14 @@ pub fn document(lab: &Lab) -> Document {
             .iter()
             .map(|cut| format!("{} {:?}", cut.link, cut.fault))
             .collect(),
+    }
+}
+
+/// What the lab has done to the node, or that somebody else has ended it.
+fn condition(lab: &Lab, node: Node) -> Condition {
+    match lab.node(node).condition {
+        Condition::Up if lab.live_pid(node).is_none() => Condition::Killed,
+        known => known,
     }
 }
 
