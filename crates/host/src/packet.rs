@@ -68,8 +68,11 @@ fn set_option(socket: &OwnedFd, option: libc::c_int) -> io::Result<()> {
     // JUSTIFICATION: rustix has no options of packet sockets.
     // SAFETY: `on` is a valid int of `length` bytes that lives over the call; the kernel only reads it.
     #[expect(unsafe_code, reason = "see the justification")]
-    let result = unsafe {
-        libc::setsockopt(fd, libc::SOL_PACKET, option, (&raw const on).cast(), length)
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    let result =
+        unsafe { libc::setsockopt(fd, libc::SOL_PACKET, option, (&raw const on).cast(), length) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

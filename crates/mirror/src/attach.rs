@@ -144,7 +144,7 @@ impl Attach {
                 Ok(Step::Superblocks)
             }
             Step::Superblocks => self.on_superblocks(&bytes),
-            Step::IntentLog(known) => self.on_intent_log(known, &bytes),
+            Step::IntentLog(known) => self.on_intent_log(*known, &bytes),
             Step::Bitmap {
                 known,
                 log,
@@ -219,7 +219,7 @@ impl Attach {
         })))
     }
 
-    fn on_intent_log(&mut self, known: Box<Known>, bytes: &[u8]) -> Result<Step, &'static str> {
+    fn on_intent_log(&mut self, known: Known, bytes: &[u8]) -> Result<Step, &'static str> {
         let layout = known.layout;
         let (found, seen) =
             intent::parse(bytes, layout.intent_blocks, layout.regions()).map_err(|_| NEWER)?;
@@ -237,7 +237,7 @@ impl Attach {
         Ok(Step::Bitmap {
             known: Box::new(Known {
                 intents_lost: lost,
-                ..*known
+                ..known
             }),
             log: Box::new(log),
             bitmap: Box::new(Bitmap::new(&layout)),

@@ -117,7 +117,10 @@ static ON: core::sync::atomic::AtomicU8 = core::sync::atomic::AtomicU8::new(0);
 /// Switches one defect on for the whole process, or all off.
 #[cfg(feature = "mutants")]
 pub fn switch(mutant: Option<Mutant>) {
-    ON.store(mutant.map_or(0, |m| m as u8), core::sync::atomic::Ordering::SeqCst);
+    ON.store(
+        mutant.map_or(0, |m| m as u8),
+        core::sync::atomic::Ordering::SeqCst,
+    );
 }
 
 /// True if this defect is switched on.
