@@ -115,7 +115,7 @@ impl Lease {
     ) -> Option<Message> {
         let willing = from != self.config.me
             && !self.blocked
-            && self.supports_only(from)
+            && (self.supports_only(from) || mutant::on(Mutant::GrantWhileTaking))
             && self.held(now).is_none()
             && !term.is_zero()
             && term <= TERM_MAX;
@@ -143,14 +143,11 @@ impl Lease {
     }
 
     /// What stands against supporting a takeover by `proposer` (R8): a grant to somebody else, the lease that this member
-    /// holds itself, or the wait after a restart, when it is not known who was granted what (then this member is named).
-    /// The longest of them.
+    /// holds itself (as long as it runs, told as at most one term), or the wait after a restart, when it is not known who was
+    /// granted what (then this member is named). The longest of them.
     #[must_use]
     pub fn takeover_obstacle(&self, now: Time, proposer: NodeId) -> Option<(NodeId, Duration)> {
-        let held = self
-            .held(now)
-            .filter(|_| proposer != self.config.me)
-            .map(|left| (self.config.me, left));
+        let held = self.held_against(now, proposer);
         let grants = self.running(now, proposer);
         longest(grants.chain(self.restart_left(now)).chain(held))
     }
@@ -169,10 +166,7 @@ impl Lease {
             Intent::Handover { from } => Some(from),
             Intent::Serve | Intent::Hold(_) => None,
         };
-        let held = self
-            .held(now)
-            .filter(|_| record.active != self.config.me)
-            .map(|left| (self.config.me, left));
+        let held = self.held_against(now, record.active);
         let older = |to: &NodeId| self.grants.get(to).is_some_and(|g| g.epoch < record.epoch);
         let grants = self
             .running(now, record.active)
@@ -306,6 +300,12 @@ impl Lease {
         }
     }
 
+    /// The own lease, if it stands against another. One without end is worth asking again after a term, as any is.
+    fn held_against(&self, now: Time, node: NodeId) -> Option<(NodeId, Duration)> {
+        let left = self.held(now).filter(|_| node != self.config.me)?;
+        Some((self.config.me, left.min(self.config.term)))
+    }
+
     fn granted_to_other(&self, now: Time, node: NodeId) -> bool {
         self.running(now, node).next().is_some()
     }
@@ -317,6 +317,7 @@ impl Lease {
             .filter(move |(to, _)| **to != node)
             .map(move |(to, grant)| (*to, grant.until.since(now)))
             .filter(|(_, left)| *left > Duration::ZERO)
+            .filter(|_| !mutant::on(Mutant::TakeoverBeforeGrantsEnd))
     }
 
     fn restart_left(&self, now: Time) -> Option<(NodeId, Duration)> {

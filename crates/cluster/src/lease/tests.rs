@@ -249,9 +249,19 @@ fn a_member_that_supports_another_counts_no_grant() {
     lease.on_grant(at(1), NodeId(2), ONE);
     lease.support(nodes(&[1]));
     assert_eq!(lease.until(&nodes(&[1])), None);
-    lease.support(BTreeSet::new());
-    lease.on_grant(at(2), NodeId(2), ONE);
-    assert_eq!(lease.until(&nodes(&[1])), None, "the request was forgotten");
+    lease.request(at(2), Nonce(2));
+    lease.on_grant(at(3), NodeId(1), Nonce(2));
+    assert_eq!(lease.until(&nodes(&[1])), None, "nor a new one");
+}
+
+#[test]
+fn a_lease_without_end_is_worth_asking_again_after_a_term() {
+    let mut lease = fresh(0, &[0, 1, 2]);
+    lease.hold(Time::MAX);
+    assert_eq!(
+        lease.takeover_obstacle(at(5), NodeId(1)),
+        Some((NodeId(0), TERM))
+    );
 }
 
 #[test]
