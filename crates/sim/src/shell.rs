@@ -173,6 +173,7 @@ impl World {
 
     fn on_event(&mut self, at: NodeId, event: &wire::event::Event) {
         self.say(at, &format!("{:?}", event.what));
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is told in the trace only")]
         match &event.what {
             What::RecordChanged { record } => {
                 let verdict = self.checkers.epochs_rise.learn(at, record);
@@ -183,6 +184,7 @@ impl World {
                 if decision.act == Decided::Freeze {
                     self.checkers.freezes += 1;
                 }
+                self.checkers.grows += u64::from(matches!(decision.act, Decided::AddReplica(_)));
                 self.tempt(at, 60);
             }
             _ => {}
