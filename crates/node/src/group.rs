@@ -244,7 +244,11 @@ pub struct Group {
 impl Group {
     /// A group at the start of a process.
     pub(crate) fn new(config: &Config, group: &GroupConfig, durable: &Durable, now: Time) -> Self {
-        let mine = durable.groups.get(&group.id).cloned().unwrap_or_default();
+        let mut mine = durable.groups.get(&group.id).cloned().unwrap_or_default();
+        if mutant::on(Mutant::NoBarrier) {
+            // Durable proposals alone would save it: the barrier must do without them.
+            mine.unresolved.clear();
+        }
         let seed = config.seed ^ u64::from(group.id.0).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         Self {
             config: group.clone(),

@@ -220,7 +220,7 @@ impl World {
             9 => Fault::MirrorCut(length),
             10 => Fault::MirrorReset,
             11 => Fault::DiskHang(self.data_node(), length),
-            12 => Fault::FileFails(self.any_node()),
+            12 => Fault::SlowFile(self.any_node(), length),
             13 => Fault::AppEnds,
             14 => Fault::Move,
             _ => Fault::Isolate(W, length),

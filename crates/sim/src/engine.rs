@@ -340,6 +340,9 @@ impl World {
 
     fn report(&mut self, at: NodeId, mirror: u8, report: Report) {
         self.say(at, &format!("mirror {mirror} reports {report:?}"));
+        if let Report::ResyncStarted { .. } = report {
+            self.checkers.resyncs += 1;
+        }
         self.tempt(at, 12);
         match &report {
             Report::Serving { .. } => self.on_serving(at, mirror),

@@ -99,30 +99,30 @@ pub fn catalog() -> Vec<Entry> {
 
 const fn entry(mutant: Mutant) -> Entry {
     let (rule, scenarios): (_, &'static [&'static str]) = match mutant {
-        Mutant::AckKnownSetOnly => ("R1", &[]),
-        Mutant::UnchangedResolves => ("R2", &[]),
+        Mutant::AckKnownSetOnly => ("R1", &["grow_unheard"]),
+        Mutant::UnchangedResolves => ("R2", &["grow_unheard"]),
         Mutant::PromoteOutOfSync => ("R3", &[]),
         Mutant::PromoteWithoutFence => ("R3", &[]),
         Mutant::OldSessionAccepted => ("R4", &[]),
-        Mutant::GrowLate => ("R5", &[]),
-        Mutant::NoBarrier | Mutant::ProposalNotDurable => ("R6", &[]),
+        Mutant::GrowLate => ("R5", &["grow_unheard"]),
+        Mutant::NoBarrier => ("R6", &["grown_without_knowing"]),
+        Mutant::ProposalNotDurable => ("R6", &["proposal_survives_a_crash"]),
         Mutant::AckBeforeShrink => ("R7", &[]),
+        Mutant::GrantorAmnesia => ("R8", &["grantors_remember_their_leases"]),
         Mutant::LeaseFromReceipt
-        | Mutant::GrantorAmnesia
         | Mutant::GrantWhileTaking
         | Mutant::EndlessLeaseWhileGrowing
         | Mutant::TakeoverBeforeGrantsEnd => ("R8", &[]),
-        Mutant::ServeBeforeReconcile => ("R9", &[]),
-        Mutant::ReconnectCountsAtOnce | Mutant::IntentDroppedEarly | Mutant::BitsClearedEarly => {
-            ("R10", &[])
-        }
+        Mutant::ServeBeforeReconcile => ("R9", &["restarted_active_reconciles_first"]),
+        Mutant::ReconnectCountsAtOnce | Mutant::IntentDroppedEarly => ("R10", &[]),
+        Mutant::BitsClearedEarly => ("R10", &["interrupted_resync_starts_again"]),
         Mutant::WriteBeforeIntent => ("R9", &[]),
         Mutant::AsyncPromoted => ("R11", &[]),
         Mutant::GateIgnoresLease => ("R12", &[]),
         Mutant::AnyMirrorInSync => ("R13", &[]),
         Mutant::GenerationIgnored => ("R14", &[]),
         Mutant::InstanceIgnored => ("R15", &[]),
-        Mutant::NoDrain => ("R16", &[]),
+        Mutant::NoDrain => ("R16", &["late_writes_do_not_land"]),
         Mutant::StuckPeerKept => ("R18", &[]),
         Mutant::AcceptorNotDurable | Mutant::PromiseIgnored => ("register", &[]),
         Mutant::FlushLocalOnly | Mutant::FlushRetried => ("G2", &[]),

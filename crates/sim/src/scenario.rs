@@ -12,7 +12,7 @@ use wire::{Duration, NodeId};
 type Story = fn(&mut World);
 
 /// All of them, by name.
-pub const ALL: [(&str, Story); 11] = [
+pub const ALL: [(&str, Story); 18] = [
     ("active_killed", active_killed),
     ("partition_with_witness", partition_with_witness),
     (
@@ -36,6 +36,22 @@ pub const ALL: [(&str, Story); 11] = [
         "paused_active_answers_nothing",
         paused_active_answers_nothing,
     ),
+    (
+        "grantors_remember_their_leases",
+        grantors_remember_their_leases,
+    ),
+    ("proposal_survives_a_crash", proposal_survives_a_crash),
+    ("grown_without_knowing", grown_without_knowing),
+    ("grow_unheard", grow_unheard),
+    (
+        "restarted_active_reconciles_first",
+        restarted_active_reconciles_first,
+    ),
+    (
+        "interrupted_resync_starts_again",
+        interrupted_resync_starts_again,
+    ),
+    ("late_writes_do_not_land", late_writes_do_not_land),
 ];
 
 /// Plays a scenario; none if there is none of this name. `keep` lines of the story are kept.
@@ -258,4 +274,90 @@ fn paused_active_answers_nothing(w: &mut World) {
     w.pass(secs(6));
     w.come_back();
     w.must(w.active() == Some(B), "the group stayed on B");
+}
+
+/// The active is cut off while both grantors of its lease restart: they wait until its lease is over all the same.
+fn grantors_remember_their_leases(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::Kill(W, millis(120)));
+    w.make(Fault::Kill(B, millis(20)));
+    w.make(Fault::Isolate(A, secs(6)));
+    w.expect(secs(5), "B serves", |w| w.serves(B));
+    w.come_back();
+}
+
+/// The active dies just after it decided to count its standby in: whatever became of that, nothing is lost.
+fn proposal_survives_a_crash(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::SlowFile(A, secs(8)));
+    grown_without_knowing(w);
+}
+
+/// The same with a fast file: the proposal is decided, and the active dies before it hears of it.
+fn grown_without_knowing(w: &mut World) {
+    w.pass(secs(1));
+    let grows = w.checkers.grows;
+    w.make(Fault::Power(B, millis(400)));
+    w.expect(secs(8), "a grow is decided on", |w| {
+        w.checkers.grows > grows
+    });
+    let wait = w.rng.micros(300, 6_000);
+    w.pass(wait);
+    w.make(Fault::Deafen(A, secs(6)));
+    w.make(Fault::MirrorCut(secs(6)));
+    w.make(Fault::Kill(A, millis(50)));
+    w.pass(secs(7));
+    w.come_back();
+}
+
+/// The active restarts without its standby in reach, and dies again: what it served must be what the standby has.
+fn restarted_active_reconciles_first(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::MirrorCut(secs(4)));
+    let wait = w.rng.millis(1, 600);
+    w.pass(wait);
+    w.make(Fault::Power(A, Duration::ZERO));
+    w.pass(millis(1_000));
+    w.make(Fault::Power(A, secs(6)));
+    w.expect(secs(6), "B serves", |w| w.serves(B));
+    w.come_back();
+}
+
+/// A resync is interrupted again and again: what was not committed is copied again.
+fn interrupted_resync_starts_again(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::MirrorSlow(secs(12)));
+    w.make(Fault::Power(B, millis(800)));
+    for _ in 0..4 {
+        let begun = w.checkers.resyncs;
+        w.expect(secs(8), "a resync begins", |w| w.checkers.resyncs > begun);
+        let wait = w.rng.millis(1, 150);
+        w.pass(wait);
+        w.make(Fault::MirrorReset);
+    }
+    w.come_back();
+}
+
+/// The standby takes over while the former active's writes are still under way to its slow disk.
+fn late_writes_do_not_land(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::DiskSlow(B, secs(6)));
+    w.make(Fault::Deafen(A, secs(5)));
+    w.expect(secs(5), "B serves", |w| w.serves(B));
+    w.come_back();
+}
+
+/// The active is cut off just after it proposed to count its standby in: it acknowledges nothing alone.
+fn grow_unheard(w: &mut World) {
+    w.pass(secs(1));
+    let grows = w.checkers.grows;
+    w.make(Fault::Power(B, millis(400)));
+    w.expect(secs(8), "a grow is decided on", |w| {
+        w.checkers.grows > grows
+    });
+    let wait = w.rng.micros(100, 4_000);
+    w.pass(wait);
+    w.make(Fault::Isolate(A, secs(6)));
+    w.pass(secs(7));
+    w.come_back();
 }

@@ -8,9 +8,6 @@ use wire::event::ReplicaLoss;
 use wire::mirror_frame::{Header, Kind};
 use wire::{Duration, NodeId, SessionId};
 
-/// A connection that cannot be made is given up after that long.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
-
 impl World {
     /// A replica wants a connection to a node.
     pub(crate) fn dial(&mut self, from: NodeId, mirror: u8, to: NodeId) {
@@ -43,10 +40,11 @@ impl World {
         if cut || !answers {
             // Refused at once where only the process is missing, else without an answer.
             let refused = !cut && up && other.is_none();
+            let patience = self.rng.millis(200, 2_000);
             let delay = if refused {
                 Duration::from_micros(200)
             } else {
-                DIAL_TIMEOUT
+                patience
             };
             let what = ToEngine::Plain(Input::ConnectFailed { node: to });
             let what = ToProcess::Engine { mirror, what };
@@ -335,7 +333,9 @@ impl World {
             .map(|(conn, _)| *conn)
             .collect();
         for conn in theirs {
-            let moment = self.now + self.rng.millis(1, 300);
+            // A sender backs off while nothing gets through.
+            let longest = if self.rng.chance(200) { 2_500 } else { 300 };
+            let moment = self.now + self.rng.millis(1, longest);
             let Some(stream) = self.streams.get_mut(&conn) else {
                 continue;
             };

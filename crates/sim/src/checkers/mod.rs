@@ -41,6 +41,9 @@ pub(crate) struct Checkers {
     pub(crate) one_failover: one_failover_per_fault::OneFailover,
     /// Freezes of an active so far.
     pub(crate) freezes: u64,
+    /// Grows decided on, and resyncs begun, so far.
+    pub(crate) grows: u64,
+    pub(crate) resyncs: u64,
     /// Requests of the application answered well, and when the latest was.
     pub(crate) answered: u64,
     pub(crate) last_answer: Moment,
