@@ -9,7 +9,10 @@
 //! asks for things and `oracle.rs` knows what it must get; `fault.rs` and `chaos.rs` break things; `checkers/` holds one
 //! file per promise; [`scenario`] the directed ones.
 #![forbid(unsafe_code)]
-#![allow(clippy::wrong_self_convention, reason = "`to_…` names whom a message goes to")]
+#![allow(
+    clippy::wrong_self_convention,
+    reason = "`to_…` names whom a message goes to"
+)]
 
 mod application;
 mod chaos;

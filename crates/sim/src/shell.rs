@@ -173,7 +173,10 @@ impl World {
 
     fn on_event(&mut self, at: NodeId, event: &wire::event::Event) {
         self.say(at, &format!("{:?}", event.what));
-        #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is told in the trace only")]
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "the rest is told in the trace only"
+        )]
         match &event.what {
             What::RecordChanged { record } => {
                 let verdict = self.checkers.epochs_rise.learn(at, record);

@@ -92,7 +92,9 @@ pub fn document(lab: &Lab) -> Document {
 fn condition(lab: &Lab, node: Node) -> Condition {
     match lab.node(node).condition {
         Condition::Up if lab.live_pid(node).is_none() => Condition::Killed,
-        known => known,
+        known @ (Condition::Up | Condition::Killed | Condition::Stopped | Condition::Paused) => {
+            known
+        }
     }
 }
 

@@ -384,7 +384,7 @@ impl World {
                 !conn.queues[conn.side(node)].is_empty()
             })
             .collect();
-        if self.node(node).dials > 0 && (ready.is_empty() || pick % 3 == 0) {
+        if self.node(node).dials > 0 && (ready.is_empty() || pick.is_multiple_of(3)) {
             return self.connect(node);
         }
         if ready.is_empty() {
@@ -539,11 +539,12 @@ impl Node {
 }
 
 fn brief(output: &Output) -> String {
-    match output {
-        Output::Disk {
-            io,
-            op: DiskOp::MetaWrite { offset, bytes },
-        } => format!("Disk {io:?} MetaWrite {offset}+{}", bytes.len()),
-        _ => format!("{output:?}"),
+    if let Output::Disk {
+        io,
+        op: DiskOp::MetaWrite { offset, bytes },
+    } = output
+    {
+        return format!("Disk {io:?} MetaWrite {offset}+{}", bytes.len());
     }
+    format!("{output:?}")
 }
