@@ -6,7 +6,7 @@ use crate::failure::{Failure, Outcome};
 use crate::project::Project;
 use crate::shell::{self, cargo, command};
 use crate::table::Table;
-use crate::{e2e, tidy, tlc};
+use crate::{tidy, tlc};
 
 /// A named part of a check.
 struct Step {
@@ -15,6 +15,9 @@ struct Step {
 }
 
 /// Everything that must hold before a change lands. Read-only; `cargo xtask fix` mends what can be mended by itself.
+///
+/// Not among them yet: `cargo xtask e2e` and `cargo xtask sim`. They run by hand until each scenario and the first seeds
+/// passed on a quiet machine; until then they count as missing.
 pub(crate) fn all(project: &Project) -> Outcome {
     run(
         project,
@@ -47,10 +50,6 @@ pub(crate) fn all(project: &Project) -> Outcome {
                 name: "tlc",
                 run: |project| tlc::run(project, true, None),
             },
-            Step {
-                name: "e2e",
-                run: |project| e2e::run(project, e2e::Depth::Once, None),
-            },
         ],
     )
 }
@@ -78,6 +77,9 @@ pub(crate) fn quick(project: &Project) -> Outcome {
 
 /// Runs every step, failed ones before it or not: one round shows all that is wrong.
 fn run(project: &Project, steps: &[Step]) -> Outcome {
+    println!(
+        "MISSING here: e2e and sim are not among these steps yet; run `cargo xtask e2e` and `cargo xtask sim`"
+    );
     let mut table = Table::new(&["step", "seconds", "result"]);
     let mut failed = Vec::new();
     for step in steps {
