@@ -143,11 +143,10 @@ fn doc(project: &Project) -> Outcome {
         "--document-private-items",
         "--locked",
     ];
-    shell::run(
-        cargo(&project.root)
-            .args(args)
-            .env("RUSTDOCFLAGS", "-D warnings"),
-    )
+    shell::run(cargo(&project.root).args(args).env(
+        "RUSTDOCFLAGS",
+        "-D warnings -A rustdoc::private_intra_doc_links",
+    ))
 }
 
 /// Licences and sources of the dependencies; skipped where cargo-deny is not installed.

@@ -1,6 +1,8 @@
 //! The ledger's server: one thread per connection reads rows, one thread makes them durable and answers.
 //!
-//!     connection threads ──► Queue ──► committer: write, fdatasync, answer
+//! ```text
+//! connection threads ──► Queue ──► committer: write, fdatasync, answer
+//! ```
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
