@@ -18,7 +18,7 @@ pub(crate) const BLOCKS_PER_REGION: u64 = REGION_BYTES / BLOCK_BYTES;
 /// Most bitmap blocks being written at once.
 const WRITES_MAX: usize = 8;
 /// Most runs of regions that a Hello names; beyond it, neighbours are joined (a superset).
-const RUNS_MAX: usize = 65_536;
+pub(crate) const RUNS_MAX: usize = 65_536;
 
 #[derive(Debug)]
 pub(crate) struct Bitmap {

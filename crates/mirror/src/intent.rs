@@ -97,6 +97,11 @@ impl Intent {
         self.len() >= self.limit - self.limit / 4
     }
 
+    /// True if so much is free that the next flush for room is far off.
+    pub(crate) fn is_roomy(&self) -> bool {
+        self.len() * 8 <= self.limit * 5
+    }
+
     /// True if `wanted` fits without a region leaving. A request larger than the limit gets the log for itself.
     pub(crate) fn has_room(&self, wanted: &Range<u32>) -> bool {
         let held = u64::try_from(self.hot.range(wanted.clone()).count()).unwrap_or(u64::MAX);

@@ -89,7 +89,7 @@ pub struct Request {
     pub id: RequestId,
     /// What is asked.
     pub op: Op,
-    /// Where. Any alignment that the disk can write.
+    /// Where: multiples of 512 bytes, and of the disk's own unit.
     pub range: ByteRange,
     /// Of [`Op::Read`] and [`Op::Write`]: exactly as long as the range.
     pub buf: Option<BufId>,

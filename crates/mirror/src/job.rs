@@ -273,7 +273,7 @@ impl Machine {
             self.clean
         };
         for region in self.intent.idle(clean) {
-            if !self.intent.is_crowded() {
+            if self.intent.is_roomy() {
                 break;
             }
             if self.evict(region) {

@@ -25,6 +25,9 @@ use wire::mirror_frame::Header;
 use wire::mutant::{self, Mutant};
 use wire::{ByteCount, ByteRange, Epoch, Generation, NodeId, Time};
 
+/// Smallest unit of offsets and lengths, in bytes; a disk may ask its front end for a larger one.
+const SECTOR_BYTES: u64 = 512;
+
 /// One local write, zeroing, chunk read or ordered request of the peer; numbered in the order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct JobId(pub(crate) u64);
@@ -394,9 +397,12 @@ impl Machine {
         self.out.push_back(Output::Report(report));
     }
 
-    /// True if the range lies within the volume and is not empty.
+    /// True if the range is whole sectors within the volume, and not empty. An unaligned one would fail at the disk, and
+    /// the disk would be blamed for it.
     pub(crate) const fn is_inside(&self, range: ByteRange) -> bool {
-        !range.is_empty() && range.end() <= self.layout.data_bytes
+        let aligned =
+            range.offset().is_multiple_of(SECTOR_BYTES) && range.len().is_multiple_of(SECTOR_BYTES);
+        aligned && !range.is_empty() && range.end() <= self.layout.data_bytes
     }
 
     /// The regions that a range of the volume touches.

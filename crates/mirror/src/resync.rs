@@ -106,7 +106,8 @@ impl Machine {
 
     /// Keeps every resync going: chunks up to the limit, then the commit.
     pub(crate) fn pump_resyncs(&mut self) {
-        let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
+        let copying = self.peers.iter().filter(|(_, p)| p.todo().is_some());
+        let nodes: Vec<NodeId> = copying.map(|(node, _)| *node).collect();
         for node in nodes {
             while self.next_chunk(node) {}
             let done = |c: &Copying| c.start == Start::Done && c.chunks == 0 && c.todo.is_clear();

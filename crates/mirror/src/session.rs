@@ -1,6 +1,7 @@
 //! The active's side of a session: connecting, greeting, sending, acknowledgements, losing it.
 
 use crate::activate::Active;
+use crate::bitmap::RUNS_MAX;
 use crate::config::Ack;
 use crate::io::{ConnId, Payload, Side};
 use crate::job::Action;
@@ -130,7 +131,9 @@ impl Machine {
         let known = hello.version <= version::MIRROR && hello.features.understood();
         let same = hello.mirror.is_none() || hello.mirror == ours.mirror;
         let fits = hello.data_bytes == self.layout.data_bytes && hello.node == node;
-        if !(known && same && fits) {
+        let bounded = hello.dirty.len() <= RUNS_MAX
+            && u64::try_from(hello.intent.len()).is_ok_and(|n| n <= self.layout.regions());
+        if !(known && same && fits && bounded) {
             return None;
         }
         let Link::Greeting(greeting) = self.peers.get(&node)?.link else {

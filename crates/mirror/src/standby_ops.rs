@@ -12,6 +12,10 @@ use wire::layout::ReplicaState;
 use wire::mirror_frame::{FLAG_FUA, FLAG_ORDERED, FLAG_RESYNC, Header, Kind, PAYLOAD_MAX};
 use wire::mutant::{self, Mutant};
 
+/// Most frames of a session that are not done; an active that sends more breaks the protocol. Far more than the front end and
+/// the bound of an asynchronous mirror let it send.
+const FRAMES_MAX: usize = 262_144;
+
 /// A request that is done after every earlier write of the session.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PeerOp {
@@ -49,6 +53,11 @@ impl Machine {
         };
         let older = header.session != following.session || header.epoch < following.epoch;
         if older && !mutant::on(Mutant::OldSessionAccepted) {
+            self.release_payload(&payload);
+            return self.lose_active(ReplicaLoss::Protocol);
+        }
+        let open = following.jobs.len() + following.ops.len() + following.backlog.len();
+        if open > FRAMES_MAX {
             self.release_payload(&payload);
             return self.lose_active(ReplicaLoss::Protocol);
         }

@@ -28,6 +28,8 @@ use wire::{ByteRange, Duration, Epoch, Generation, NodeId, SessionId, Time, vers
 const A: NodeId = NodeId(0);
 const B: NodeId = NodeId(1);
 const DISK_BYTES: u64 = 2 << 20;
+/// More rounds than any healthy world needs to come to rest.
+const RUN_MAX: usize = 5_000;
 
 fn other(node: NodeId) -> NodeId {
     if node == A { B } else { A }
@@ -498,10 +500,13 @@ impl World {
         }
     }
 
-    /// Runs until nothing moves for a while; faults excepted, everything that can happen happens.
+    /// Runs until nothing moves for a while, or for ever; faults excepted, everything that can happen happens.
     fn run(&mut self) {
         let mut quiet = 0;
-        while quiet < 60 {
+        for _ in 0..RUN_MAX {
+            if quiet == 60 {
+                return;
+            }
             let mut moved = false;
             for node in [A, B] {
                 if self.is_up(node) {

@@ -648,11 +648,14 @@ fn the_bound_of_an_asynchronous_peer_drops_it_and_it_returns() {
 }
 
 #[test]
-fn requests_outside_of_the_volume_are_refused() {
+fn requests_outside_of_the_volume_or_unaligned_are_refused() {
     let mut world = pair();
     let end = Layout::for_disk(DISK_BYTES, 1).unwrap().data_bytes;
-    let at = range(end - 512, 1024);
-    for op in [Op::Write { fua: false }, Op::Read] {
+    let wrong = [range(end - 512, 1024), range(100, 1024), range(512, 100)];
+    for (op, at) in [Op::Write { fua: false }, Op::Read]
+        .into_iter()
+        .flat_map(|op| wrong.map(|at| (op, at)))
+    {
         let id = RequestId(9_999);
         let buf = Some(world.buf(A, vec![0; 1024]));
         let range = at;

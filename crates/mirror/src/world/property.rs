@@ -186,6 +186,84 @@ proptest! {
     }
 }
 
+/// A frame that a broken or hostile member may send.
+fn wild_frame() -> impl Strategy<Value = (u8, u8, u64, u64, u64, u64, u64, u8)> {
+    let place = prop_oneof![0_u64..4_000_000, any::<u64>()];
+    let len = prop_oneof![Just(0_u64), 1_u64..200_000, any::<u64>()];
+    (
+        1_u8..14,
+        any::<u8>(),
+        0_u64..6,
+        0_u64..2,
+        0_u64..40,
+        place,
+        len,
+        0_u8..4,
+    )
+}
+
+proptest! {
+    #[test]
+    fn no_frame_breaks_the_machine_or_leaks_a_buffer(
+        frames in prop::collection::vec((0_u8..2, wild_frame()), 1..60),
+        warm in 0_u8..120,
+    ) {
+        let mut world = World::new(|_| {});
+        for _ in 0..warm {
+            world.take(&Step::Progress(1));
+        }
+        for (to, frame) in frames {
+            world.inject(NodeId(to), frame);
+            world.take(&Step::Progress(2));
+        }
+        world.run();
+        for node in &world.nodes {
+            prop_assert!(node.bufs.is_empty(), "buffers leak: {:?}", node.bufs.keys());
+        }
+    }
+}
+
+impl World {
+    fn inject(&mut self, to: NodeId, frame: (u8, u8, u64, u64, u64, u64, u64, u8)) {
+        let (kind, flags, epoch, session, seq, place, len, payload) = frame;
+        let Some((id, right)) = self.conns.last().map(|c| (c.id, 1_000 + c.id.0)) else {
+            return;
+        };
+        let Some(at) = ByteRange::new(place, len) else {
+            return;
+        };
+        let mut raw = Header::bare(Kind::Hello, Epoch(epoch), SessionId(right + session), seq);
+        raw.flags = flags;
+        raw.range = at;
+        raw.kind = KINDS[usize::from(kind) - 1];
+        let short = disk::to_usize(len.min(1 << 17));
+        let content = match payload {
+            0 => Content::None,
+            1 => Content::Bytes(vec![flags; short.min(4_096)]),
+            2 => Content::Bytes(vec![flags]),
+            _ => Content::Data(vec![flags; short]),
+        };
+        raw.payload_len = u32::try_from(short).unwrap();
+        self.arrive(to, id, raw, content);
+    }
+}
+
+const KINDS: [Kind; 13] = [
+    Kind::Hello,
+    Kind::Write,
+    Kind::Zero,
+    Kind::Flush,
+    Kind::Ack,
+    Kind::IntentAdd,
+    Kind::IntentDrop,
+    Kind::ResyncStart,
+    Kind::ResyncCommit,
+    Kind::Read,
+    Kind::Data,
+    Kind::Failed,
+    Kind::Goodbye,
+];
+
 /// Runs that once failed, each with what it found.
 mod found {
     use super::{Step::*, *};
