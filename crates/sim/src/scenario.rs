@@ -303,10 +303,13 @@ fn grown_without_knowing(w: &mut World) {
     });
     let wait = w.rng.micros(300, 6_000);
     w.pass(wait);
-    w.make(Fault::Deafen(A, secs(6)));
-    w.make(Fault::MirrorCut(secs(6)));
+    w.make(Fault::Deafen(A, secs(3)));
+    w.make(Fault::MirrorCut(secs(9)));
     w.make(Fault::Kill(A, millis(50)));
-    w.pass(secs(7));
+    let wait = w.rng.millis(3_000, 4_200);
+    w.pass(wait);
+    w.make(Fault::Power(A, secs(6)));
+    w.pass(secs(8));
     w.come_back();
 }
 

@@ -93,6 +93,9 @@ pub(super) struct Run {
     pub(super) why: String,
     /// Why the run did not pass.
     pub(super) reasons: Vec<String>,
+    /// Ended by Ctrl-C.
+    #[serde(skip)]
+    pub(super) is_interrupted: bool,
     /// Where the logs of a run that did not pass are.
     pub(super) logs: Option<String>,
 }
@@ -127,6 +130,7 @@ impl Run {
             front_end: "fuse-loop",
             why: String::new(),
             reasons: Vec::new(),
+            is_interrupted: false,
             logs: None,
         }
     }

@@ -5,7 +5,6 @@
 
 mod document;
 mod html;
-mod interrupt;
 mod journal;
 mod nbd;
 mod observer;
@@ -24,10 +23,9 @@ use clap::ValueEnum;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::lab::state::{Mode, Options, Profile, Switch, Workload, word};
-use crate::lab::{Topology, lifecycle, tools};
+use crate::lab::{Topology, interrupt, lifecycle, tools};
 use crate::output::{Format, Ui};
 use document::{Document, Run};
-use interrupt::Guard;
 use runner::Request;
 use scenario::{Break, PAIR, Scenario};
 use story::Story;
@@ -175,7 +173,7 @@ pub fn run(args: &Args, ui: &Ui) -> Outcome {
     let scenarios = args.scenarios()?;
     let seed = args.seed.unwrap_or_else(seed_of_now);
     let dir = args.dir.clone().unwrap_or_else(default_dir);
-    let guard = Guard::start()?;
+    interrupt::listen()?;
     let story = Story::new(ui);
     let count = scenarios.len() * usize::try_from(args.repeat).unwrap_or(1);
     story.title(&args.options(), count, seed);
@@ -193,14 +191,16 @@ pub fn run(args: &Args, ui: &Ui) -> Outcome {
             keep: args.keep && number == count,
         };
         story.begin(scenario, number, count);
-        guard.watch(Some(&request.dir));
         let run = runner::run(&request, &story);
-        guard.watch(None);
         story.end(&run, &again(args, &run));
         if ui.format == Format::Jsonl {
             ui.document(&run, |_| String::new())?;
         }
+        let is_interrupted = run.is_interrupted;
         runs.push(run);
+        if is_interrupted {
+            break;
+        }
     }
     // Only if it is empty: failed runs keep their logs in it.
     std::fs::remove_dir(&dir).ok();

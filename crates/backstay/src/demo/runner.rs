@@ -20,7 +20,7 @@ use crate::lab::cut::{Link, LinkFault};
 use crate::lab::fault::{self, NodeFault};
 use crate::lab::state::{Lab, Options};
 use crate::lab::topology::{GROUP, Node, Outsider};
-use crate::lab::{lifecycle, status, tools};
+use crate::lab::{interrupt, lifecycle, status, tools};
 
 /// Rows must have flowed this long before something is broken.
 const STEADY: Duration = Duration::from_secs(1);
@@ -89,7 +89,8 @@ pub(super) fn run(request: &Request, story: &Story<'_>) -> Run {
         run.object_failure(&failure);
     }
     run.pass = run.reasons.is_empty();
-    if let Err(failure) = clean_up(request, run.pass) {
+    run.is_interrupted = interrupt::lower();
+    if let Err(failure) = clean_up(request, run.pass || run.is_interrupted) {
         run.object_failure(&failure);
         run.pass = false;
     }
@@ -97,6 +98,7 @@ pub(super) fn run(request: &Request, story: &Story<'_>) -> Run {
     run
 }
 
+/// Takes the lab down, and removes its files unless they are needed to see what went wrong.
 fn clean_up(request: &Request, pass: bool) -> Result<(), Failure> {
     match (request.keep, pass) {
         (true, _) => Ok(()),

@@ -55,7 +55,7 @@ fn start_init(args: &Args) -> Result<Child, Failure> {
     };
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     command
-        .arg("lab-init")
+        .arg(init::COMMAND)
         .args(args.init.words())
         .current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null());

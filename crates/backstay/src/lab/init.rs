@@ -22,6 +22,9 @@ use crate::failure::{Failure, Outcome};
 /// Pause before an ended daemon is started again.
 const RESTART_PAUSE: Duration = Duration::from_millis(50);
 
+/// The hidden command, by which its processes are found.
+pub(super) const COMMAND: &str = "lab-init";
+
 /// What `backstay lab-init` needs to know; given by `backstay lab up`.
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]

@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use super::state::{Lab, Options, Workload, state_file};
 use super::topology::{LabId, Node};
-use super::{cgroup, config, loops, network, node, process, status, tools};
+use super::{cgroup, config, interrupt, loops, network, node, process, status, tools};
 use crate::failure::Failure;
 
 /// Longest wait for the nodes to form a cluster with a redundant mirror and a running service.
 const READY_MAX: Duration = Duration::from_secs(60);
+/// Words by which a complaint is found in a daemon's log.
+const COMPLAINTS: [&str; 3] = ["error:", "ERROR", "panicked"];
+/// Longest complaint that is shown, in characters.
+const COMPLAINT_MAX: usize = 300;
 /// Longest wait for the kernel to give loop devices back.
 const LOOPS_MAX: Duration = Duration::from_secs(5);
 
@@ -52,6 +56,7 @@ pub fn up(dir: &Path, options: Options, keep_failed: bool) -> Result<Lab, Failur
         return Err(failure.hint(logs));
     }
     let last_words = last_words(&lab);
+    interrupt::lower();
     down(&lab.dir)?;
     Err(last_words.into_iter().fold(failure, Failure::cause))
 }
@@ -124,21 +129,18 @@ pub fn why_not_ready(lab: &Lab) -> Option<String> {
         .map(|resource| format!("{} is {}", resource["name"], resource["state"]))
 }
 
-/// The last lines of the nodes' logs, for a failure's causes.
+/// What the nodes' logs complain about, for a failure's causes.
 fn last_words(lab: &Lab) -> Vec<String> {
-    Node::ALL
-        .into_iter()
-        .filter_map(|node| {
-            let log = fs::read_to_string(lab.log(node)).ok()?;
-            let last: Vec<_> = log.lines().rev().take(3).collect();
-            (!last.is_empty()).then(|| {
-                format!(
-                    "{node} said: {}",
-                    last.into_iter().rev().collect::<Vec<_>>().join(" / ")
-                )
-            })
-        })
-        .collect()
+    let complaint = |node: Node| {
+        let log = fs::read_to_string(lab.log(node)).ok()?;
+        let last = log
+            .lines()
+            .rev()
+            .find(|line| COMPLAINTS.iter().any(|word| line.contains(word)))?;
+        let short: String = last.chars().take(COMPLAINT_MAX).collect();
+        Some(format!("{node} said: {short}"))
+    };
+    Node::ALL.into_iter().filter_map(complaint).collect()
 }
 
 /// Takes the lab in `dir` down, whatever state it is in, and removes its files.
@@ -168,6 +170,7 @@ pub fn stop(dir: &Path) -> Result<(), Failure> {
     for netns in network::namespaces(&id) {
         process::kill_all(&process::in_netns(&netns))?;
     }
+    process::kill_all(&process::mentioning(dir))?;
     network::remove(&id)?;
     cgroup::remove(&id)?;
     check_nothing_left(dir, &id)

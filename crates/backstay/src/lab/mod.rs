@@ -8,8 +8,10 @@ mod cgroup;
 mod config;
 pub mod cut;
 pub mod fault;
+mod fuse;
 pub mod holder;
 pub mod init;
+pub mod interrupt;
 pub mod lifecycle;
 mod loops;
 mod network;
@@ -125,6 +127,7 @@ pub fn run(args: &Args, ui: &Ui) -> Outcome {
     let dir = args.dir.clone().unwrap_or_else(lifecycle::default_dir);
     match &args.command {
         Command::Up(up) => {
+            interrupt::listen()?;
             let lab = lifecycle::up(&dir, up.options(), false)?;
             show(&lab, ui)
         }

@@ -8,7 +8,7 @@ use rustix::process::Pid;
 
 use super::state::{Condition, Lab};
 use super::topology::Node;
-use super::{cgroup, holder, init, network, process, tools};
+use super::{cgroup, fuse, holder, init, network, process, tools};
 use crate::failure::Failure;
 
 /// Gives a node its namespaces and starts its first process.
@@ -99,16 +99,18 @@ fn remove(lab: &mut Lab, node: Node) -> Result<(), Failure> {
 /// Kills PID 1 of the node, which takes everything in its PID namespace with it, then whatever else is in its network, and
 /// waits until the holder has let go of the node's mounts.
 fn end_processes(lab: &Lab, node: Node) -> Result<(), Failure> {
-    if let Some(pid) = lab.live_pid(node) {
-        process::kill_all(&[pid])?;
+    let holder = lab.node(node).holder.and_then(Pid::from_raw);
+    let holder = holder.filter(|pid| process::command_line(*pid).contains(holder::COMMAND));
+    let mut pids: Vec<Pid> = lab.live_pid(node).into_iter().collect();
+    process::send_kill(&pids);
+    if let Some(holder) = holder {
+        fuse::abort_all(holder);
     }
-    process::kill_all(&process::in_netns(&lab.id.node_netns(node)))?;
-    match lab.node(node).holder.and_then(Pid::from_raw) {
-        Some(holder) if process::command_line(holder).contains(holder::COMMAND) => {
-            process::await_end(&[holder])
-        }
-        Some(_) | None => Ok(()),
-    }
+    process::await_end(&pids)?;
+    pids = process::in_netns(&lab.id.node_netns(node));
+    process::send_kill(&pids);
+    pids.extend(holder);
+    process::await_end(&pids)
 }
 
 /// The node's daemon, as seen here.

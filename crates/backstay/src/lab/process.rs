@@ -36,13 +36,6 @@ pub fn in_netns(netns: &str) -> Vec<Pid> {
         .collect()
 }
 
-/// True if `pid` is a process of the named network namespace (and not a later one that got the same number).
-pub fn is_in_netns(pid: Pid, netns: &str) -> bool {
-    let ns = fs::metadata(format!("/proc/{}/ns/net", pid.as_raw_nonzero()));
-    let wanted = fs::metadata(netns_path(netns));
-    ns.is_ok_and(|ns| wanted.is_ok_and(|wanted| ns.ino() == wanted.ino()))
-}
-
 /// Finds, among `pids`, the one that is called `inner` in its own PID namespace.
 pub fn with_inner_pid(pids: &[Pid], inner: i32) -> Option<Pid> {
     pids.iter().copied().find(|pid| {
@@ -66,11 +59,15 @@ pub fn command_line(pid: Pid) -> String {
 /// # Errors
 /// When one is still there after ten seconds.
 pub fn kill_all(pids: &[Pid]) -> Result<(), Failure> {
+    send_kill(pids);
+    await_end(pids)
+}
+
+/// Sends SIGKILL; one that has ended by itself is as good.
+pub fn send_kill(pids: &[Pid]) {
     for pid in pids {
-        // One that ended by itself is as good.
         let _ = kill_process(*pid, Signal::KILL);
     }
-    await_end(pids)
 }
 
 /// Waits until processes are gone.

@@ -8,8 +8,8 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::cut::Cut;
-use super::process;
 use super::topology::{LabId, Node, Outsider};
+use super::{init, process};
 use crate::failure::Failure;
 
 /// Version of the file.
@@ -200,10 +200,12 @@ impl Lab {
         self.nodes.iter_mut().find(|state| state.node == node)
     }
 
-    /// The node's first process if it lives.
+    /// The node's first process if it lives (and is not a later one that got the same number).
     pub fn live_pid(&self, node: Node) -> Option<Pid> {
         let pid = self.node(node).pid.and_then(Pid::from_raw)?;
-        process::is_in_netns(pid, &self.id.node_netns(node)).then_some(pid)
+        let line = process::command_line(pid);
+        let ours = self.node_dir(node).display().to_string();
+        (line.contains(init::COMMAND) && line.contains(&ours)).then_some(pid)
     }
 
     /// Directory of a node's files.

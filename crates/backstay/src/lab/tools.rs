@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use super::interrupt;
 use super::topology::netns_path;
 use crate::failure::Failure;
 
@@ -118,7 +119,7 @@ pub fn enter(netns: &str) -> Result<(), Failure> {
 /// Waits until `look` finds something, at most `limit`.
 ///
 /// # Errors
-/// When nothing was found in time; names what was waited for.
+/// When nothing was found in time, or somebody pressed Ctrl-C; names what was waited for.
 pub fn wait_for<T>(
     what: &str,
     limit: Duration,
@@ -128,6 +129,11 @@ pub fn wait_for<T>(
     loop {
         if let Some(found) = look() {
             return Ok(found);
+        }
+        if interrupt::is_raised() {
+            return Err(Failure::new(format!(
+                "interrupted while waiting for {what}"
+            )));
         }
         if started.elapsed() >= limit {
             return Err(Failure::new(format!(
