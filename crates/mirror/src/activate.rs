@@ -5,6 +5,7 @@ use crate::io::Payload;
 use crate::machine::{FlushId, Machine};
 use crate::nodes::NodeSet;
 use crate::peer::{Peer, Phase};
+use crate::renew::Renewal;
 use crate::role::Role;
 use crate::superblock::Ticket;
 use std::collections::BTreeSet;
@@ -23,13 +24,14 @@ pub(crate) struct Active {
     /// R1: the other nodes that must hold a write before it is acknowledged.
     pub(crate) required: NodeSet,
     pub(crate) stage: Stage,
+    pub(crate) renewal: Renewal,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Stage {
     /// The epoch is not durable yet.
     Opening(Ticket),
-    /// A required peer is not equal yet (R9).
+    /// A required peer is not equal yet (R9), or an earlier life's writes may not be durable here.
     Reconciling,
     Serving,
     Draining(Drain),
@@ -98,6 +100,7 @@ impl Machine {
             epoch,
             required,
             stage: Stage::Opening(ticket),
+            renewal: Renewal::of(&self.intent, &self.layout),
         });
         if !self.peers.keys().all(|n| required.contains(*n)) {
             self.mark_hot();
@@ -196,20 +199,20 @@ impl Machine {
     }
 
     pub(crate) fn advance_active(&mut self) {
-        let Role::Active(active) = &self.role else {
+        let Some((stage, epoch, required)) = self.active().map(|a| (a.stage, a.epoch, a.required))
+        else {
             return;
         };
-        match active.stage {
+        match stage {
             Stage::Opening(ticket) if self.superblock.is_durable(ticket) => {
                 self.enter(Stage::Reconciling);
                 return self.advance_active();
             }
             Stage::Opening(_) => return,
             Stage::Reconciling
-                if self.live.covers(active.required)
-                    || mutant::on(Mutant::ServeBeforeReconcile) =>
+                if self.advance_renewal()
+                    && (self.live.covers(required) || mutant::on(Mutant::ServeBeforeReconcile)) =>
             {
-                let epoch = active.epoch;
                 self.enter(Stage::Serving);
                 self.report(Report::Serving { epoch });
                 self.begin_held();

@@ -76,6 +76,11 @@ impl Machine {
         }
     }
 
+    /// True once the local disk's part of a flush is done.
+    pub(crate) fn is_flushed_here(&self, id: FlushId) -> bool {
+        self.flushes.get(&id).is_none_or(|flush| flush.local)
+    }
+
     pub(crate) fn on_flush_acked(&mut self, node: NodeId, id: FlushId) {
         if let Some(flush) = self.flushes.get_mut(&id) {
             flush.acked.insert(node);

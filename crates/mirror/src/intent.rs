@@ -45,6 +45,8 @@ struct Hot {
     logged: bool,
     /// On a standby: from before the session, not seen in it. Gone with the commit of a resync.
     stale: bool,
+    /// From before this attach: its last writes may be in no cache any more, if a flush failed then.
+    inherited: bool,
 }
 
 /// What an intent slot held.
@@ -65,6 +67,7 @@ impl Intent {
                 settled: Period(0),
                 logged: true,
                 stale: true,
+                inherited: true,
             };
             (region, hot)
         };
@@ -135,6 +138,7 @@ impl Intent {
                 settled: Period(0),
                 logged: false,
                 stale: false,
+                inherited: false,
             }
         });
         hot.used = self.clock;
@@ -156,6 +160,19 @@ impl Intent {
     pub(crate) fn all_settled_in(&mut self, period: Period) {
         for hot in self.hot.values_mut() {
             hot.settled = period;
+        }
+    }
+
+    /// Regions that were in the log at attach and have not left it since.
+    pub(crate) fn inherited(&self) -> impl Iterator<Item = u32> {
+        let inherited = self.hot.iter().filter(|(_, hot)| hot.inherited);
+        inherited.map(|(region, _)| *region)
+    }
+
+    /// Everything from before the attach was written in this life, and is durable.
+    pub(crate) fn all_renewed(&mut self) {
+        for hot in self.hot.values_mut() {
+            hot.inherited = false;
         }
     }
 

@@ -57,6 +57,8 @@ pub(crate) enum Origin {
     },
     /// A resync to `node`: sent when read.
     Resync { node: NodeId, conn: ConnId },
+    /// An activation: what an earlier life wrote is read, and written anew.
+    Renewal,
     /// Somebody who is gone.
     Nobody,
 }
@@ -99,14 +101,14 @@ impl Job {
     pub(crate) const fn app(&self) -> Option<&AppWrite> {
         match &self.origin {
             Origin::App(app) => Some(app),
-            Origin::Peer { .. } | Origin::Resync { .. } | Origin::Nobody => None,
+            Origin::Peer { .. } | Origin::Resync { .. } | Origin::Renewal | Origin::Nobody => None,
         }
     }
 
     pub(crate) const fn app_mut(&mut self) -> Option<&mut AppWrite> {
         match &mut self.origin {
             Origin::App(app) => Some(app),
-            Origin::Peer { .. } | Origin::Resync { .. } | Origin::Nobody => None,
+            Origin::Peer { .. } | Origin::Resync { .. } | Origin::Renewal | Origin::Nobody => None,
         }
     }
 
@@ -114,7 +116,7 @@ impl Job {
         match self.origin {
             Origin::App(_) => true,
             Origin::Peer { resync, .. } => !resync,
-            Origin::Resync { .. } | Origin::Nobody => false,
+            Origin::Resync { .. } | Origin::Renewal | Origin::Nobody => false,
         }
     }
 }
@@ -345,8 +347,19 @@ impl Machine {
                 self.send_chunk(node, conn, range, buf);
                 self.end_job(id);
             }
+            Origin::Renewal => self.on_renewal_step(id),
             Origin::Nobody => self.end_job(id),
         }
+    }
+
+    /// Writes what a job has read, under the same lock; false if it has read nothing.
+    pub(crate) fn write_back(&mut self, id: JobId) -> bool {
+        let Some(job) = self.jobs.get_mut(&id).filter(|j| j.action == Action::Fetch) else {
+            return false;
+        };
+        job.action = Action::Write;
+        self.start(id);
+        true
     }
 
     /// The local part met a failed disk.
@@ -362,7 +375,7 @@ impl Machine {
     }
 
     /// Forgets a job and lets go of its buffer, its regions and its range.
-    fn end_job(&mut self, id: JobId) {
+    pub(crate) fn end_job(&mut self, id: JobId) {
         self.forget(id);
         self.unlock(id);
     }

@@ -13,6 +13,7 @@
 //! | `job` | the path of every write: range lock → intent log → disk (and peers) |
 //! | `request`, `flush` | the front end while active: requests, lease, flushes |
 //! | `activate` | becoming active, changes of the sets, the orderly end |
+//! | `renew` | what a restarted replica writes again before it serves |
 //! | `session`, `peer`, `resync` | the active's side of a session |
 //! | `standby`, `standby_ops` | the standby's side |
 //! | `superblock`, `intent`, `bitmap` | metadata: wanted, being written, durable |
@@ -43,6 +44,7 @@ mod machine;
 mod nodes;
 mod peer;
 mod ranges;
+mod renew;
 pub mod replica;
 mod request;
 mod resync;

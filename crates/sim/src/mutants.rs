@@ -126,6 +126,7 @@ const fn entry(mutant: Mutant) -> Entry {
         Mutant::StuckPeerKept => ("R18", &[]),
         Mutant::AcceptorNotDurable | Mutant::PromiseIgnored => ("register", &[]),
         Mutant::FlushLocalOnly | Mutant::FlushRetried => ("G2", &[]),
+        Mutant::RenewalSkipped => ("G2", &["failed_flush_is_not_forgotten"]),
         Mutant::OverlapUnordered => ("G5", &[]),
         Mutant::ResyncConsistentEarly => ("G4", &[]),
     };

@@ -12,7 +12,7 @@ use wire::{Duration, NodeId};
 type Story = fn(&mut World);
 
 /// All of them, by name.
-pub const ALL: [(&str, Story); 18] = [
+pub const ALL: [(&str, Story); 19] = [
     ("active_killed", active_killed),
     ("partition_with_witness", partition_with_witness),
     (
@@ -52,6 +52,10 @@ pub const ALL: [(&str, Story); 18] = [
         interrupted_resync_starts_again,
     ),
     ("late_writes_do_not_land", late_writes_do_not_land),
+    (
+        "failed_flush_is_not_forgotten",
+        failed_flush_is_not_forgotten,
+    ),
 ];
 
 /// Plays a scenario; none if there is none of this name. `keep` lines of the story are kept.
@@ -347,6 +351,26 @@ fn late_writes_do_not_land(w: &mut World) {
     w.make(Fault::DiskSlow(B, secs(6)));
     w.make(Fault::Deafen(A, secs(5)));
     w.expect(secs(5), "B serves", |w| w.serves(B));
+    w.come_back();
+}
+
+/// The active is alone when a flush fails, its daemon dies with that knowledge, and serves on; then the power goes.
+fn failed_flush_is_not_forgotten(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::Power(B, secs(30)));
+    w.expect(secs(5), "A serves alone", |w| {
+        w.serves(A) && w.in_sync() == 1
+    });
+    w.make(Fault::DiskFlush(A, 1));
+    let wait = w.rng.millis(50, 400);
+    w.pass(wait);
+    w.make(Fault::Kill(A, millis(50)));
+    w.pass(millis(200));
+    w.expect(secs(10), "A serves again", |w| w.serves(A));
+    let wait = w.rng.millis(100, 1_500);
+    w.pass(wait);
+    w.make(Fault::Power(A, secs(1)));
+    w.pass(secs(2));
     w.come_back();
 }
 

@@ -69,13 +69,15 @@ pub enum Mutant {
     OverlapUnordered,
     /// A failed flush is retried and taken as good.
     FlushRetried,
+    /// G2: what an earlier life wrote, and no flush covered, is taken as good.
+    RenewalSkipped,
     /// A replica in mid-resync reports itself consistent.
     ResyncConsistentEarly,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::AckKnownSetOnly,
         Self::UnchangedResolves,
         Self::PromoteOutOfSync,
@@ -107,6 +109,7 @@ impl Mutant {
         Self::FlushLocalOnly,
         Self::OverlapUnordered,
         Self::FlushRetried,
+        Self::RenewalSkipped,
         Self::ResyncConsistentEarly,
     ];
 }

@@ -90,6 +90,10 @@ impl SimDisk {
         }
         let done = self.under_way.remove(pick % self.under_way.len());
         if let Some(errno) = self.broken {
+            if done.op == DiskOp::Flush {
+                // As Linux: what could not be written back counts as clean, reads well, and is gone with the power.
+                self.volatile.clear();
+            }
             return Some((done, Err(errno)));
         }
         if let Some((at, fua)) = done.target() {

@@ -287,6 +287,25 @@ fn bug_11_after_a_failed_flush_nothing_starts_any_more() {
 }
 
 #[test]
+fn a_flush_that_failed_in_an_earlier_life_is_made_good_before_serving() {
+    let mut world = solo();
+    world.write(0, 4096, false);
+    world.run();
+    world.flush();
+    world.node(A).disk.broken = Some(5);
+    world.settle_disk(A);
+    world.node(A).disk.broken = None;
+    world.crash(A, false);
+    world.boot(A, false);
+    world.run();
+    world.flush();
+    world.run();
+    world.crash(A, true);
+    world.boot(A, true);
+    world.heal_and_check();
+}
+
+#[test]
 fn bug_12_a_torn_superblock_leaves_the_older_one() {
     let mut world = pair();
     world.crash(A, false);
