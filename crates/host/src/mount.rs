@@ -1,7 +1,6 @@
-//! Mounting and unmounting file systems.
+//! The mount table, and taking file systems out of it.
 
-use rustix::mount::{MountFlags, UnmountFlags, mount as sys_mount, unmount as sys_unmount};
-use std::ffi::CString;
+use rustix::mount::{UnmountFlags, unmount as sys_unmount};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -25,16 +24,6 @@ pub struct Mounted {
     pub source: String,
     /// The device number, `major:minor`.
     pub device: String,
-}
-
-/// Mounts the file system on `source` at `target`. `options` are comma-separated, as for `mount -o`.
-///
-/// # Errors
-/// What the kernel says; options that it does not know are `EINVAL`.
-pub fn mount(source: &Path, target: &Path, fstype: &str, options: &str) -> io::Result<()> {
-    let (flags, data) = split_options(options);
-    let data = CString::new(data)?;
-    Ok(sys_mount(source, target, fstype, flags, data.as_c_str())?)
 }
 
 /// Unmounts what is at `target`.
@@ -119,40 +108,9 @@ fn unescape(text: &str) -> String {
     plain
 }
 
-/// Options that are flags of the system call, and the others for the file system.
-fn split_options(options: &str) -> (MountFlags, String) {
-    let mut flags = MountFlags::empty();
-    let mut data = Vec::new();
-    for option in options.split(',').filter(|option| !option.is_empty()) {
-        match option {
-            "defaults" | "rw" | "suid" | "dev" | "exec" | "async" => {}
-            "ro" => flags |= MountFlags::RDONLY,
-            "nosuid" => flags |= MountFlags::NOSUID,
-            "nodev" => flags |= MountFlags::NODEV,
-            "noexec" => flags |= MountFlags::NOEXEC,
-            "noatime" => flags |= MountFlags::NOATIME,
-            "nodiratime" => flags |= MountFlags::NODIRATIME,
-            "relatime" => flags |= MountFlags::RELATIME,
-            "strictatime" => flags |= MountFlags::STRICTATIME,
-            "lazytime" => flags |= MountFlags::LAZYTIME,
-            "sync" => flags |= MountFlags::SYNCHRONOUS,
-            "dirsync" => flags |= MountFlags::DIRSYNC,
-            other => data.push(other),
-        }
-    }
-    (flags, data.join(","))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn options_are_sorted_into_flags_and_data() {
-        let (flags, data) = split_options("noatime,errors=remount-ro,,ro,data=ordered");
-        assert_eq!(flags, MountFlags::NOATIME | MountFlags::RDONLY);
-        assert_eq!(data, "errors=remount-ro,data=ordered");
-    }
 
     #[test]
     fn mount_table_lines_are_understood() {

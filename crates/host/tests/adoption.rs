@@ -7,7 +7,7 @@ use host::disk::{self, Disk};
 use host::fuse::{Channel, FILE_NAME, Incoming, IoKind, IoRequest, Negotiated};
 use host::keeper::{self, Client, Lease, Step};
 use host::loopdev::{self, Attach, LoopDevice};
-use host::mount::{Unmount, mount, mounted_at, unmount};
+use host::mount::{Unmount, mounted_at, unmount};
 use host::ring::{Buf, Descriptor, Interest, Op, Ring, Watch};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -89,7 +89,17 @@ impl Stage {
         let path = device.path().to_owned();
         drop(device);
         run("mkfs.ext4", &["-q", "-F", path.to_str().unwrap()]);
-        mount(&path, &self.path("ext4"), "ext4", "noatime").unwrap();
+        let at = self.path("ext4");
+        run(
+            "mount",
+            &[
+                "-n",
+                "-o",
+                "noatime",
+                path.to_str().unwrap(),
+                at.to_str().unwrap(),
+            ],
+        );
         (daemon, path)
     }
 }
@@ -315,7 +325,17 @@ fn killed_daemon_is_replaced_without_an_io_error() {
 
     unmount(&stage.path("ext4"), Unmount::Clean).unwrap();
     run("e2fsck", &["-fn", device.to_str().unwrap()]);
-    mount(&device, &stage.path("ext4"), "ext4", "ro").unwrap();
+    let at = stage.path("ext4");
+    run(
+        "mount",
+        &[
+            "-n",
+            "-o",
+            "ro",
+            device.to_str().unwrap(),
+            at.to_str().unwrap(),
+        ],
+    );
     let written = written.load(Ordering::Relaxed);
     for number in written.saturating_sub(40)..written {
         let mut bytes = Vec::new();

@@ -1,13 +1,17 @@
 //! A file system on a mirror's device: mounted, and unmounted when nobody uses it.
+//!
+//! Both are done by mount(8) and umount(8), not by this process: it serves the device's blocks itself. A daemon that is killed in
+//! the middle of its own mount waits in the kernel for an answer that only its successor can give, keeps its lock until then, and so
+//! keeps the successor out. A child waits just as long and keeps nothing.
 
 use super::users;
 use crate::config::model::Filesystem;
 use crate::failure::Failure;
 use host::keeper::Step;
-use host::mount::{self, Mounted, Unmount};
-use rustix::io::Errno;
+use host::mount::{self, Mounted};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// Mounts it. Recovery of its journal, if it was not unmounted, is part of that.
 pub(super) fn start(filesystem: &Filesystem, device: &Path) -> Result<(), Failure> {
@@ -26,8 +30,13 @@ pub(super) fn start(filesystem: &Filesystem, device: &Path) -> Result<(), Failur
                 .hint("unmount it; a file system of a group may be mounted by Backstay only")),
         };
     }
-    mount::mount(device, &target, &filesystem.fstype, &filesystem.options)
-        .map_err(|error| explain(filesystem, device, &error))?;
+    if let Err(error) = mount_at(filesystem, device, &target) {
+        // A predecessor's child may have been under way with the same.
+        let found = mounted_at(&target)?;
+        if found.is_none_or(|found| found.source != device.display().to_string()) {
+            return Err(explain(filesystem, device, &error));
+        }
+    }
     tracing::info!(mount = %target.display(), device = %device.display(), "file system is mounted");
     Ok(())
 }
@@ -38,12 +47,13 @@ pub(super) fn stop(filesystem: &Filesystem) -> Result<(), Failure> {
     if mounted_at(&target)?.is_none() {
         return Ok(());
     }
-    match mount::unmount(&target, Unmount::Clean) {
+    let unmounted = run(Command::new("umount").arg("-n").arg("-i").arg(&target));
+    match unmounted {
         Ok(()) => {
             tracing::info!(mount = %target.display(), "file system is unmounted");
             Ok(())
         }
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => Ok(()),
+        Err(_) if mounted_at(&target)?.is_none() => Ok(()),
         Err(error) => {
             let failure = Failure::new(format!("cannot unmount {}", target.display())).cause(error);
             Err(match users::of(&target).as_slice() {
@@ -56,6 +66,41 @@ pub(super) fn stop(filesystem: &Filesystem) -> Result<(), Failure> {
             })
         }
     }
+}
+
+fn mount_at(filesystem: &Filesystem, device: &Path, target: &Path) -> Result<(), String> {
+    let mut mount = Command::new("mount");
+    mount.args(["-n", "-i", "-t", &filesystem.fstype]);
+    if !filesystem.options.is_empty() {
+        mount.args(["-o", &filesystem.options]);
+    }
+    run(mount.arg(device).arg(target))
+}
+
+/// Runs a program of util-linux to its end; its complaint, if it fails.
+fn run(command: &mut Command) -> Result<(), String> {
+    let output = command
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("cannot run {}: {error}", command.get_program().display()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let said: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty())
+        .collect();
+    Err(match said.as_slice() {
+        [] => format!(
+            "{} ended with {}",
+            command.get_program().display(),
+            output.status
+        ),
+        lines => lines.join("; "),
+    })
 }
 
 /// Where it is mounted, as the mount table names it; the directory is made if it is missing.
@@ -95,7 +140,7 @@ pub(super) fn steps(filesystem: &Filesystem) -> Vec<Step> {
     vec![Step::Unmount { target }]
 }
 
-fn explain(filesystem: &Filesystem, device: &Path, error: &io::Error) -> Failure {
+fn explain(filesystem: &Filesystem, device: &Path, error: &str) -> Failure {
     let Filesystem {
         mirror,
         mount,
@@ -105,17 +150,19 @@ fn explain(filesystem: &Filesystem, device: &Path, error: &io::Error) -> Failure
     let failure = Failure::new(format!(
         "cannot mount {fstype} of mirror {mirror} at {}",
         mount.display()
-    ));
-    match Errno::from_io_error(error) {
-        Some(Errno::NODEV) => failure
-            .cause(format!("this kernel does not know the file system {fstype}"))
-            .hint(format!("load its module, or correct `fstype` of {}", mount.display())),
-        Some(Errno::INVAL | Errno::UCLEAN) => failure
-            .cause(format!("{} holds no sound {fstype}, or an option is unknown: {error}", device.display()))
-            .hint(format!(
-                "see the kernel's log; a new mirror needs a file system: mkfs.{fstype} {} once, on the active node",
-                device.display()
-            )),
-        Some(_) | None => failure.cause(error),
+    ))
+    .cause(error);
+    if error.contains("unknown filesystem type") {
+        return failure.hint(format!(
+            "load the kernel's module for it, or correct `fstype` of {}",
+            mount.display()
+        ));
     }
+    if error.contains("wrong fs type") || error.contains("bad superblock") {
+        return failure.hint(format!(
+            "see the kernel's log; a new mirror needs a file system: mkfs.{fstype} {} once, on the active node",
+            device.display()
+        ));
+    }
+    failure
 }
