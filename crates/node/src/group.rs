@@ -226,6 +226,8 @@ pub struct Group {
     /// What gate and device were told last.
     lease_told: Time,
     frozen: bool,
+    /// Since when it is frozen, or is not.
+    frozen_at: Time,
     /// Resources that run, in the order of their starting.
     running: Vec<u8>,
     failures: Vec<VecDeque<Time>>,
@@ -271,6 +273,7 @@ impl Group {
             retry_at: Time::ZERO,
             lease_told: Time::ZERO,
             frozen: false,
+            frozen_at: now,
             running: Vec::new(),
             failures: vec![VecDeque::new(); group.resources.len()],
             failed_frozen: BTreeSet::new(),
@@ -490,11 +493,20 @@ impl Group {
                 self.on_no_majority(cx);
             }
             Outcome::Read(_) => self.no_majority = false,
-            Outcome::Alarm(what) => self.alarm = Some(what),
+            Outcome::Alarm(what) => self.on_alarm(cx, what),
         }
         let open = self.pending == Some(Pending::TakeOver) || self.takeover_unresolved();
         self.lease
             .block_grants(open && !mutant::on(Mutant::GrantWhileTaking));
+    }
+
+    /// A promise of the register was broken. If that ended what was proposed, it may be proposed again later.
+    fn on_alarm(&mut self, cx: Around<'_>, what: &'static str) {
+        self.alarm = Some(what);
+        if self.register.is_idle() && self.pending.is_some() {
+            self.growing = None;
+            self.retry_later(cx, self.timing.suspect);
+        }
     }
 
     fn takeover_unresolved(&self) -> bool {

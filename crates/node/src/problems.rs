@@ -91,7 +91,7 @@ impl Node {
                 node: self.config.me,
             });
         }
-        if group.role() == Role::Frozen {
+        if group.role() == Role::Frozen && group.is_frozen_for_long(now) {
             found.insert(Problem::Frozen { group: id });
         }
         if group.config.asynchronous {
@@ -110,18 +110,25 @@ impl Node {
     pub(crate) fn no_standby(&self, now: Time, group: &Group) -> Option<(NodeId, Obstacle)> {
         let record = group.register.confirmed()?;
         let mut closest = None;
-        for node in group
-            .config
-            .members
-            .iter()
-            .filter(|id| **id != record.active)
-        {
-            match self.standby_obstacle(now, group, *node) {
+        let others = group.config.members.iter();
+        for node in others.filter(|id| **id != record.active) {
+            let obstacle = self.standby_obstacle(now, group, *node);
+            // Last, because it is mended elsewhere.
+            let obstacle = obstacle.or_else(|| self.minority_without(now, record.active));
+            match obstacle {
                 None => return None,
                 Some(obstacle) => closest = closest.or(Some((*node, obstacle))),
             }
         }
         closest
+    }
+
+    /// Without the active too few would be left to decide who is active.
+    fn minority_without(&self, now: Time, active: NodeId) -> Option<Obstacle> {
+        let heard = |id: &&NodeId| **id == self.config.me || self.links.is_up(now, **id);
+        let nodes = self.config.nodes.keys();
+        let left = nodes.filter(|id| **id != active).filter(heard).count();
+        (left * 2 <= self.config.nodes.len()).then_some(Obstacle::NoRegister)
     }
 
     fn standby_obstacle(&self, now: Time, group: &Group, node: NodeId) -> Option<Obstacle> {
@@ -132,7 +139,7 @@ impl Node {
             return group.obstacle();
         }
         if !self.links.is_up(now, node) {
-            return Some(Obstacle::NotAttached);
+            return Some(Obstacle::Silent);
         }
         if group
             .register

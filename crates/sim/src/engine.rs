@@ -374,6 +374,11 @@ impl World {
         if let Some(engine) = self.engine(at, mirror) {
             engine.serving = true;
         }
+        // One that was deposed while it was stopped may say so still; without a lease it answers nobody.
+        let newest = self.checkers.epochs_rise.newest();
+        if newest.is_some_and(|record| record.active != at) {
+            return;
+        }
         let index = usize::from(mirror);
         let machine = &self.machines[usize::from(at.0)];
         let (Some(disk), Some(oracle)) = (machine.disks.get(index), self.oracles.get_mut(index))

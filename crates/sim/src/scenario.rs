@@ -4,7 +4,8 @@ use crate::fault::Fault;
 use crate::options::{Options, Outcome};
 use crate::run::guarded;
 use crate::world::{A, B, W, World};
-use wire::control::{GroupRequest, Role};
+use node::view::GroupView;
+use wire::control::{GroupRequest, Obstacle, Role};
 use wire::record::{Hold, Intent};
 use wire::{Duration, NodeId};
 
@@ -94,13 +95,24 @@ impl World {
         }
     }
 
-    /// What a node does for the group; none if its daemon does not run.
-    fn role(&mut self, at: NodeId) -> Option<Role> {
+    /// What a node shows of the group; none if its daemon does not run.
+    fn view(&mut self, at: NodeId) -> Option<GroupView> {
         let now = self.now;
         let machine = self.machine(at);
         let local = machine.local(now);
         let view = machine.process.as_ref()?.node.view(local);
-        view.groups.first()?.roles.get(&at).copied()
+        view.groups.into_iter().next()
+    }
+
+    /// What a node does for the group; none if its daemon does not run.
+    fn role(&mut self, at: NodeId) -> Option<Role> {
+        self.view(at)?.roles.get(&at).copied()
+    }
+
+    /// What stands against a failover, as a node sees it.
+    fn obstacle(&mut self, at: NodeId) -> Option<Obstacle> {
+        let view = self.view(at).filter(|view| !view.can_fail_over)?;
+        view.why_not.map(|(_, obstacle)| obstacle)
     }
 
     fn serves(&mut self, at: NodeId) -> bool {
@@ -189,6 +201,11 @@ fn witness_then_standby_freezes_and_resumes(w: &mut World) {
     w.must(
         w.checkers.freezes == 0,
         "the loss of the witness alone froze nothing",
+    );
+    let obstacle = w.obstacle(A);
+    w.must(
+        obstacle == Some(Obstacle::NoRegister),
+        "it is said that the standby could not take over now",
     );
     w.make(Fault::Power(B, secs(6)));
     w.expect(secs(3), "A is frozen", |w| w.role(A) == Some(Role::Frozen));

@@ -254,14 +254,16 @@ pub enum Obstacle {
     InstanceOpen,
     /// The group failed on this node; a person clears it with `backstay start`.
     FailedHere,
-    /// Not attached yet.
+    /// Its replica is not attached (yet).
     NotAttached,
     /// Asynchronous and not eligible (R11).
     AsyncBehind,
     /// Its acceptor lost its file or came back with an older one.
     NoVote,
-    /// The register cannot be reached from there.
+    /// The register cannot be reached from there, or could not without the active.
     NoRegister,
+    /// It is not heard.
+    Silent,
 }
 
 /// Why a proposer asks for a promise.

@@ -170,7 +170,11 @@ impl Ask<'_> {
 
     fn dry_run(&self, ui: &Ui, group: &GroupView, sentence: &str) -> Outcome {
         ui.talk(format_args!("would {sentence}; nothing was changed"));
-        let blocked = self.action == Action::Move && !group.can_fail_over;
+        let nobody = !group
+            .in_sync
+            .iter()
+            .any(|node| Some(node) != group.active.as_ref());
+        let blocked = self.action == Action::Move && nobody;
         if let (true, Some(why)) = (blocked, &group.why_not) {
             ui.talk(format_args!("it would be refused: {why}"));
         }

@@ -142,7 +142,7 @@ fn frozen() -> Snapshot {
     group.serving = None;
     group.role = Role::Frozen;
     group.can_fail_over = false;
-    group.why_not = Some((B, Obstacle::NotAttached));
+    group.why_not = Some((B, Obstacle::Silent));
     group.addresses[0].condition = AddressCondition::Gated;
     snapshot
 }

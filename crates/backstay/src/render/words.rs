@@ -225,6 +225,7 @@ const fn obstacle_key(obstacle: Obstacle) -> &'static str {
         Obstacle::AsyncBehind => "async-behind",
         Obstacle::NoVote => "no-vote",
         Obstacle::NoRegister => "no-register",
+        Obstacle::Silent => "silent",
     }
 }
 

@@ -101,11 +101,18 @@ impl Group {
             return;
         }
         self.frozen = frozen;
+        self.frozen_at = cx.now;
         if frozen {
             self.on_frozen(cx);
         } else {
             self.on_thawed(cx);
         }
+    }
+
+    /// True if a service is frozen. A start is without a lease for a moment, which is nobody's problem.
+    pub(crate) fn is_frozen_for_long(&self, now: Time) -> bool {
+        let serves = matches!(self.state, State::Active { .. });
+        self.frozen && (serves || now.since(self.frozen_at) >= self.timing.suspect)
     }
 
     const fn is_stopping_resources(&self) -> bool {
@@ -287,7 +294,7 @@ impl Group {
         };
         let member = record.members.get(&node);
         if node == self.me || !cx.links.is_up(cx.now, node) {
-            return Some(Obstacle::NotAttached);
+            return Some(Obstacle::Silent);
         }
         if member.is_none_or(|m| m.sync != wire::Sync::InSync) || self.is_lost(node) {
             return Some(Obstacle::OutOfSync);
@@ -296,7 +303,7 @@ impl Group {
             return Some(Obstacle::FailedHere);
         }
         match self.peers.get(&node) {
-            None => Some(Obstacle::NotAttached),
+            None => Some(Obstacle::Silent),
             // What it says of itself may be a beat behind the record; only lasting obstacles count.
             Some((_, beat)) => beat.obstacle.filter(|o| *o != Obstacle::OutOfSync),
         }

@@ -347,13 +347,17 @@ impl Group {
 
     /// A lease stands against a proposal, or a restarted grantor that does not know the newest record: tried again later.
     pub(super) fn on_refused(&mut self, cx: Around<'_>, holder: NodeId, left: Duration) {
-        self.retry_at = cx.now + left.min(self.timing.lease);
-        let pending = self.pending.take();
         let seen = vec![Seen::WitnessLease(holder, left)];
         let rejected = vec![(Act::TakeOver(holder), Because::LeaseRunning)];
         self.journal
             .decide(cx.now, Act::Wait, Rule::PromoteInSync, seen, rejected);
-        match pending {
+        self.retry_later(cx, left.min(self.timing.lease));
+    }
+
+    /// What was proposed came to nothing: back to where it may be proposed again.
+    pub(super) fn retry_later(&mut self, cx: Around<'_>, after: Duration) {
+        self.retry_at = cx.now + after;
+        match self.pending.take() {
             Some(Pending::Bootstrap) => self.change_state(cx.now, State::Settling),
             Some(Pending::TakeOver) => {
                 self.journal.abandon();

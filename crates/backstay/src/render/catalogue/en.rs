@@ -254,10 +254,8 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
         "still has the device of an earlier activation open",
     ),
     ("obstacle.failed-here", "failed to run the group before"),
-    (
-        "obstacle.not-attached",
-        "does not answer, or has not attached its replica",
-    ),
+    ("obstacle.not-attached", "has not attached its replica"),
+    ("obstacle.silent", "is silent"),
     (
         "obstacle.async-behind",
         "is behind: it mirrors asynchronously",
@@ -265,7 +263,7 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     ("obstacle.no-vote", "does not vote"),
     (
         "obstacle.no-register",
-        "does not reach a majority of the register",
+        "would not reach a majority of the register, because other nodes are silent",
     ),
     (
         "remedy.out-of-sync",
@@ -295,6 +293,10 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     (
         "remedy.async-behind",
         "wait until {node} has caught up, or move the group by hand",
+    ),
+    (
+        "remedy.silent",
+        "see whether {node} and its daemon run, and its heartbeat networks",
     ),
     ("remedy.no-vote", "let {node} rejoin"),
     ("remedy.no-register", "bring the silent nodes back"),
