@@ -16,9 +16,12 @@
 
 mod active;
 mod asks;
+mod record;
 mod sets;
 mod standby;
+mod standing;
 mod start;
+mod state;
 mod stop;
 
 use crate::config::{Config, GroupConfig, NodeRole, Timing};
@@ -26,16 +29,17 @@ use crate::explain::Journal;
 use crate::io::ResourceAct;
 use cluster::lease::{Lease, LeaseConfig};
 use cluster::links::Links;
-use cluster::register::{Outcome, Register, RegisterConfig, RegisterInput, RegisterOutput, Ticket};
+use cluster::register::{Register, RegisterConfig, RegisterInput, RegisterOutput, Ticket};
 use mirror::control::{Command, Report};
+pub(crate) use state::State;
+use state::{AfterFence, Attached, Pending, Replica, Starting, StopWhy, Stopping, Taking};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use wire::control::{GroupBeat, GroupRequest, Message, Obstacle, Purpose, RequestFault, Role};
+use wire::control::{GroupBeat, GroupRequest, Message, RequestFault};
 use wire::durable::{Durable, GroupDurable};
-use wire::event::{Act, Rule, Seen, What};
+use wire::event::What;
 use wire::layout::ReplicaState;
 use wire::mutant::{self, Mutant};
-use wire::record::Intent;
-use wire::{Duration, Epoch, Generation, GroupId, NodeId, Nonce, Record, Time, Version};
+use wire::{Duration, Epoch, GroupId, NodeId, Nonce, Time, Version};
 
 /// What a group asks of the node that it lives on.
 #[derive(Clone, Debug)]
@@ -69,130 +73,6 @@ pub(crate) enum Out {
 pub(crate) struct Around<'a> {
     pub(crate) now: Time,
     pub(crate) links: &'a Links,
-}
-
-/// Where the group stands on this node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    /// The mirrors are not attached, or no record is known.
-    Settling,
-    /// Follows the active.
-    Standby,
-    /// On the way to become active: the old epoch is fenced, then the record is changed.
-    Taking(Taking),
-    /// The record names this node; the resources are being started.
-    Starting(Starting),
-    /// Everything runs; a resource may be being restarted.
-    Active { restarting: Option<(u8, u64)> },
-    /// Orderly stop.
-    Stopping { why: StopWhy, step: Stopping },
-    /// Deposed: everything is torn down.
-    Leaving {
-        mirrors_open: BTreeSet<u8>,
-        abandoned: bool,
-    },
-    /// Held by the record's intent; nothing runs.
-    Held,
-    /// The disk failed and nobody else can serve.
-    Broken,
-}
-
-/// Steps of taking the group over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Taking {
-    /// Mirrors that have not reported `Fenced`, and what follows then.
-    Fencing {
-        left: BTreeSet<u8>,
-        then: AfterFence,
-    },
-    /// The takeover is proposed.
-    Proposing,
-}
-
-/// What follows when nothing of an older epoch is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AfterFence {
-    /// The takeover is proposed.
-    Propose,
-    /// The record already names this node: its mirrors are activated.
-    Start,
-    /// The record named this node before it restarted: confirmed first (R6).
-    Barrier,
-}
-
-/// Steps of starting.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Starting {
-    /// A restarted active confirms its record first (R6). `solo`: it may go on without the register.
-    Barrier { solo: bool },
-    /// Mirrors that do not serve yet, since when.
-    Mirrors { left: BTreeSet<u8>, since: Time },
-    /// This resource is being started.
-    Resource { resource: u8, token: u64 },
-}
-
-/// Why an orderly stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StopWhy {
-    /// The group goes to the named node; `failed`: because it failed here.
-    HandOver { to: NodeId, failed: bool },
-    /// The own disk failed; the group goes to the named node.
-    DiskFailed { to: NodeId },
-    /// The group is held.
-    Hold(wire::record::Hold),
-}
-
-/// Steps of an orderly stop.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Stopping {
-    /// This resource is being stopped.
-    Resource { resource: u8, token: u64 },
-    /// A resource would not stop: everything is torn down.
-    Abandoning,
-    /// Mirrors that have not reported `Drained` (or `Closed` after a disk failure).
-    Mirrors { left: BTreeSet<u8> },
-    /// The device and the gate are being closed; then the record is changed.
-    Yielding,
-    /// The change is proposed.
-    Proposing,
-}
-
-/// What this node's open proposal is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pending {
-    Bootstrap,
-    Barrier,
-    /// The same sets with the generation of a replica that attached anew (R14).
-    Refresh,
-    TakeOver,
-    Shrink,
-    Grow(NodeId),
-    HandOver,
-    Hold,
-    Unhold,
-}
-
-/// What is known of one mirror's replica on this node.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Replica {
-    attached: Option<Attached>,
-    failed: bool,
-    consistent: bool,
-    /// Its disk is older than the record (R14).
-    rolled_back: bool,
-    /// In this life it followed a session, or this node proposed: from then on a record may hold this life's generation.
-    joined: bool,
-    /// The generation of this life is durable.
-    bumped: bool,
-    /// Highest command serial that it handled.
-    taken: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Attached {
-    before: Generation,
-    generation: Generation,
-    state: ReplicaState,
 }
 
 /// One group on this node.
@@ -438,181 +318,6 @@ impl Group {
         at
     }
 
-    // ---- the register -------------------------------------------------------------------------------------------
-
-    fn tell_register(&mut self, cx: Around<'_>, input: RegisterInput) {
-        self.register.handle(cx.now, input, &mut self.lease);
-        while let Some(output) = self.register.poll() {
-            match output {
-                RegisterOutput::Send { to, message } => self.out.push_back(Out::Send(to, message)),
-                RegisterOutput::Persist(ticket) => self.out.push_back(Out::Persist(ticket)),
-                RegisterOutput::Outcome(outcome) => self.on_outcome(cx, outcome),
-            }
-        }
-    }
-
-    fn propose(&mut self, cx: Around<'_>, record: Record, pending: Pending) {
-        assert!(self.pending.is_none(), "one proposal at a time");
-        self.pending = Some(pending);
-        // The proposal holds the generation of this life.
-        for replica in &mut self.replicas {
-            replica.joined = true;
-        }
-        let purpose = match pending {
-            Pending::TakeOver => Purpose::Takeover,
-            Pending::Bootstrap
-            | Pending::Barrier
-            | Pending::Refresh
-            | Pending::Shrink
-            | Pending::Grow(_)
-            | Pending::HandOver
-            | Pending::Hold
-            | Pending::Unhold => Purpose::Keep,
-        };
-        let blocked = pending == Pending::TakeOver && !mutant::on(Mutant::GrantWhileTaking);
-        self.lease.block_grants(blocked);
-        self.tell_register(cx, RegisterInput::Propose { record, purpose });
-    }
-
-    fn on_outcome(&mut self, cx: Around<'_>, outcome: Outcome) {
-        match outcome {
-            Outcome::Won(_) | Outcome::Superseded(_) => {
-                self.no_majority = false;
-                self.pending = None;
-                self.growing = None;
-                self.on_confirmed(cx);
-            }
-            Outcome::Learned(_) => self.on_confirmed(cx),
-            Outcome::Leased { holder, left } => self.on_refused(cx, holder, left),
-            Outcome::Contested(_) => {
-                self.lease.surrender(cx.now);
-                self.tell_lease(cx.now, Time::ZERO);
-            }
-            Outcome::NoMajority => {
-                self.no_majority = true;
-                self.on_no_majority(cx);
-            }
-            Outcome::Read(_) => self.no_majority = false,
-            Outcome::Alarm(what) => self.on_alarm(cx, what),
-        }
-        let open = self.pending == Some(Pending::TakeOver) || self.takeover_unresolved();
-        self.lease
-            .block_grants(open && !mutant::on(Mutant::GrantWhileTaking));
-    }
-
-    /// A promise of the register was broken. If that ended what was proposed, it may be proposed again later.
-    fn on_alarm(&mut self, cx: Around<'_>, what: &'static str) {
-        self.alarm = Some(what);
-        if self.register.is_idle() && self.pending.is_some() {
-            self.growing = None;
-            self.retry_later(cx, self.timing.suspect);
-        }
-    }
-
-    fn takeover_unresolved(&self) -> bool {
-        let known = self.register.confirmed().map(|r| r.active);
-        known != Some(self.me)
-            && self
-                .register
-                .unresolved()
-                .iter()
-                .any(|r| r.active == self.me)
-    }
-
-    /// The confirmed record may be newer than what was acted upon: act upon it.
-    fn on_confirmed(&mut self, cx: Around<'_>) {
-        let Some(record) = self.register.confirmed().cloned() else {
-            return;
-        };
-        if record.version <= self.seen {
-            return;
-        }
-        self.seen = record.version;
-        self.no_majority = false;
-        self.compare_generations(&record);
-        self.journal.push(
-            cx.now,
-            What::RecordChanged {
-                record: record.clone(),
-            },
-        );
-        if self.witness {
-            return;
-        }
-        if record.active == self.me {
-            self.on_confirmed_active(cx, &record);
-        } else {
-            self.on_confirmed_other(cx, &record);
-        }
-    }
-
-    fn on_confirmed_active(&mut self, cx: Around<'_>, record: &Record) {
-        match (&self.state, record.intent) {
-            (State::Settling | State::Leaving { .. } | State::Broken, _) => {}
-            (
-                State::Stopping {
-                    step: Stopping::Proposing,
-                    ..
-                },
-                Intent::Hold(_),
-            ) => {
-                self.enter_held(cx);
-            }
-            (State::Standby | State::Held, Intent::Hold(_)) => self.enter_held(cx),
-            (
-                State::Stopping {
-                    step: Stopping::Proposing,
-                    ..
-                },
-                _,
-            ) => self.reconsider_stop(cx),
-            (State::Stopping { .. }, _) => self.tell_sets(record),
-            (State::Standby, Intent::Handover { .. }) => self.take_handover(cx, record),
-            (State::Standby, Intent::Serve) => self.resume(cx),
-            (State::Held, Intent::Serve | Intent::Handover { .. }) => self.begin_start(cx),
-            (State::Taking(Taking::Fencing { .. }), _) => {}
-            (State::Taking(Taking::Proposing), _) => {
-                self.journal.phase(cx.now, wire::event::Phase::Decide);
-                self.begin_start(cx);
-            }
-            (State::Starting(Starting::Barrier { .. }), _) => {
-                if self.pending.is_none() && !self.register.needs_barrier() {
-                    self.begin_start(cx);
-                }
-            }
-            (State::Starting(_) | State::Active { .. }, Intent::Hold(_)) => {}
-            (State::Starting(_) | State::Active { .. }, _) => self.tell_sets(record),
-        }
-    }
-
-    fn on_confirmed_other(&mut self, cx: Around<'_>, record: &Record) {
-        match &self.state {
-            State::Settling | State::Leaving { .. } | State::Broken => {}
-            State::Standby | State::Held | State::Taking(_) => self.enter_standby(cx, record),
-            State::Stopping {
-                step: Stopping::Proposing,
-                ..
-            } => {
-                self.instance_open = false;
-                self.journal.done(cx.now);
-                self.enter_standby(cx, record);
-            }
-            State::Starting(_) | State::Active { .. } | State::Stopping { .. } => {
-                let seen = vec![Seen::AtEpoch(record.epoch)];
-                self.journal
-                    .decide(cx.now, Act::StepDown, Rule::Deposed, seen, Vec::new());
-                self.leave(cx);
-            }
-        }
-    }
-
-    fn on_no_majority(&mut self, cx: Around<'_>) {
-        if self.state == State::Starting(Starting::Barrier { solo: true }) {
-            // R6: nobody else could have been promoted since, so the confirmed record still holds.
-            self.begin_start(cx);
-        }
-    }
-
     // ---- driving ------------------------------------------------------------------------------------------------
 
     /// After every input: does what has become possible, and keeps lease, sets and gate in step.
@@ -685,100 +390,6 @@ impl Group {
         (0..self.config.mirrors).collect()
     }
 
-    /// The generation that this node's disks surely hold.
-    fn generation(&self) -> Generation {
-        let held = |r: &Replica| {
-            Some(if r.bumped {
-                r.attached?.generation
-            } else {
-                r.attached?.before
-            })
-        };
-        self.replicas
-            .iter()
-            .filter_map(held)
-            .min()
-            .unwrap_or_default()
-    }
-
-    /// R14: a disk that shows an older generation than the record was restored from a snapshot. A record that holds the
-    /// generation of this life can only come from an earlier one, as long as this life took part in nothing.
-    fn compare_generations(&mut self, record: &Record) {
-        let Some(mine) = record.members.get(&self.me) else {
-            return;
-        };
-        if mutant::on(Mutant::GenerationIgnored) {
-            return;
-        }
-        for replica in &mut self.replicas {
-            let Some(attached) = replica.attached else {
-                continue;
-            };
-            let of_this_life = replica.joined && mine.generation <= attached.generation;
-            replica.rolled_back |= mine.generation > attached.before && !of_this_life;
-        }
-    }
-
-    /// What stands against promoting this node's replicas; none if it could take over.
-    pub(crate) fn obstacle(&self) -> Option<Obstacle> {
-        if self.witness {
-            return Some(Obstacle::NotAttached);
-        }
-        if self.replicas.iter().any(|r| r.failed) {
-            return Some(Obstacle::DiskFailed);
-        }
-        if self.replicas.iter().any(|r| r.attached.is_none()) {
-            return Some(Obstacle::NotAttached);
-        }
-        let Some(record) = self.register.confirmed() else {
-            return Some(Obstacle::OutOfSync);
-        };
-        let Some(mine) = record.members.get(&self.me) else {
-            return Some(Obstacle::OutOfSync);
-        };
-        if self.replicas.iter().any(|r| r.rolled_back) {
-            return Some(Obstacle::RolledBack);
-        }
-        if !record.may_promote(self.me) && !mutant::on(Mutant::PromoteOutOfSync) {
-            return Some(Obstacle::OutOfSync);
-        }
-        if self.replicas.iter().any(|r| !r.consistent) {
-            return Some(Obstacle::Inconsistent);
-        }
-        if self.instance_open && record.active != self.me && !mutant::on(Mutant::InstanceIgnored) {
-            return Some(Obstacle::InstanceOpen);
-        }
-        mine.failed.then_some(Obstacle::FailedHere)
-    }
-
-    /// What the node's beats say of this group.
-    pub(crate) fn beat(&self, now: Time) -> GroupBeat {
-        GroupBeat {
-            group: self.id(),
-            version: self.register.confirmed().map_or(Version(0), |r| r.version),
-            role: self.role(),
-            granted: self.lease.granted(now),
-            obstacle: self.obstacle(),
-        }
-    }
-
-    /// The role that people see.
-    pub(crate) const fn role(&self) -> Role {
-        if self.witness {
-            return Role::Witness;
-        }
-        match (&self.state, self.frozen) {
-            (State::Settling | State::Broken, _) => Role::Settling,
-            (State::Standby, _) => Role::Standby,
-            (State::Taking(_), _) => Role::Promoting,
-            (State::Starting(_) | State::Active { .. }, true) => Role::Frozen,
-            (State::Starting(_), false) => Role::Promoting,
-            (State::Active { .. }, false) => Role::Active,
-            (State::Stopping { .. } | State::Leaving { .. }, _) => Role::Demoting,
-            (State::Held, _) => Role::Held,
-        }
-    }
-
     /// True while this node's mirrors are the active ones of the confirmed record.
     pub(crate) const fn is_serving(&self) -> bool {
         matches!(
@@ -820,36 +431,3 @@ fn within(failures: &mut VecDeque<Time>, now: Time, window: Duration) -> usize {
 
 /// A local request: kept for its answer.
 pub(crate) type LocalAsk = (Nonce, GroupRequest, String);
-
-impl Group {
-    /// Resources that run here, and the one that is being started or stopped.
-    pub(crate) fn resources_running(&self) -> (BTreeSet<u8>, Option<u8>) {
-        let changing = match self.state {
-            State::Starting(Starting::Resource { resource, .. })
-            | State::Active {
-                restarting: Some((resource, _)),
-            }
-            | State::Stopping {
-                step: Stopping::Resource { resource, .. },
-                ..
-            } => Some(resource),
-            State::Settling
-            | State::Standby
-            | State::Taking(_)
-            | State::Starting(_)
-            | State::Active { .. }
-            | State::Stopping { .. }
-            | State::Leaving { .. }
-            | State::Held
-            | State::Broken => None,
-        };
-        (
-            self.running
-                .iter()
-                .copied()
-                .filter(|r| Some(*r) != changing)
-                .collect(),
-            changing,
-        )
-    }
-}

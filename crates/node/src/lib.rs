@@ -4,8 +4,9 @@
 //! never reads a clock and never touches the outside: the daemon and the simulator drive the same code.
 //!
 //! Map: [`Node`] (`machine.rs`) routes inputs and composes datagrams; [`group`] is the life of one group on this node,
-//! with one file per duty: following and taking over (`standby.rs`), serving (`active.rs`), starting and stopping
-//! resources (`start.rs`, `stop.rs`), changes of the sets (`sets.rs`); [`explain`] turns decisions into events; [`view`]
+//! with one file per duty: its states (`state.rs`), the register (`record.rs`), following and taking over (`standby.rs`),
+//! serving (`active.rs`), starting and stopping resources (`start.rs`, `stop.rs`), changes of the sets (`sets.rs`), what
+//! people ask (`asks.rs`), what beats and status say (`standing.rs`); [`explain`] turns decisions into events; [`view`]
 //! is what status shows.
 #![forbid(unsafe_code)]
 

@@ -1,0 +1,134 @@
+//! How this node stands: its generation, what stands against promoting it, its role, and what runs.
+
+use super::{Group, Replica, Starting, State, Stopping};
+use std::collections::BTreeSet;
+use wire::control::{GroupBeat, Obstacle, Role};
+use wire::mutant::{self, Mutant};
+use wire::{Generation, Record, Time, Version};
+
+impl Group {
+    /// The generation that this node's disks surely hold.
+    pub(super) fn generation(&self) -> Generation {
+        let held = |r: &Replica| {
+            Some(if r.bumped {
+                r.attached?.generation
+            } else {
+                r.attached?.before
+            })
+        };
+        self.replicas
+            .iter()
+            .filter_map(held)
+            .min()
+            .unwrap_or_default()
+    }
+
+    /// R14: a disk that shows an older generation than the record was restored from a snapshot. A record that holds the
+    /// generation of this life can only come from an earlier one, as long as this life took part in nothing.
+    pub(super) fn compare_generations(&mut self, record: &Record) {
+        let Some(mine) = record.members.get(&self.me) else {
+            return;
+        };
+        if mutant::on(Mutant::GenerationIgnored) {
+            return;
+        }
+        for replica in &mut self.replicas {
+            let Some(attached) = replica.attached else {
+                continue;
+            };
+            let of_this_life = replica.joined && mine.generation <= attached.generation;
+            replica.rolled_back |= mine.generation > attached.before && !of_this_life;
+        }
+    }
+
+    /// What stands against promoting this node's replicas; none if it could take over.
+    pub(crate) fn obstacle(&self) -> Option<Obstacle> {
+        if self.witness {
+            return Some(Obstacle::NotAttached);
+        }
+        if self.replicas.iter().any(|r| r.failed) {
+            return Some(Obstacle::DiskFailed);
+        }
+        if self.replicas.iter().any(|r| r.attached.is_none()) {
+            return Some(Obstacle::NotAttached);
+        }
+        let Some(record) = self.register.confirmed() else {
+            return Some(Obstacle::OutOfSync);
+        };
+        let Some(mine) = record.members.get(&self.me) else {
+            return Some(Obstacle::OutOfSync);
+        };
+        if self.replicas.iter().any(|r| r.rolled_back) {
+            return Some(Obstacle::RolledBack);
+        }
+        if !record.may_promote(self.me) && !mutant::on(Mutant::PromoteOutOfSync) {
+            return Some(Obstacle::OutOfSync);
+        }
+        if self.replicas.iter().any(|r| !r.consistent) {
+            return Some(Obstacle::Inconsistent);
+        }
+        if self.instance_open && record.active != self.me && !mutant::on(Mutant::InstanceIgnored) {
+            return Some(Obstacle::InstanceOpen);
+        }
+        mine.failed.then_some(Obstacle::FailedHere)
+    }
+
+    /// What the node's beats say of this group.
+    pub(crate) fn beat(&self, now: Time) -> GroupBeat {
+        GroupBeat {
+            group: self.id(),
+            version: self.register.confirmed().map_or(Version(0), |r| r.version),
+            role: self.role(),
+            granted: self.lease.granted(now),
+            obstacle: self.obstacle(),
+        }
+    }
+
+    /// The role that people see.
+    pub(crate) const fn role(&self) -> Role {
+        if self.witness {
+            return Role::Witness;
+        }
+        match (&self.state, self.frozen) {
+            (State::Settling | State::Broken, _) => Role::Settling,
+            (State::Standby, _) => Role::Standby,
+            (State::Taking(_), _) => Role::Promoting,
+            (State::Starting(_) | State::Active { .. }, true) => Role::Frozen,
+            (State::Starting(_), false) => Role::Promoting,
+            (State::Active { .. }, false) => Role::Active,
+            (State::Stopping { .. } | State::Leaving { .. }, _) => Role::Demoting,
+            (State::Held, _) => Role::Held,
+        }
+    }
+
+    /// Resources that run here, and the one that is being started or stopped.
+    pub(crate) fn resources_running(&self) -> (BTreeSet<u8>, Option<u8>) {
+        let changing = match self.state {
+            State::Starting(Starting::Resource { resource, .. })
+            | State::Active {
+                restarting: Some((resource, _)),
+            }
+            | State::Stopping {
+                step: Stopping::Resource { resource, .. },
+                ..
+            } => Some(resource),
+            State::Settling
+            | State::Standby
+            | State::Taking(_)
+            | State::Starting(_)
+            | State::Active { .. }
+            | State::Stopping { .. }
+            | State::Leaving { .. }
+            | State::Held
+            | State::Broken => None,
+        };
+        (
+            self.running
+                .iter()
+                .copied()
+                .filter(|r| Some(*r) != changing)
+                .collect(),
+            changing,
+        )
+    }
+}
