@@ -128,30 +128,12 @@ fn nodes_to_make(args: &Args, config: &Config) -> Result<Vec<String>, Failure> {
     }
 }
 
+/// A machine that has none of the addresses prepares the cluster for others.
 fn this_machine(config: &Config) -> Result<String, Failure> {
-    // A machine that has none of the addresses prepares the cluster for others.
-    let unknown = || {
-        Failure::new("this machine is no node of the configuration")
-            .cause("none of its addresses belongs to a node")
-            .hint("name it with --node NODE, or write folders for all nodes with --out DIR")
-    };
-    let local = local_addresses()?;
-    let id = config.node_with_address(&local).ok_or_else(unknown)?;
-    config
-        .node(id)
-        .map(|node| node.name.clone())
-        .ok_or_else(unknown)
-}
-
-fn local_addresses() -> Result<Vec<std::net::IpAddr>, Failure> {
-    let failed = |error: &(dyn std::error::Error + 'static)| {
-        Failure::new("cannot read the addresses of this machine")
-            .from_error(error)
-            .hint("name the node with --node NODE")
-    };
-    let mut routes = host::netlink::route::Routes::open().map_err(|error| failed(&error))?;
-    let addresses = routes.addresses().map_err(|error| failed(&error))?;
-    Ok(addresses.into_iter().map(|address| address.ip).collect())
+    let hint = "name it with --node NODE, or write folders for all nodes with --out DIR";
+    let id = crate::run::find_self(config, None).map_err(|failure| failure.hint(hint))?;
+    let name = config.node(id).map(|node| node.name.clone());
+    name.ok_or_else(|| Failure::new("this machine is no node of the configuration"))
 }
 
 fn refuse_overwriting(args: &Args, targets: &[MadeNode]) -> Result<(), Failure> {

@@ -23,6 +23,7 @@ use mirror::config::Ack;
 use node::{Input, Node};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::IsTerminal as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -32,9 +33,6 @@ use tokio::sync::{mpsc, watch};
 use wire::layout::REGIONS_PER_BLOCK;
 use wire::units::REGION_BYTES;
 use wire::{Duration, GroupId, NodeId, Nonce, SessionId};
-
-/// Most bytes that an asynchronous mirror holds for its standby; beyond it the standby comes back by bitmap.
-const ASYNC_BUFFER_MAX: u64 = 64 << 20;
 
 /// Sets the node up and runs it.
 pub(super) fn run(args: &Args, state: &Path, ui: &Ui) -> Outcome {
@@ -67,6 +65,7 @@ fn log_to_stderr() {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .try_init()
         .ok();
 }
@@ -289,7 +288,7 @@ fn replica_config(config: &Config, me: NodeId, mirror: &Mirror) -> mirror::Confi
     let ack = match mirror.mode {
         Mode::Sync => Ack::Sync,
         Mode::Async => Ack::Async {
-            buffer_max_bytes: ASYNC_BUFFER_MAX,
+            buffer_max_bytes: mirror.max_lag.0,
         },
     };
     mirror::Config {
