@@ -200,7 +200,12 @@ impl Group {
                 }
             }
             Message::LeaseGrant { request, .. } => self.lease.on_grant(cx.now, from, request),
-            Message::Ask { id, request, .. } => self.on_ask_from(cx, from, id, request),
+            Message::Ask {
+                id,
+                request,
+                reason,
+                ..
+            } => self.on_ask_from(cx, from, (id, request, reason)),
             Message::Answer { id, result } => self.on_answer(id, result),
             Message::Prepare { .. }
             | Message::Promise { .. }

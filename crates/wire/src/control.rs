@@ -158,6 +158,8 @@ pub enum Message {
         group: GroupId,
         /// What is asked.
         request: GroupRequest,
+        /// Why, in the person's words; empty if none were given.
+        reason: String,
     },
     /// Answer to [`Message::Ask`].
     Answer {

@@ -15,10 +15,17 @@ const ANSWERS_MAX: usize = 16;
 /// Requests on their way.
 #[derive(Debug, Default)]
 pub(crate) struct Asks {
-    /// Asked here, passed on to the active: the request and when to give up.
-    waiting: BTreeMap<Nonce, (GroupRequest, Time)>,
+    /// Asked here, passed on to the active.
+    waiting: BTreeMap<Nonce, PassedOn>,
     /// Answers given to other nodes.
     answered: VecDeque<(Nonce, Result<(), RequestFault>)>,
+}
+
+#[derive(Debug)]
+struct PassedOn {
+    request: GroupRequest,
+    reason: String,
+    give_up_at: Time,
 }
 
 impl Group {
@@ -41,13 +48,16 @@ impl Group {
                 cx.now,
                 What::Asked {
                     request,
-                    reason,
+                    reason: reason.clone(),
                     result: Ok(()),
                 },
             );
-            self.asks
-                .waiting
-                .insert(id, (request, cx.now + ASK_TIMEOUT));
+            let passed_on = PassedOn {
+                request,
+                reason,
+                give_up_at: cx.now + ASK_TIMEOUT,
+            };
+            self.asks.waiting.insert(id, passed_on);
             self.resend_asks(cx);
         } else {
             let result = Err(RequestFault::NoActive);
@@ -69,7 +79,7 @@ impl Group {
             .asks
             .waiting
             .iter()
-            .filter(|(_, w)| w.1 <= cx.now)
+            .filter(|(_, w)| w.give_up_at <= cx.now)
             .map(|(id, _)| *id)
             .collect();
         for id in over {
@@ -81,11 +91,12 @@ impl Group {
             return;
         };
         let group = self.id();
-        for (id, (request, _)) in &self.asks.waiting {
+        for (id, waiting) in &self.asks.waiting {
             let message = Message::Ask {
                 id: *id,
                 group,
-                request: *request,
+                request: waiting.request,
+                reason: waiting.reason.clone(),
             };
             self.out.push_back(Out::Send(active, message));
         }
@@ -102,8 +113,7 @@ impl Group {
         &mut self,
         cx: Around<'_>,
         from: NodeId,
-        id: Nonce,
-        request: GroupRequest,
+        (id, request, reason): LocalAsk,
     ) {
         let known = self
             .asks
@@ -113,7 +123,6 @@ impl Group {
             .map(|(_, r)| *r);
         let result = known.unwrap_or_else(|| {
             let result = self.carry_out(cx, request);
-            let reason = String::new();
             self.journal.push(
                 cx.now,
                 What::Asked {
