@@ -6,7 +6,7 @@
 //!
 //! - *whole regions*: blocks in a row. They fill the regions that they make hot, so that these add nothing to them.
 //! - *scattered*: one block in each region. Each makes its region hot, and the region is sent.
-//! - *killed at full load*: random blocks all over the volume until the active is killed. The writer dies with its connection
+//! - *active at full load*: random blocks all over the volume until the active is killed, or loses power. The writer dies with its connection
 //!   and nobody writes afterwards, so nothing changes while the other node is alone, and all that is sent is what the intent
 //!   logs of both nodes name: together no more than the configured bound, a sixteenth of the volume.
 
@@ -27,7 +27,7 @@ const BLOCK_BYTES: u64 = 4096;
 const REGION_BYTES: u64 = 64 << 10;
 /// Default of a mirror's `intent_bound`, which labs have.
 const INTENT_BOUND: u64 = 64 << 20;
-/// The log is that full at least when the active is killed: then its bound is put to the test.
+/// The log is that full at least when the active crashes: then its bound is put to the test.
 const INTENT_FULL: u64 = INTENT_BOUND / 2;
 /// The writer fills it within this time.
 const FULL_MAX: Duration = Duration::from_secs(30);
@@ -105,9 +105,12 @@ struct Resync {
 
 pub(crate) fn sends_what_changed(world: &World) -> Outcome {
     let mut resyncs = after_absence(world)?;
-    let kills = if world.depth == Depth::Long { 5 } else { 1 };
-    for _ in 0..kills {
-        resyncs.push(after_kill(world)?);
+    let crashes: &[&str] = match world.depth {
+        Depth::Once => &["kill"],
+        Depth::Long => &["kill", "power", "kill", "power", "kill", "power"],
+    };
+    for fault in crashes {
+        resyncs.push(after_crash(world, fault)?);
     }
     print!("{}", table(&resyncs).text());
     let over: Vec<&str> = resyncs
@@ -172,10 +175,10 @@ fn write(load: &Load, active: &Node) -> Outcome {
     shell::capture(io.args(["-c", "flush"]).arg(&active.nbd)).map(drop)
 }
 
-/// The active is killed at full write load, the standby takes over, the killed node returns.
-fn after_kill(world: &World) -> Outcome<Resync> {
+/// The active crashes at full write load, the standby takes over, the crashed node returns.
+fn after_crash(world: &World, fault: &str) -> Outcome<Resync> {
     let size = 16 * INTENT_BOUND;
-    let lab = Lab::up(world, "killed", &["--workload", "none", "--size", "1G"])?;
+    let lab = Lab::up(world, "crash", &["--workload", "none", "--size", "1G"])?;
     let (active, standby) = (lab.node("active")?, lab.node("standby")?);
     let mut fio = start_writer(&active)?;
     let log = wait::until("the intent log is full", FULL_MAX, || {
@@ -183,10 +186,10 @@ fn after_kill(world: &World) -> Outcome<Resync> {
         (bytes >= INTENT_FULL).then_some(bytes)
     })?;
     if !fio.is_alive() {
-        return Err(Failure::new("fio ended before the active was killed"));
+        return Err(Failure::new("fio ended before the active crashed"));
     }
     let seen = last_event(&lab, &standby.name)?;
-    lab.fault(&active.name, "kill")?;
+    lab.fault(&active.name, fault)?;
     lab.wait_active(&standby.name)?;
     drop(fio);
     lab.heal(&active.name)?;
@@ -195,7 +198,7 @@ fn after_kill(world: &World) -> Outcome<Resync> {
     lab.compare_disks(size)?;
     lab.down()?;
     Ok(Resync {
-        name: "active killed at full load".to_owned(),
+        name: format!("active at full load, {fault}"),
         changed: 0,
         log,
         sent,
