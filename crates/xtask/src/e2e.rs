@@ -8,6 +8,8 @@ pub(crate) mod demo;
 mod lab;
 mod leftovers;
 mod nbd;
+mod resync;
+mod running;
 mod silence;
 mod wait;
 
@@ -44,7 +46,7 @@ struct Scenario {
     run: fn(&World) -> Outcome,
 }
 
-const SCENARIOS: [Scenario; 7] = [
+const SCENARIOS: [Scenario; 8] = [
     Scenario {
         name: "every_break_passes",
         run: breaks::every_break_passes,
@@ -60,6 +62,10 @@ const SCENARIOS: [Scenario; 7] = [
     Scenario {
         name: "fio_verifies_while_the_standby_dies_twice",
         run: nbd::fio_verifies,
+    },
+    Scenario {
+        name: "resync_sends_what_changed",
+        run: resync::sends_what_changed,
     },
     Scenario {
         name: "stopped_active_falls_silent_within_its_lease",

@@ -68,6 +68,11 @@ const CAMPAIGNS: &[Campaign] = &[
         what: What::Xtask(&[&["e2e", "--long", "nbd"], &["e2e", "--long", "fio"]]),
     },
     Campaign {
+        name: "resync",
+        shows: "A resync sends what changed and what the intent log names; after a crash at full load no more than the log's bound.",
+        what: What::Xtask(&[&["e2e", "--long", "resync"]]),
+    },
+    Campaign {
         name: "silence",
         shows: "A stopped active falls silent within its lease, and stays silent when it continues.",
         what: What::Xtask(&[&["e2e", "--long", "silent"]]),
@@ -76,6 +81,20 @@ const CAMPAIGNS: &[Campaign] = &[
         name: "leftovers",
         shows: "Two labs run side by side; lab down leaves nothing after every break.",
         what: What::Xtask(&[&["e2e", "--long", "lab"]]),
+    },
+    Campaign {
+        name: "sim",
+        shows: "5,000 seeds of random faults, profile lan, break no promise; one seed twice gives the same trace.",
+        what: What::Xtask(&[
+            &["sim", "--seeds", "5000"],
+            &["sim", "--seed", "1", "--lines", "0"],
+            &["sim", "--seed", "1", "--lines", "0"],
+        ]),
+    },
+    Campaign {
+        name: "sim-mutants",
+        shows: "Every deliberate defect in the code is noticed by a checker of the simulation.",
+        what: What::Xtask(&[&["sim", "--mutants"]]),
     },
     Campaign {
         name: "models",

@@ -13,9 +13,19 @@ pub(crate) fn command(program: &str, dir: &Path) -> Command {
 }
 
 /// Cargo, as the version that started us.
+///
+/// It does not see what cargo told us about our own package: build scripts look at these variables, and everything that
+/// depends on them would be built again in turn by `./demo`, which starts cargo itself.
 pub(crate) fn cargo(dir: &Path) -> Command {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    command(&cargo, dir)
+    let mut command = command(&cargo, dir);
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+    command
 }
 
 /// Runs to the end with our own output streams; a non-zero exit is a failure.

@@ -258,6 +258,7 @@ fn schemas() -> Value {
         "Mirror": object(&[
             ("name", "string"), ("state", "string"), ("lag_bytes", "integer"),
             ("lag_seconds", "number"), ("out_of_sync_bytes", "integer"),
+            ("intent_bytes", "integer"), ("resync_sent_bytes", "integer"),
         ]),
         "Mirrors": object(&[("schema", "string"), ("mirrors", "[]Mirror")]),
         "Address": object(&[

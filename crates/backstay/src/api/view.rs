@@ -111,6 +111,10 @@ pub struct MirrorState {
     pub lag_time: Duration,
     /// Bytes that may differ between the replicas.
     pub out_of_sync: ByteCount,
+    /// Size of the regions in the intent log: what a crash now would add to a resync.
+    pub intent: ByteCount,
+    /// Bytes that this node's resyncs have sent since its daemon started.
+    pub resync_sent: ByteCount,
 }
 
 /// How the replicas of a mirror stand to each other, seen from this node.
@@ -276,6 +280,10 @@ pub struct MirrorView {
     pub lag_seconds: f64,
     /// Bytes that may differ.
     pub out_of_sync_bytes: u64,
+    /// Size of the regions in the intent log: what a crash now would add to a resync.
+    pub intent_bytes: u64,
+    /// Bytes that the answering node's resyncs have sent since its daemon started.
+    pub resync_sent_bytes: u64,
 }
 
 /// An address in the status document.
@@ -413,6 +421,8 @@ impl MirrorState {
             lag_bytes: self.lag.0,
             lag_seconds: self.lag_time.as_secs_f64(),
             out_of_sync_bytes: self.out_of_sync.0,
+            intent_bytes: self.intent.0,
+            resync_sent_bytes: self.resync_sent.0,
         }
     }
 }

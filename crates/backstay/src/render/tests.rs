@@ -58,6 +58,8 @@ pub(crate) fn ready() -> Snapshot {
         lag: ByteCount(0),
         lag_time: Duration::ZERO,
         out_of_sync: ByteCount(0),
+        intent: ByteCount(0),
+        resync_sent: ByteCount(0),
     };
     let address = AddressState {
         ip: [10, 9, 0, 10].into(),

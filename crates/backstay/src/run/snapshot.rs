@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use wire::control::Role;
 use wire::event::Event;
 use wire::record::Intent;
+use wire::units::REGION_BYTES;
 use wire::{ByteCount, Duration, GroupId, NodeId, Time};
 
 /// Between two snapshots.
@@ -240,6 +241,8 @@ fn mirror_state(
             lag: ByteCount(0),
             lag_time: Duration::ZERO,
             out_of_sync: ByteCount(0),
+            intent: ByteCount(0),
+            resync_sent: ByteCount(0),
         };
     };
     let out_of_sync = ByteCount(figures.out_of_sync.iter().map(|(_, bytes)| bytes.0).sum());
@@ -263,5 +266,7 @@ fn mirror_state(
         lag: figures.lag,
         lag_time: figures.lag_age,
         out_of_sync,
+        intent: ByteCount(figures.hot_regions * REGION_BYTES),
+        resync_sent: figures.resync_sent,
     }
 }

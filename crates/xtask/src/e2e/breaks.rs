@@ -12,12 +12,9 @@ pub(crate) fn every_break_passes(world: &World) -> Outcome {
 }
 
 pub(crate) fn postgres_loses_no_row(world: &World) -> Outcome {
-    let breaks = if world.depth == Depth::Long {
-        "node,power,hang"
-    } else {
-        "power"
-    };
-    check(world, &["--workload", "postgres", "--break", breaks])
+    let repeat = if world.depth == Depth::Long { "3" } else { "1" };
+    let breaks = ["--break", "node,power,hang", "--repeat", repeat];
+    check(world, &[&["--workload", "postgres"], &breaks[..]].concat())
 }
 
 fn check(world: &World, args: &[&str]) -> Outcome {

@@ -70,21 +70,38 @@ impl Lab {
 
     /// Waits until both replicas are in sync, by the word of the node `name`.
     pub(crate) fn wait_in_sync(&self, name: &str) -> Outcome {
-        wait::until("both replicas are in sync", IN_SYNC_MAX, || {
+        self.wait_in_set(name, 2)
+    }
+
+    /// Waits until so many replicas are in the set, by the word of the node `name`.
+    pub(crate) fn wait_in_set(&self, name: &str, replicas: usize) -> Outcome {
+        let what = format!("{replicas} replicas are in the set");
+        wait::until(&what, IN_SYNC_MAX, || {
             let group = self.group(name).ok()?;
-            (group["in_sync"].as_array()?.len() == 2).then_some(())
+            (group["in_sync"].as_array()?.len() == replicas).then_some(())
+        })
+    }
+
+    /// Waits until the node `name` serves the group, by its own word.
+    pub(crate) fn wait_active(&self, name: &str) -> Outcome {
+        wait::until(&format!("{name} is active"), IN_SYNC_MAX, || {
+            (self.group(name).ok()?["active"] == name).then_some(())
         })
     }
 
     /// What the daemon of the node `name` says about the lab's one group.
     pub(crate) fn group(&self, name: &str) -> Outcome<Value> {
+        Ok(self.ask(name, "status")?["groups"][0].clone())
+    }
+
+    /// What the daemon of the node `name` answers to a question to its API.
+    pub(crate) fn ask(&self, name: &str, question: &str) -> Outcome<Value> {
         let socket = self.dir.join(name).join("state/run/api.sock");
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--fail", "--max-time", "5", "--unix-socket"])
             .arg(&socket)
-            .arg("http://backstay/api/v1/status");
-        let status = parse(&shell::capture(&mut curl)?)?;
-        Ok(status["groups"][0].clone())
+            .arg(format!("http://backstay/api/v1/{question}"));
+        parse(&shell::capture(&mut curl)?)
     }
 
     /// Compares the first `bytes` of both backing disks.

@@ -5,11 +5,12 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
 use super::lab::Lab;
+use super::running::Running;
 use super::{World, wait};
 use crate::failure::{Context, Failure, Outcome};
 
@@ -35,8 +36,8 @@ pub(crate) fn stopped_active(world: &World) -> Outcome {
     };
     let log = lab.dir.join("capture.log");
 
-    let _capture = Running(capture(&format!("{prefix}switch"), port, &address, &log)?);
-    let _ping = Running(ping(&format!("{prefix}client"), &address)?);
+    let _capture = capture(&format!("{prefix}switch"), port, &address, &log)?;
+    let _ping = ping(&format!("{prefix}client"), &address)?;
     wait::until("the address answers", Duration::from_secs(10), || {
         (stamps(&log).len() > 10).then_some(())
     })?;
@@ -65,7 +66,7 @@ pub(crate) fn stopped_active(world: &World) -> Outcome {
 }
 
 /// Captures what the node sends from the address, ARP included, at its port of the switch.
-fn capture(netns: &str, port: &str, address: &str, log: &Path) -> Outcome<Child> {
+fn capture(netns: &str, port: &str, address: &str, log: &Path) -> Outcome<Running> {
     let out = File::create(log).context("create the capture's log")?;
     let filter = format!("src host {address}");
     let mut command = Command::new("ip");
@@ -85,29 +86,17 @@ fn capture(netns: &str, port: &str, address: &str, log: &Path) -> Outcome<Child>
         .args(["-i", port, &filter])
         .stdout(out)
         .stderr(Stdio::null());
-    command.spawn().context("start tcpdump")
+    Running::start(&mut command)
 }
 
-fn ping(netns: &str, address: &str) -> Outcome<Child> {
-    Command::new("ip")
-        .args([
-            "netns", "exec", netns, "ping", "-n", "-q", "-i", "0.01", address,
-        ])
+fn ping(netns: &str, address: &str) -> Outcome<Running> {
+    let mut command = Command::new("ip");
+    command
+        .args(["netns", "exec", netns])
+        .args(["ping", "-n", "-q", "-i", "0.01", address])
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("start ping")
-}
-
-/// A program that ends with the scenario.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing left to do.
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
+        .stderr(Stdio::null());
+    Running::start(&mut command)
 }
 
 /// The times of the captured packets, in seconds since 1970.

@@ -166,6 +166,18 @@ impl Metrics {
                 &labels,
                 mirror.lag_seconds,
             );
+            let help = "Bytes that a crash now would add to a resync.";
+            self.add(
+                ("backstay_mirror_intent_bytes", "gauge", help),
+                &labels,
+                float(mirror.intent_bytes),
+            );
+            let help = "Bytes that resyncs have sent from this node.";
+            self.add(
+                ("backstay_mirror_resync_sent_bytes_total", "counter", help),
+                &labels,
+                float(mirror.resync_sent_bytes),
+            );
         }
         for address in &group.addresses {
             let ip = address.ip.to_string();
