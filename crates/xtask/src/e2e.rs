@@ -12,6 +12,7 @@ mod resync;
 mod running;
 mod silence;
 mod wait;
+mod way_out;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -46,7 +47,7 @@ struct Scenario {
     run: fn(&World) -> Outcome,
 }
 
-const SCENARIOS: [Scenario; 8] = [
+const SCENARIOS: [Scenario; 9] = [
     Scenario {
         name: "every_break_passes",
         run: breaks::every_break_passes,
@@ -78,6 +79,10 @@ const SCENARIOS: [Scenario; 8] = [
     Scenario {
         name: "lab_down_leaves_nothing_after_every_break",
         run: leftovers::every_break,
+    },
+    Scenario {
+        name: "disks_are_plain_without_backstay",
+        run: way_out::disks_are_plain,
     },
 ];
 

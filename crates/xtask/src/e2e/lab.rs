@@ -104,6 +104,20 @@ impl Lab {
         parse(&shell::capture(&mut curl)?)
     }
 
+    /// Runs a command on the node `name`, in its namespaces.
+    pub(crate) fn exec(&self, name: &str, words: &[&str]) -> Outcome {
+        let mut exec = Command::new(&self.backstay);
+        exec.args(["lab", "exec", "--dir"]).arg(&self.dir);
+        shell::run(exec.arg(name).arg("--").args(words))
+    }
+
+    /// Stops the group in an orderly way, by the word of the node `name`.
+    pub(crate) fn stop_group(&self, name: &str) -> Outcome {
+        let mut stop = Command::new(&self.backstay);
+        stop.arg("--state").arg(self.dir.join(name).join("state"));
+        shell::run(stop.args(["stop", "db", "--wait", "--yes"]))
+    }
+
     /// Compares the first `bytes` of both backing disks.
     pub(crate) fn compare_disks(&self, bytes: u64) -> Outcome {
         let mut cmp = Command::new("cmp");
