@@ -54,6 +54,11 @@ pub const ALL: [(&str, Story); 18] = [
     ("late_writes_do_not_land", late_writes_do_not_land),
 ];
 
+/// The names of all of them.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    ALL.into_iter().map(|(name, _)| name)
+}
+
 /// Plays a scenario; none if there is none of this name. `keep` lines of the story are kept.
 #[must_use]
 pub fn play(name: &str, seed: u64, keep: usize) -> Option<Outcome> {
