@@ -233,10 +233,7 @@ impl World {
     pub(crate) fn tend(&mut self) {
         for at in [A, B] {
             let machine = self.machine(at);
-            let healthy = machine
-                .disks
-                .iter()
-                .all(|d| d.fault == crate::disk::Fault::default() || d.fault.slow == 1);
+            let healthy = machine.disks.iter().all(|d| d.fault.is_over());
             if machine.disk_failed && healthy && machine.process.is_some() {
                 machine.disk_failed = false;
                 self.say(at, "a person has repaired the disk and restarts the daemon");
@@ -268,7 +265,7 @@ impl World {
             return Some(format!("{fault:?} lasts"));
         }
         let record = self.checkers.epochs_rise.newest();
-        service_back::missing(record).or_else(|| self.missing_service())
+        service_back::missing(record, self.options.asynchronous).or_else(|| self.missing_service())
     }
 
     /// What keeps the active from serving; none if it does.

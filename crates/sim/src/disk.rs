@@ -21,8 +21,20 @@ pub(crate) struct Fault {
     pub(crate) flushes: u32,
     /// Nothing comes back.
     pub(crate) hung: bool,
+    /// Writes of the volume do not end.
+    pub(crate) stuck: bool,
     /// Everything takes that many times as long; 0 like 1.
     pub(crate) slow: u32,
+    /// Writes of metadata take that many times as long; 0 like 1.
+    pub(crate) slow_meta: u32,
+}
+
+impl Fault {
+    /// True if nothing is wrong with the disk any more.
+    pub(crate) const fn is_over(self) -> bool {
+        let slow = self.slow > 1 || self.slow_meta > 1;
+        !(self.reads || self.writes || self.flushes > 0 || self.hung || self.stuck || slow)
+    }
 }
 
 /// An operation under way.
@@ -42,6 +54,7 @@ enum Op {
         offset: u64,
         data: Vec<u8>,
         durable: bool,
+        meta: bool,
     },
     Flush {
         upto: u64,
@@ -130,6 +143,7 @@ impl Disk {
                     offset: range.offset(),
                     data,
                     durable: fua,
+                    meta: false,
                 }
             }
             DiskOp::Zero { range, fua } => {
@@ -139,6 +153,7 @@ impl Disk {
                     offset: range.offset(),
                     data: vec![0; len],
                     durable: fua,
+                    meta: false,
                 }
             }
             DiskOp::Flush => Op::Flush { upto: self.written },
@@ -147,12 +162,19 @@ impl Disk {
                 offset,
                 data: bytes,
                 durable: true,
+                meta: true,
             },
         };
         self.check_bounds(&op)?;
         self.next += 1;
         self.pending.insert(self.next, Pending { io, op });
         Ok(self.next)
+    }
+
+    /// True if this operation waits for the fault to end.
+    pub(crate) fn waits(&self, name: u64) -> bool {
+        let is_write = |p: &Pending| matches!(p.op, Op::Write { meta: false, .. });
+        self.fault.hung || self.fault.stuck && self.pending.get(&name).is_some_and(is_write)
     }
 
     fn check_bounds(&self, op: &Op) -> Result<(), String> {
@@ -206,6 +228,7 @@ impl Disk {
                 offset,
                 data,
                 durable,
+                ..
             } => {
                 self.write(offset, &data, durable);
                 Ok(Vec::new())
@@ -298,6 +321,7 @@ impl Disk {
                 offset,
                 data,
                 durable,
+                ..
             } = pending.op
                 && rng.chance(500)
             {

@@ -175,6 +175,7 @@ impl World {
             None
         };
         self.watch_disk(at, mirror, &op, data.as_deref());
+        let is_meta = matches!(op, DiskOp::MetaWrite { .. });
         let mut delay = match op {
             DiskOp::Flush => self.rng.micros(200, 2_000),
             DiskOp::MetaWrite { .. } => self.rng.micros(100, 1_200),
@@ -192,8 +193,11 @@ impl World {
             return;
         };
         delay *= disk.fault.slow.max(1);
+        if is_meta {
+            delay *= disk.fault.slow_meta.max(1);
+        }
         match disk.submit(io, op, data) {
-            Ok(op) if disk.fault.hung => disk.waiting.push(op),
+            Ok(op) if disk.waits(op) => disk.waiting.push(op),
             Ok(op) => self.after(
                 delay,
                 Event::DiskDone {
@@ -236,7 +240,7 @@ impl World {
         let Some(disk) = machine.disks.get_mut(usize::from(mirror)) else {
             return;
         };
-        if disk.fault.hung || machine.frozen {
+        if disk.waits(op) || machine.frozen {
             disk.waiting.push(op);
             return;
         }

@@ -46,6 +46,14 @@ pub enum Fault {
     DiskHang(NodeId, Duration),
     /// The node's disks are slow.
     DiskSlow(NodeId, Duration),
+    /// The node's disks take the volume's writes, and do not end them: a drive that tries a bad spot again and again.
+    DiskStuck(NodeId, Duration),
+    /// The node's metadata is written slowly: it is on a device of its own.
+    SlowMeta(NodeId, Duration),
+    /// The connections that the mirror has now stall; new ones pass.
+    MirrorFlow(Duration),
+    /// Every datagram is late.
+    Late(Duration),
     /// The node's member file is written slowly.
     SlowFile(NodeId, Duration),
     /// The next write of the node's member file fails.
@@ -96,7 +104,11 @@ impl Fault {
             | Self::MirrorCut(_)
             | Self::MirrorReset
             | Self::MirrorSlow(_)
+            | Self::MirrorFlow(_)
+            | Self::Late(_)
             | Self::Noise(_)
+            | Self::DiskStuck(..)
+            | Self::SlowMeta(..)
             | Self::DiskWrites(..)
             | Self::DiskFlush(..)
             | Self::DiskReads(..)
@@ -130,6 +142,10 @@ impl Fault {
             | Self::DiskReads(_, t)
             | Self::DiskHang(_, t)
             | Self::DiskSlow(_, t)
+            | Self::DiskStuck(_, t)
+            | Self::SlowMeta(_, t)
+            | Self::MirrorFlow(t)
+            | Self::Late(t)
             | Self::SlowFile(_, t)
             | Self::RollBack(_, t)
             | Self::AppBroken(_, t)
@@ -160,6 +176,10 @@ impl Fault {
             | Self::Pause(..)
             | Self::MirrorCut(_)
             | Self::MirrorSlow(_)
+            | Self::MirrorFlow(_)
+            | Self::Late(_)
+            | Self::DiskStuck(..)
+            | Self::SlowMeta(..)
             | Self::Freeze(..)
             | Self::MirrorReset
             | Self::Noise(_)
@@ -225,6 +245,13 @@ impl World {
             Fault::DiskReads(at, _) => self.each_disk(at, |f| f.reads = true),
             Fault::DiskHang(at, _) => self.each_disk(at, |f| f.hung = true),
             Fault::DiskSlow(at, _) => self.each_disk(at, |f| f.slow = 30),
+            Fault::DiskStuck(at, _) => self.each_disk(at, |f| f.stuck = true),
+            Fault::SlowMeta(at, _) => self.each_disk(at, |f| f.slow_meta = 60),
+            Fault::MirrorFlow(_) => self.stall_streams(A, B),
+            Fault::Late(_) => {
+                self.network.late += 1_000;
+                self.network.late_max = Duration::from_millis(150);
+            }
             Fault::SlowFile(at, _) => self.machine(at).slow_file = 60,
             Fault::FileFails(at) => self.machine(at).file_fails = true,
             Fault::RollBack(at, back) => self.roll_back(at, back),
@@ -267,6 +294,13 @@ impl World {
                 self.unhang(at);
             }
             Fault::DiskSlow(at, _) => self.each_disk(at, |f| f.slow = 1),
+            Fault::DiskStuck(at, _) => {
+                self.each_disk(at, |f| f.stuck = false);
+                self.unhang(at);
+            }
+            Fault::SlowMeta(at, _) => self.each_disk(at, |f| f.slow_meta = 1),
+            Fault::MirrorFlow(_) => self.resume_streams(A, B),
+            Fault::Late(_) => self.network.late = self.network.late.saturating_sub(1_000),
             Fault::SlowFile(at, _) => self.machine(at).slow_file = 1,
             Fault::AppBroken(at, _) => self.machine(at).app_broken = false,
             Fault::StopHangs(at, _) => self.machine(at).stop_hangs = false,
@@ -380,6 +414,10 @@ const fn is_lasting(fault: Fault) -> bool {
             | Fault::DiskReads(..)
             | Fault::DiskHang(..)
             | Fault::DiskSlow(..)
+            | Fault::DiskStuck(..)
+            | Fault::SlowMeta(..)
+            | Fault::MirrorFlow(_)
+            | Fault::Late(_)
             | Fault::SlowFile(..)
             | Fault::AppBroken(..)
             | Fault::StopHangs(..)

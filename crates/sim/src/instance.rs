@@ -2,7 +2,7 @@
 
 use crate::oracle::OpId;
 use std::collections::{BTreeMap, BTreeSet};
-use wire::ByteRange;
+use wire::{ByteRange, Epoch};
 
 /// One request of the application to a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub(crate) struct Device {
 #[derive(Debug)]
 pub(crate) struct Instance {
     pub(crate) id: u64,
+    /// The epoch that it was begun at.
+    pub(crate) born: Epoch,
     /// Resources that run, by index.
     pub(crate) running: BTreeSet<u8>,
     pub(crate) devices: BTreeMap<u8, Device>,
@@ -39,9 +41,10 @@ pub(crate) struct Instance {
 
 impl Instance {
     /// Nothing runs yet.
-    pub(crate) const fn new(id: u64) -> Self {
+    pub(crate) const fn new(id: u64, born: Epoch) -> Self {
         Self {
             id,
+            born,
             running: BTreeSet::new(),
             devices: BTreeMap::new(),
             working: false,

@@ -1,9 +1,15 @@
-//! Deliberate defects, and the hunt for each: random seeds and directed scenarios until a checker notices.
+//! Deliberate defects, and the hunt for each: directed scenarios and random seeds until a checker notices.
+//!
+//! A place (a scenario or a random run, with its seed) counts only if it passes without the defect: what fails anyway
+//! proves nothing about the defect.
 
-use crate::options::{Options, Outcome};
+use crate::options::{FaultMix, Options, Outcome};
 use crate::{run, scenario};
 use node::Timing;
 pub use wire::mutant::Mutant;
+
+/// Every scenario is played with so many seeds, with the defect and without it.
+pub const SCENARIO_SEEDS: u64 = 20;
 
 /// One defect.
 #[derive(Clone, Copy, Debug)]
@@ -12,32 +18,35 @@ pub struct Entry {
     pub mutant: Mutant,
     /// The rule that it breaks.
     pub rule: &'static str,
-    /// Why it cannot be hunted in this release; none if it can.
-    pub not_built: Option<&'static str>,
-    /// Scenarios in which it is likely to show.
+    /// Where it is hunted first.
     pub scenarios: &'static [&'static str],
+    /// What makes it likely to show in a random run.
+    pub bend: fn(&mut Options),
+}
+
+/// A promise that broke with the defect, and held without it.
+#[derive(Clone, Debug)]
+pub struct Catch {
+    /// Which checker noticed.
+    pub checker: &'static str,
+    /// In which scenario or random run, with the first seed.
+    pub place: String,
+    /// In a scenario: with how many of its seeds.
+    pub of_seeds: Option<u64>,
 }
 
 /// What came of a hunt.
-#[derive(Clone, Debug)]
-pub enum Caught {
-    /// A checker noticed it.
-    By {
-        /// Which.
-        checker: &'static str,
-        /// In which seed or scenario.
-        place: String,
-        /// After how many runs.
-        runs: u64,
-    },
-    /// Nobody noticed.
-    Never {
-        /// In how many runs.
-        runs: u64,
-    },
+#[derive(Clone, Debug, Default)]
+pub struct Hunt {
+    /// None: the defect survived.
+    pub catch: Option<Catch>,
+    /// Runs with the defect.
+    pub runs: u64,
+    /// Places that fail without the defect too, and count for nothing.
+    pub void: Vec<String>,
 }
 
-/// Switches a defect on, or all off.
+/// Switches a defect on for this thread, or all off.
 pub fn switch(mutant: Option<Mutant>) {
     wire::mutant::switch(mutant);
 }
@@ -50,45 +59,79 @@ pub fn named(name: &str) -> Option<Mutant> {
         .find(|m| format!("{m:?}").eq_ignore_ascii_case(name))
 }
 
-/// Runs scenarios and then seeds with the defect until a promise breaks.
+/// Plays the defect's scenarios, and then random seeds, until a promise breaks that holds without it.
 #[must_use]
-pub fn hunt(entry: Entry, seeds: u64, timing: Timing) -> Caught {
-    switch(Some(entry.mutant));
-    let caught = hunt_switched(entry, seeds, timing);
-    switch(None);
-    caught
+pub fn hunt(entry: Entry, seeds: u64, timing: Timing) -> Hunt {
+    let mut hunt = Hunt::default();
+    for name in entry.scenarios {
+        hunt.in_scenario(entry.mutant, name);
+        if hunt.catch.is_some() {
+            return hunt;
+        }
+    }
+    hunt.at_random(entry, seeds, timing);
+    hunt
 }
 
-fn hunt_switched(entry: Entry, seeds: u64, timing: Timing) -> Caught {
-    let mut runs = 0;
-    let caught = |outcome: &Outcome, place: String, runs| {
-        outcome.violation.as_ref().map(|v| Caught::By {
-            checker: v.checker,
-            place,
-            runs,
-        })
-    };
-    for name in entry.scenarios {
-        for seed in 1..=20 {
-            runs += 1;
-            let outcome = scenario::play(name, seed, 0);
+impl Hunt {
+    /// Every seed counts, so that the table tells how sure a scenario is.
+    fn in_scenario(&mut self, mutant: Mutant, name: &str) {
+        let mut first = None;
+        let mut caught = 0;
+        for seed in 1..=SCENARIO_SEEDS {
             let place = format!("{name}, seed {seed}");
-            if let Some(caught) = outcome.and_then(|o| caught(&o, place, runs)) {
-                return caught;
+            let play = || scenario::play(name, seed, 0);
+            let Some(checker) = self.try_place(mutant, &place, play) else {
+                continue;
+            };
+            caught += 1;
+            first.get_or_insert((checker, place));
+        }
+        self.catch = first.map(|(checker, place)| Catch {
+            checker,
+            place,
+            of_seeds: Some(caught),
+        });
+    }
+
+    fn at_random(&mut self, entry: Entry, seeds: u64, timing: Timing) {
+        for seed in 1..=seeds {
+            let place = format!("seed {seed}");
+            let mut options = Options {
+                keep: 0,
+                ..Options::of_seed(seed, timing)
+            };
+            (entry.bend)(&mut options);
+            let play = || Some(run(options.clone()));
+            if let Some(checker) = self.try_place(entry.mutant, &place, play) {
+                self.catch = Some(Catch {
+                    checker,
+                    place,
+                    of_seeds: None,
+                });
+                return;
             }
         }
     }
-    for seed in 1..=seeds {
-        runs += 1;
-        let outcome = run(Options {
-            keep: 0,
-            ..Options::of_seed(seed, timing)
-        });
-        if let Some(caught) = caught(&outcome, format!("seed {seed}"), runs) {
-            return caught;
+
+    /// The checker that notices the defect here; none also if the place fails anyway.
+    fn try_place(
+        &mut self,
+        mutant: Mutant,
+        place: &str,
+        play: impl Fn() -> Option<Outcome>,
+    ) -> Option<&'static str> {
+        self.runs += 1;
+        switch(Some(mutant));
+        let with = play();
+        switch(None);
+        let broken = with?.violation?;
+        if play()?.violation.is_some() {
+            self.void.push(place.to_owned());
+            return None;
         }
+        Some(broken.checker)
     }
-    Caught::Never { runs }
 }
 
 /// Every defect.
@@ -97,47 +140,60 @@ pub fn catalog() -> Vec<Entry> {
     Mutant::ALL.into_iter().map(entry).collect()
 }
 
-const fn entry(mutant: Mutant) -> Entry {
-    let (rule, scenarios): (_, &'static [&'static str]) = match mutant {
-        Mutant::AckKnownSetOnly => ("R1", &["grow_unheard"]),
-        Mutant::UnchangedResolves => ("R2", &["grow_unheard"]),
-        Mutant::PromoteOutOfSync => ("R3", &[]),
-        Mutant::PromoteWithoutFence => ("R3", &[]),
-        Mutant::OldSessionAccepted => ("R4", &[]),
-        Mutant::GrowLate => ("R5", &["grow_unheard"]),
-        Mutant::NoBarrier => ("R6", &["grown_without_knowing"]),
-        Mutant::ProposalNotDurable => ("R6", &["proposal_survives_a_crash"]),
-        Mutant::AckBeforeShrink => ("R7", &[]),
-        Mutant::GrantorAmnesia => ("R8", &["grantors_remember_their_leases"]),
-        Mutant::LeaseFromReceipt
-        | Mutant::GrantWhileTaking
-        | Mutant::EndlessLeaseWhileGrowing
-        | Mutant::TakeoverBeforeGrantsEnd => ("R8", &[]),
-        Mutant::ServeBeforeReconcile => ("R9", &["restarted_active_reconciles_first"]),
-        Mutant::ReconnectCountsAtOnce | Mutant::IntentDroppedEarly => ("R10", &[]),
-        Mutant::BitsClearedEarly => ("R10", &["interrupted_resync_starts_again"]),
-        Mutant::WriteBeforeIntent => ("R9", &[]),
-        Mutant::AsyncPromoted => ("R11", &[]),
-        Mutant::GateIgnoresLease => ("R12", &[]),
-        Mutant::AnyMirrorInSync => ("R13", &[]),
-        Mutant::GenerationIgnored => ("R14", &[]),
-        Mutant::InstanceIgnored => ("R15", &[]),
-        Mutant::NoDrain => ("R16", &["late_writes_do_not_land"]),
-        Mutant::StuckPeerKept => ("R18", &[]),
-        Mutant::AcceptorNotDurable | Mutant::PromiseIgnored => ("register", &[]),
-        Mutant::FlushLocalOnly | Mutant::FlushRetried => ("G2", &[]),
-        Mutant::RenewalSkipped => ("G2", &["failed_flush_is_not_forgotten"]),
-        Mutant::OverlapUnordered => ("G5", &[]),
-        Mutant::ResyncConsistentEarly => ("G4", &[]),
-    };
-    let not_built = match mutant {
-        Mutant::AsyncPromoted => Some("asynchronous eligibility; automatic failover is refused"),
-        _ => None,
-    };
+fn entry(mutant: Mutant) -> Entry {
+    let (rule, scenarios) = hunted(mutant);
     Entry {
         mutant,
         rule,
-        not_built,
         scenarios,
+        bend: bend(mutant),
+    }
+}
+
+/// The rule that it breaks, and the scenarios for it.
+const fn hunted(mutant: Mutant) -> (&'static str, &'static [&'static str]) {
+    match mutant {
+        Mutant::AckKnownSetOnly => ("R1", &["grow_unheard"]),
+        Mutant::UnchangedResolves => ("R2", &["grow_unheard"]),
+        Mutant::PromoteOutOfSync => ("R3", &["out_of_sync_waits"]),
+        Mutant::PromoteWithoutFence => ("R3", &["fenced_standby_is_silent"]),
+        Mutant::OldSessionAccepted => ("R4", &["old_connection_is_not_heard"]),
+        Mutant::GrowLate => ("R5", &["grown_and_gone"]),
+        Mutant::NoBarrier => ("R6", &["grown_without_knowing"]),
+        Mutant::ProposalNotDurable => ("R6", &["proposal_survives_a_crash"]),
+        Mutant::AckBeforeShrink => ("R7", &["alone_only_by_the_register"]),
+        Mutant::GrantorAmnesia => ("R8", &["grantors_remember_their_leases"]),
+        Mutant::LeaseFromReceipt => ("R8", &["late_grants_count_from_the_request"]),
+        Mutant::GrantWhileTaking => ("R8", &["no_grant_while_taking_over"]),
+        Mutant::EndlessLeaseWhileGrowing => ("R8", &["grow_unheard"]),
+        Mutant::TakeoverBeforeGrantsEnd => ("R8", &["isolated_active_freezes_and_steps_down"]),
+        Mutant::ServeBeforeReconcile => ("R9", &["restarted_active_reconciles_first"]),
+        Mutant::ReconnectCountsAtOnce | Mutant::IntentDroppedEarly => ("R10", &[]),
+        Mutant::BitsClearedEarly => ("R10", &["interrupted_resync_starts_again"]),
+        Mutant::WriteBeforeIntent => ("R9", &["differences_are_written_down_first"]),
+        Mutant::AsyncPromoted => ("R11", &["async_waits_for_a_person"]),
+        Mutant::GateIgnoresLease => ("R12", &["paused_active_answers_nothing"]),
+        Mutant::AnyMirrorInSync => ("R13", &["half_a_group_does_not_count"]),
+        Mutant::GenerationIgnored => ("R14", &[]),
+        Mutant::InstanceIgnored => ("R15", &["old_instance_is_torn_down"]),
+        Mutant::NoDrain => ("R16", &["late_writes_do_not_land"]),
+        Mutant::StuckPeerKept => ("R18", &["stuck_standby_is_dropped"]),
+        Mutant::AcceptorNotDurable => ("register", &["decided_survives_the_voters"]),
+        Mutant::PromiseIgnored => ("register", &["duel_of_two_proposals"]),
+        Mutant::FlushLocalOnly => ("G2", &["flushed_is_on_both_disks"]),
+        Mutant::FlushRetried => ("G2", &[]),
+        Mutant::RenewalSkipped => ("G2", &["failed_flush_is_not_forgotten"]),
+        Mutant::OverlapUnordered => ("G5", &[]),
+        Mutant::ResyncConsistentEarly => ("G4", &[]),
+    }
+}
+
+/// Random runs in which it is likely to show.
+fn bend(mutant: Mutant) -> fn(&mut Options) {
+    match mutant {
+        Mutant::AnyMirrorInSync => |options| options.mirrors = 2,
+        // One fault at a time, and a bound for each.
+        Mutant::StuckPeerKept => |options| options.faults = FaultMix::Polite,
+        _ => |_| {},
     }
 }

@@ -19,6 +19,8 @@ pub struct Options {
     pub clocks_stop: bool,
     /// Mirrors of the group: 1 or 2.
     pub mirrors: u8,
+    /// The mirrors acknowledge before the standby has a write: nobody is promoted without a person (R11).
+    pub asynchronous: bool,
     /// The application's mean pause between two requests.
     pub pace: Duration,
     /// Most regions in a replica's intent log; few, so that they come and go.
@@ -56,6 +58,7 @@ impl Options {
             faults,
             length: Duration::from_secs(rng.between(20, 70)),
             clocks_stop: faults == FaultMix::Rough && rng.chance(200),
+            asynchronous: false,
             mirrors: if rng.chance(200) { 2 } else { 1 },
             pace: Duration::from_millis(rng.between(4, 20)),
             hot_regions: rng.between(3, 14),
@@ -74,6 +77,7 @@ impl Options {
             length: Duration::ZERO,
             clocks_stop: false,
             mirrors: 1,
+            asynchronous: false,
             pace: Duration::from_millis(5),
             hot_regions: 8,
             watch: None,

@@ -24,6 +24,8 @@ use wire::{Duration, Epoch, Generation, NodeId, SessionId};
 /// The data area of every mirror, in bytes: 24 regions of the intent log.
 pub(crate) const DATA_BYTES: u64 = 24 << 16;
 const DISK_BYTES: u64 = DATA_BYTES + (64 << 10);
+/// How far an asynchronous standby may be behind.
+const ASYNC_BYTES: u64 = 1 << 20;
 const INTENT_BLOCKS: u32 = 1;
 /// What sector `index` of the origin holds before anything is written.
 const ORIGIN: u64 = 0x0A00_0000_0000;
@@ -123,7 +125,7 @@ pub(crate) fn node_config(options: &Options, me: NodeId, life: u64, seed: u64) -
         groups: vec![GroupConfig {
             id: GROUP,
             members: BTreeSet::from([A, B]),
-            asynchronous: false,
+            asynchronous: options.asynchronous,
             mirrors: options.mirrors,
             resources,
         }],
@@ -142,7 +144,15 @@ pub(crate) fn replica_config(
     identity: u128,
 ) -> mirror::Config {
     let boot = boot * 16 + u64::from(node.0);
+    let ack = if options.asynchronous {
+        mirror::Ack::Async {
+            buffer_max_bytes: ASYNC_BYTES,
+        }
+    } else {
+        mirror::Ack::Sync
+    };
     mirror::Config {
+        ack,
         hot_regions_max: options.hot_regions,
         ..mirror::Config::lan(node, disk_bytes, boot, identity)
     }

@@ -1,5 +1,6 @@
 //! The shell around a node, as the daemon has it: carries out what the node wants done.
 
+use crate::checkers::instance_not_revived;
 use crate::instance::{Device, Instance};
 use crate::machine::Act;
 use crate::queue::{Event, ToEngine, ToProcess};
@@ -8,7 +9,7 @@ use node::{Input, Output, ResourceAct};
 use std::rc::Rc;
 use wire::control::{Datagram, LinkId};
 use wire::event::{Act as Decided, What};
-use wire::{Duration, NodeId, Time};
+use wire::{Duration, Epoch, NodeId, Time};
 
 /// After that long the shell gives an act on a resource up.
 const ACT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -188,6 +189,7 @@ impl World {
                     self.checkers.freezes += 1;
                 }
                 self.checkers.grows += u64::from(matches!(decision.act, Decided::AddReplica(_)));
+                self.checkers.takeovers += u64::from(matches!(decision.act, Decided::TakeOver(_)));
                 self.tempt(at, 60);
             }
             _ => {}
@@ -205,10 +207,11 @@ impl World {
         }
         let verb = if start { "starts" } else { "stops" };
         self.say(at, &format!("{verb} resource {resource}"));
+        let born = self.epoch_of(at);
         let machine = self.machine(at);
         let instance = match &mut machine.instance {
             Some(instance) => instance,
-            None if start => machine.instance.insert(Instance::new(name)),
+            None if start => machine.instance.insert(Instance::new(name, born)),
             None => {
                 let input = Input::ResourceDone {
                     group: GROUP,
@@ -301,12 +304,14 @@ impl World {
 
     fn change_resource(&mut self, at: NodeId, act: Act, mirrors: u8) {
         let app = self.app();
+        let epoch = self.epoch_of(at);
         let Some(instance) = self.machine(at).instance.as_mut() else {
             return;
         };
         let id = instance.id;
         if act.start {
             instance.running.insert(act.resource);
+            let born = instance.born;
             if act.resource < mirrors {
                 instance
                     .devices
@@ -325,6 +330,8 @@ impl World {
             } else {
                 self.check_address();
             }
+            let verdict = instance_not_revived::check(&self.checkers.epochs_rise, at, born, epoch);
+            self.judge(instance_not_revived::NAME, verdict);
             return;
         }
         instance.running.remove(&act.resource);
@@ -334,6 +341,12 @@ impl World {
         if instance.running.is_empty() {
             self.machine(at).instance = None;
         }
+    }
+
+    /// The epoch that a node's mirrors serve at.
+    fn epoch_of(&mut self, at: NodeId) -> Epoch {
+        let engine = self.engine(at, 0);
+        engine.and_then(|e| e.epoch).unwrap_or(Epoch(0))
     }
 
     fn act_done(&mut self, at: NodeId, act: Act, ok: bool) {

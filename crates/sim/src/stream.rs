@@ -26,6 +26,12 @@ pub(crate) enum Packet {
     Close,
 }
 
+impl Packet {
+    pub(crate) const fn is_frame(&self) -> bool {
+        matches!(self, Self::Frame(..))
+    }
+}
+
 /// One connection. Index 0 is the side that opened it.
 #[derive(Debug)]
 pub(crate) struct Stream {

@@ -185,7 +185,7 @@ impl World {
         // What was on its way when this side closed still comes in now and then: a replica ignores it.
         let late = !end.open && end.hung_up && self.rng.chance(700);
         if !end.open && !late {
-            return;
+            return self.forget_if_over(conn);
         }
         match packet {
             Packet::Frame(header, payload) => {
@@ -201,9 +201,13 @@ impl World {
                     header,
                     payload,
                 };
+                self.forget_if_over(conn);
                 self.to_process(end.node, end.life, ToProcess::Engine { mirror, what });
             }
-            Packet::Close => self.end_side(conn, side),
+            Packet::Close => {
+                self.end_side(conn, side);
+                self.forget_if_over(conn);
+            }
         }
     }
 
@@ -225,12 +229,16 @@ impl World {
         self.to_process(end.node, end.life, ToProcess::Engine { mirror, what });
     }
 
+    /// Forgets a connection that both sides closed, once nothing of it is on its way.
     fn forget_if_over(&mut self, conn: ConnId) {
-        if self
-            .streams
-            .get(&conn)
-            .is_some_and(|s| s.ends.iter().all(|end| !end.open))
-        {
+        let over = |s: &Stream| {
+            (0..2).all(|side| {
+                let end = s.ends[side];
+                let comes = end.hung_up && s.queues[side].iter().any(|(_, p)| p.is_frame());
+                !end.open && !comes
+            })
+        };
+        if self.streams.get(&conn).is_some_and(over) {
             self.streams.remove(&conn);
         }
     }
@@ -363,6 +371,7 @@ impl World {
         {
             self.end_side(conn, 0);
             self.end_side(conn, 1);
+            self.streams.remove(&conn);
         }
     }
 
@@ -372,6 +381,7 @@ impl World {
         for conn in all {
             self.end_side(conn, 0);
             self.end_side(conn, 1);
+            self.streams.remove(&conn);
         }
     }
 }

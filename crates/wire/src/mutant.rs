@@ -1,7 +1,7 @@
 //! Deliberate defects, one per safety rule, for proving that the simulation catches them (design §9).
 //!
 //! Without the feature `mutants` every question is answered with a constant `false` and the compiler removes the defect:
-//! a release cannot contain one. With it, at most one defect is switched on for the whole process.
+//! a release cannot contain one. With it, at most one defect is switched on per thread: a world lives in one.
 
 /// A deliberate defect. The name says what is wrong; the comment, which rule it breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,22 +115,21 @@ impl Mutant {
 }
 
 #[cfg(feature = "mutants")]
-static ON: core::sync::atomic::AtomicU8 = core::sync::atomic::AtomicU8::new(0);
-
-/// Switches one defect on for the whole process, or all off.
-#[cfg(feature = "mutants")]
-pub fn switch(mutant: Option<Mutant>) {
-    ON.store(
-        mutant.map_or(0, |m| m as u8),
-        core::sync::atomic::Ordering::SeqCst,
-    );
+std::thread_local! {
+    static ON: core::cell::Cell<Option<Mutant>> = const { core::cell::Cell::new(None) };
 }
 
-/// True if this defect is switched on.
+/// Switches one defect on for this thread, or all off.
+#[cfg(feature = "mutants")]
+pub fn switch(mutant: Option<Mutant>) {
+    ON.set(mutant);
+}
+
+/// True if this defect is switched on in this thread.
 #[cfg(feature = "mutants")]
 #[must_use]
 pub fn on(mutant: Mutant) -> bool {
-    ON.load(core::sync::atomic::Ordering::Relaxed) == mutant as u8
+    ON.get() == Some(mutant)
 }
 
 /// False: this build contains no defects on purpose.

@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// Ends at the first failure.
     #[arg(long)]
     pub(crate) first: bool,
+    /// How many at a time; as many as there are processors, if not given.
+    #[arg(long)]
+    pub(crate) jobs: Option<usize>,
 }
 
 /// A profile's name.
@@ -74,8 +77,7 @@ mod without_world {
 }
 
 #[cfg(feature = "world")]
-pub(crate) use with_world::run;
+pub(crate) use world::run;
 
 #[cfg(feature = "world")]
-#[path = "sim_world.rs"]
-mod with_world;
+mod world;

@@ -25,7 +25,7 @@ impl Group {
         self.compare_generations(&record);
         self.change_state(cx.now, State::Standby);
         if record.active != self.me {
-            if self.instance_open {
+            if self.instance_open && !mutant::on(Mutant::InstanceIgnored) {
                 let seen = vec![Seen::AtEpoch(record.epoch)];
                 self.journal
                     .decide(cx.now, Act::StepDown, Rule::Deposed, seen, Vec::new());
@@ -277,13 +277,14 @@ impl Group {
     fn fence(&mut self, cx: Around<'_>, then: AfterFence) {
         let left = self.all_mirrors();
         self.change_state(cx.now, State::Taking(Taking::Fencing { left, then }));
-        self.tell_mirrors(&Command::Fence);
         if mutant::on(Mutant::PromoteWithoutFence) {
             self.state = State::Taking(Taking::Fencing {
                 left: [].into(),
                 then,
             });
+            return;
         }
+        self.tell_mirrors(&Command::Fence);
     }
 
     pub(super) fn on_fenced(&mut self, mirror: u8) {

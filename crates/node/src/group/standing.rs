@@ -61,7 +61,9 @@ impl Group {
         if self.replicas.iter().any(|r| r.rolled_back) {
             return Some(Obstacle::RolledBack);
         }
-        if !record.may_promote(self.me) && !mutant::on(Mutant::PromoteOutOfSync) {
+        let any = mutant::on(Mutant::PromoteOutOfSync)
+            || self.config.asynchronous && mutant::on(Mutant::AsyncPromoted);
+        if !record.may_promote(self.me) && !any {
             return Some(Obstacle::OutOfSync);
         }
         if self.replicas.iter().any(|r| !r.consistent) {

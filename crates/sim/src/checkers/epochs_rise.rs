@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use wire::record::Intent;
-use wire::{NodeId, Record, Version};
+use wire::{Epoch, NodeId, Record, Version};
 
 /// Every decided record that any node ever learned.
 #[derive(Debug, Default)]
@@ -47,6 +47,13 @@ impl EpochsRise {
             check_step(older, newer)?;
         }
         Ok(())
+    }
+
+    /// Another node than `node` that was active between two epochs.
+    pub(crate) fn active_between(&self, from: Epoch, to: Epoch, node: NodeId) -> Option<NodeId> {
+        let between = |r: &&Record| from < r.epoch && r.epoch <= to;
+        let mut actives = self.chain.values().filter(between).map(|r| r.active);
+        actives.find(|active| *active != node)
     }
 
     /// The newest record that anybody learned.

@@ -5,6 +5,7 @@ pub(crate) mod address_on_one_node;
 pub(crate) mod epochs_rise;
 pub(crate) mod fenced_before_promotion;
 pub(crate) mod inconsistent_never_promoted;
+pub(crate) mod instance_not_revived;
 pub(crate) mod lease_bounds_answers;
 pub(crate) mod one_failover_per_fault;
 pub(crate) mod one_writer;
@@ -41,8 +42,9 @@ pub(crate) struct Checkers {
     pub(crate) one_failover: one_failover_per_fault::OneFailover,
     /// Freezes of an active so far.
     pub(crate) freezes: u64,
-    /// Grows decided on, and resyncs begun, so far.
+    /// Grows and takeovers decided on, and resyncs begun, so far.
     pub(crate) grows: u64,
+    pub(crate) takeovers: u64,
     pub(crate) resyncs: u64,
     /// Requests of the application answered well, and when the latest was.
     pub(crate) answered: u64,

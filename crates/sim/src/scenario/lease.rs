@@ -1,0 +1,100 @@
+//! Who may answer, and until when.
+
+use super::{Scenario, millis, secs};
+use crate::fault::Fault;
+use crate::world::{A, B, W, World};
+use wire::control::Role;
+
+pub(super) const ALL: &[Scenario] = &[
+    Scenario::of(
+        "grantors_remember_their_leases",
+        grantors_remember_their_leases,
+    ),
+    Scenario::of(
+        "paused_active_answers_nothing",
+        paused_active_answers_nothing,
+    ),
+    Scenario::of(
+        "isolated_active_freezes_and_steps_down",
+        isolated_active_freezes_and_steps_down,
+    ),
+    Scenario::of(
+        "late_grants_count_from_the_request",
+        late_grants_count_from_the_request,
+    ),
+    Scenario::of("no_grant_while_taking_over", no_grant_while_taking_over),
+    Scenario::of("old_instance_is_torn_down", old_instance_is_torn_down),
+];
+
+/// The active is cut off while both grantors of its lease restart: they wait until its lease is over all the same.
+fn grantors_remember_their_leases(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::Kill(W, millis(120)));
+    w.make(Fault::Kill(B, millis(20)));
+    w.make(Fault::Isolate(A, secs(6)));
+    w.expect(secs(5), "B serves", |w| w.serves(B));
+    w.come_back();
+}
+
+/// The active's daemon is stopped for a while: its address falls silent by itself, and nothing old is answered after.
+fn paused_active_answers_nothing(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::Pause(A, secs(9)));
+    w.expect(secs(5), "B serves", |w| w.serves(B));
+    w.pass(secs(6));
+    w.come_back();
+    w.must(w.active() == Some(B), "the group stayed on B");
+}
+
+/// The active hears nobody: it answers nothing before the others take over, and follows when it is back.
+fn isolated_active_freezes_and_steps_down(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::Isolate(A, secs(8)));
+    w.expect(secs(2), "A is frozen", |w| w.role(A) == Some(Role::Frozen));
+    w.expect(secs(4), "B serves", |w| w.serves(B));
+    w.expect(secs(12), "A follows again", |w| {
+        w.role(A) == Some(Role::Standby)
+    });
+    w.come_back();
+}
+
+/// Every datagram is late, and the active can say nothing any more: its last grants count from when it asked for them.
+fn late_grants_count_from_the_request(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::Late(secs(9)));
+    w.pass(secs(1));
+    w.make(Fault::OneWay(A, B, secs(6)));
+    w.make(Fault::OneWay(A, W, secs(6)));
+    w.expect(secs(5), "B serves", |w| w.serves(B));
+    w.come_back();
+}
+
+/// The active comes back while the standby's takeover is under way, and asks for its lease: too late.
+fn no_grant_while_taking_over(w: &mut World) {
+    w.pass(secs(1));
+    let takeovers = w.checkers.takeovers;
+    w.make(Fault::Deafen(A, secs(4)));
+    w.expect(secs(3), "B is about to take over", |w| {
+        w.checkers.takeovers > takeovers
+    });
+    w.pass(millis(1));
+    w.make(Fault::Pause(W, millis(300)));
+    w.pass(millis(20));
+    w.end(Fault::Deafen(A, secs(4)));
+    w.pass(millis(200));
+    w.make(Fault::Deafen(A, secs(3)));
+    w.expect(secs(4), "B serves", |w| w.serves(B));
+    w.come_back();
+}
+
+/// The daemon dies, the group moves, and the daemon comes back to what it had started: that is not used again.
+fn old_instance_is_torn_down(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::Kill(A, secs(4)));
+    w.expect(secs(4), "B serves", |w| w.serves(B));
+    w.expect(secs(10), "both are in sync", |w| w.in_sync() == 2);
+    w.pass(millis(300));
+    w.make(Fault::Move);
+    w.expect(secs(5), "A serves", |w| w.serves(A));
+    w.come_back();
+}

@@ -1,0 +1,150 @@
+//! What the replicas hold, whatever interrupts them.
+
+use super::{Scenario, millis, secs};
+use crate::fault::Fault;
+use crate::world::{A, B, World};
+use wire::Duration;
+
+pub(super) const ALL: &[Scenario] = &[
+    Scenario::of(
+        "restarted_active_reconciles_first",
+        restarted_active_reconciles_first,
+    ),
+    Scenario::of(
+        "interrupted_resync_starts_again",
+        interrupted_resync_starts_again,
+    ),
+    Scenario::of("late_writes_do_not_land", late_writes_do_not_land),
+    Scenario::of("stuck_standby_is_dropped", stuck_standby_is_dropped),
+    Scenario::of("old_connection_is_not_heard", old_connection_is_not_heard),
+    Scenario::of(
+        "differences_are_written_down_first",
+        differences_are_written_down_first,
+    ),
+    Scenario::of("half_a_group_does_not_count", half_a_group_does_not_count)
+        .with(|o| o.mirrors = 2),
+    Scenario::of("flushed_is_on_both_disks", flushed_is_on_both_disks),
+    Scenario::of(
+        "failed_flush_is_not_forgotten",
+        failed_flush_is_not_forgotten,
+    ),
+];
+
+/// The active restarts without its standby in reach, and dies again: what it served must be what the standby has.
+fn restarted_active_reconciles_first(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::MirrorCut(secs(4)));
+    let wait = w.rng.millis(1, 600);
+    w.pass(wait);
+    w.make(Fault::Power(A, Duration::ZERO));
+    w.pass(millis(1_000));
+    w.make(Fault::Power(A, secs(6)));
+    w.expect(secs(6), "B serves", |w| w.serves(B));
+    w.come_back();
+}
+
+/// A resync is interrupted again and again: what was not committed is copied again.
+fn interrupted_resync_starts_again(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::MirrorSlow(secs(12)));
+    w.make(Fault::Power(B, millis(800)));
+    for _ in 0..4 {
+        let begun = w.checkers.resyncs;
+        w.expect(secs(8), "a resync begins", |w| w.checkers.resyncs > begun);
+        let wait = w.rng.millis(1, 150);
+        w.pass(wait);
+        w.make(Fault::MirrorReset);
+    }
+    w.come_back();
+}
+
+/// The standby takes over while writes of the former active hang in its disk: they end before the new epoch begins.
+fn late_writes_do_not_land(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::DiskStuck(B, millis(2_500)));
+    w.make(Fault::Deafen(A, secs(8)));
+    w.expect(secs(6), "B serves", |w| w.serves(B));
+    w.pass(secs(3));
+    w.come_back();
+}
+
+/// The standby's disk hangs, its heart beats: the active goes on without it before anybody complains.
+fn stuck_standby_is_dropped(w: &mut World) {
+    w.pass(secs(1));
+    w.checkers.longest_gap = Duration::ZERO;
+    w.make(Fault::DiskHang(B, secs(4)));
+    w.pass(secs(6));
+    let gap = w.checkers.longest_gap;
+    w.must(gap < millis(2_000), "the application waited at most 2 s");
+    w.come_back();
+}
+
+/// One connection of the mirror stalls and is given up; what it held arrives when a newer one is long at work.
+fn old_connection_is_not_heard(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::MirrorFlow(secs(2)));
+    w.pass(secs(5));
+    w.come_back();
+}
+
+/// Metadata is slow, and both lose power in the middle of writes: whatever was written is found again and made equal.
+fn differences_are_written_down_first(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::SlowMeta(A, secs(1)));
+    w.make(Fault::SlowMeta(B, secs(1)));
+    let wait = w.rng.millis(20, 300);
+    w.pass(wait);
+    w.make(Fault::PowerBoth(secs(2)));
+    // Few new writes, which would hide what is missing.
+    w.options.pace = millis(300);
+    w.come_back();
+}
+
+/// The standby's resync ends on one mirror and is slow on the other, and the active dies: half a group is not promoted.
+fn half_a_group_does_not_count(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::MirrorSlow(secs(20)));
+    let grows = w.checkers.grows;
+    w.make(Fault::Power(B, secs(2)));
+    w.expect(secs(20), "a grow is decided on", |w| {
+        w.checkers.grows > grows
+    });
+    w.pass(millis(30));
+    w.make(Fault::Power(A, secs(6)));
+    w.pass(secs(8));
+    w.come_back();
+}
+
+/// Both lose power again and again: every flush that was answered is on both disks.
+fn flushed_is_on_both_disks(w: &mut World) {
+    for _ in 0..3 {
+        w.pass(secs(1));
+        w.make(Fault::Power(B, secs(1)));
+        w.expect(secs(15), "both are in sync", |w| w.in_sync() == 2);
+        w.pass(millis(500));
+        w.make(Fault::PowerBoth(millis(10)));
+        w.pass(millis(1));
+        w.becomes_whole(secs(30));
+    }
+    w.come_back();
+}
+
+/// The active is alone when a flush fails, its daemon dies with that knowledge, and serves on; then the power goes.
+fn failed_flush_is_not_forgotten(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::Power(B, secs(30)));
+    w.expect(secs(5), "A serves alone", |w| {
+        w.serves(A) && w.in_sync() == 1
+    });
+    w.make(Fault::DiskFlush(A, 1));
+    let wait = w.rng.millis(50, 400);
+    w.pass(wait);
+    w.make(Fault::Kill(A, millis(50)));
+    w.pass(millis(200));
+    w.expect(secs(10), "A serves again", |w| w.serves(A));
+    let wait = w.rng.millis(100, 1_500);
+    w.pass(wait);
+    w.make(Fault::Power(A, secs(1)));
+    w.pass(secs(2));
+    w.come_back();
+}
