@@ -8,7 +8,7 @@ mod service;
 use crate::fault::Fault;
 use crate::options::{Options, Outcome};
 use crate::run::guarded;
-use crate::world::{GROUP, World};
+use crate::world::{A, B, GROUP, W, World};
 use node::view::GroupView;
 use wire::control::{Obstacle, Role};
 use wire::durable::{Durable, GroupDurable};
@@ -103,6 +103,15 @@ impl World {
         view.why_not.map(|(_, obstacle)| obstacle)
     }
 
+    /// True if a node hears another at the moment.
+    fn hears(&mut self, at: NodeId, other: NodeId) -> bool {
+        let now = self.now;
+        let machine = self.machine(at);
+        let local = machine.local(now);
+        let view = machine.process.as_ref().map(|p| p.node.view(local));
+        view.is_some_and(|view| view.nodes.get(&other).is_some_and(|node| node.up))
+    }
+
     fn serves(&mut self, at: NodeId) -> bool {
         self.active() == Some(at) && self.missing_service().is_none()
     }
@@ -118,6 +127,24 @@ impl World {
         if !holds {
             self.violate("scenario", claim);
         }
+    }
+
+    /// The standby goes and comes back. Ends when the active has decided to count it in again; answers the version before.
+    fn until_a_grow(&mut self) -> Version {
+        self.pass(secs(1));
+        let grows = self.checkers.grows;
+        self.make(Fault::Power(B, millis(400)));
+        self.expect(secs(8), "a grow is decided on", |w| {
+            w.checkers.grows > grows
+        });
+        self.decided()
+    }
+
+    /// Ends when one of the two has accepted a record after this one.
+    fn until_accepted(&mut self, before: Version) {
+        self.expect(secs(2), "B or the witness accepts the proposal", |w| {
+            w.accepted(B).max(w.accepted(W)) > before
+        });
     }
 
     /// Ends a fault before its time.

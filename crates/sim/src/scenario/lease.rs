@@ -23,6 +23,7 @@ pub(super) const ALL: &[Scenario] = &[
         late_grants_count_from_the_request,
     ),
     Scenario::of("no_grant_while_taking_over", no_grant_while_taking_over),
+    Scenario::of("gate_is_finite_before_a_grow", gate_is_finite_before_a_grow),
     Scenario::of("old_instance_is_torn_down", old_instance_is_torn_down),
 ];
 
@@ -58,32 +59,54 @@ fn isolated_active_freezes_and_steps_down(w: &mut World) {
     w.come_back();
 }
 
-/// Every datagram is late, and the active can say nothing any more: its last grants count from when it asked for them.
+/// Datagrams are late when the active can say nothing any more: its last grants count from when it asked for them.
 fn late_grants_count_from_the_request(w: &mut World) {
     w.pass(secs(1));
     w.make(Fault::Late(secs(9)));
     w.pass(secs(1));
     w.make(Fault::OneWay(A, B, secs(6)));
     w.make(Fault::OneWay(A, W, secs(6)));
+    w.pass(millis(300));
+    w.end(Fault::Late(secs(9)));
     w.expect(secs(5), "B serves", |w| w.serves(B));
     w.come_back();
 }
 
-/// The active comes back while the standby's takeover is under way, and asks for its lease: too late.
+/// The active asks for its lease while the standby's takeover is under way and the witness is slow: too late.
 fn no_grant_while_taking_over(w: &mut World) {
     w.pass(secs(1));
     let takeovers = w.checkers.takeovers;
-    w.make(Fault::Deafen(A, secs(4)));
+    w.make(Fault::OneWay(A, W, secs(5)));
+    w.make(Fault::OneWay(W, A, secs(5)));
+    w.make(Fault::OneWay(A, B, secs(5)));
+    w.make(Fault::OneWay(B, A, secs(5)));
     w.expect(secs(3), "B is about to take over", |w| {
         w.checkers.takeovers > takeovers
     });
     w.pass(millis(1));
-    w.make(Fault::Pause(W, millis(300)));
-    w.pass(millis(20));
-    w.end(Fault::Deafen(A, secs(4)));
-    w.pass(millis(200));
-    w.make(Fault::Deafen(A, secs(3)));
+    w.make(Fault::Pause(W, millis(400)));
+    w.pass(millis(2));
+    w.end(Fault::OneWay(A, B, secs(5)));
+    // A grant passes, a proposal does not: it comes again only after a while.
+    w.expect(secs(1), "B hears A", |w| w.hears(B, A));
+    w.end(Fault::OneWay(B, A, secs(5)));
+    w.pass(millis(1));
+    w.make(Fault::OneWay(B, A, secs(4)));
+    w.make(Fault::OneWay(A, B, secs(4)));
     w.expect(secs(4), "B serves", |w| w.serves(B));
+    w.come_back();
+}
+
+/// The daemon dies when its grow is accepted, and again when it has learned so: the gate was to close by itself before.
+fn gate_is_finite_before_a_grow(w: &mut World) {
+    let before = w.until_a_grow();
+    w.until_accepted(before);
+    w.make(Fault::Kill(A, millis(50)));
+    w.expect(secs(5), "the barrier is decided", |w| {
+        w.decided() > before.next()
+    });
+    w.make(Fault::Kill(A, secs(5)));
+    w.expect(secs(5), "B serves", |w| w.serves(B));
     w.come_back();
 }
 

@@ -28,6 +28,11 @@ pub(super) const ALL: &[Scenario] = &[
         "failed_flush_is_not_forgotten",
         failed_flush_is_not_forgotten,
     ),
+    Scenario::of("failed_flush_is_final", failed_flush_is_final),
+    Scenario::of("old_snapshot_is_noticed", old_snapshot_is_noticed),
+    Scenario::of("reset_writes_are_sent_again", reset_writes_are_sent_again),
+    Scenario::of("lost_caches_are_filled_again", lost_caches_are_filled_again)
+        .with(|o| o.hot_regions = 3),
 ];
 
 /// The active restarts without its standby in reach, and dies again: what it served must be what the standby has.
@@ -58,11 +63,12 @@ fn interrupted_resync_starts_again(w: &mut World) {
     w.come_back();
 }
 
-/// The standby takes over while writes of the former active hang in its disk: they end before the new epoch begins.
+/// The active dies while writes of it hang in the standby's disk: they end before the new epoch begins.
 fn late_writes_do_not_land(w: &mut World) {
     w.pass(secs(1));
     w.make(Fault::DiskStuck(B, millis(2_500)));
-    w.make(Fault::Deafen(A, secs(8)));
+    w.pass(millis(100));
+    w.make(Fault::Power(A, secs(6)));
     w.expect(secs(6), "B serves", |w| w.serves(B));
     w.pass(secs(3));
     w.come_back();
@@ -115,17 +121,59 @@ fn half_a_group_does_not_count(w: &mut World) {
     w.come_back();
 }
 
-/// Both lose power again and again: every flush that was answered is on both disks.
+/// Both lose power, and only the standby comes back soon: every flush that was answered is on its disk.
 fn flushed_is_on_both_disks(w: &mut World) {
-    for _ in 0..3 {
-        w.pass(secs(1));
-        w.make(Fault::Power(B, secs(1)));
-        w.expect(secs(15), "both are in sync", |w| w.in_sync() == 2);
-        w.pass(millis(500));
-        w.make(Fault::PowerBoth(millis(10)));
-        w.pass(millis(1));
-        w.becomes_whole(secs(30));
+    w.pass(secs(1));
+    w.make(Fault::Power(A, secs(8)));
+    w.make(Fault::Power(B, millis(100)));
+    w.expect(secs(8), "B serves", |w| w.serves(B));
+    w.come_back();
+}
+
+/// A flush fails on the standby: its disk is given up, and it is not promoted.
+fn failed_flush_is_final(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::DiskFlush(B, 1));
+    w.pass(millis(600));
+    w.make(Fault::Power(A, secs(8)));
+    w.make(Fault::Power(B, millis(100)));
+    w.pass(secs(7));
+    w.come_back();
+}
+
+/// The standby's disk is an old snapshot when it comes back: it counts again only when it holds everything.
+fn old_snapshot_is_noticed(w: &mut World) {
+    w.pass(secs(2));
+    w.make(Fault::RollBack(B, millis(50)));
+    w.pass(secs(2));
+    w.expect(secs(9), "both are in sync", |w| w.in_sync() == 2);
+    w.pass(millis(500));
+    w.make(Fault::Power(A, secs(6)));
+    w.expect(secs(5), "B serves", |w| w.serves(B));
+    w.come_back();
+}
+
+/// The mirror's connections are reset again and again, then the active dies: the standby got everything once more.
+fn reset_writes_are_sent_again(w: &mut World) {
+    w.pass(secs(1));
+    for _ in 0..6 {
+        w.make(Fault::MirrorReset);
+        let wait = w.rng.millis(10, 60);
+        w.pass(wait);
     }
+    w.make(Fault::Power(A, secs(6)));
+    w.expect(secs(5), "B serves", |w| w.serves(B));
+    w.come_back();
+}
+
+/// The standby loses power and what its disk had not made durable, and comes back: it gets all of it again.
+fn lost_caches_are_filled_again(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::Power(B, millis(50)));
+    w.pass(secs(3));
+    w.expect(secs(9), "both are in sync", |w| w.in_sync() == 2);
+    w.make(Fault::Power(A, secs(6)));
+    w.expect(secs(5), "B serves", |w| w.serves(B));
     w.come_back();
 }
 

@@ -3,7 +3,6 @@
 use super::{Scenario, millis, secs};
 use crate::fault::Fault;
 use crate::world::{A, B, W, World};
-use wire::Version;
 
 pub(super) const ALL: &[Scenario] = &[
     Scenario::of("proposal_survives_a_crash", proposal_survives_a_crash),
@@ -18,26 +17,6 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario::of("async_waits_for_a_person", async_waits_for_a_person)
         .with(|o| o.asynchronous = true),
 ];
-
-impl World {
-    /// The standby goes and comes back. Ends when the active has decided to count it in again; answers the version before.
-    fn until_a_grow(&mut self) -> Version {
-        self.pass(secs(1));
-        let grows = self.checkers.grows;
-        self.make(Fault::Power(B, millis(400)));
-        self.expect(secs(8), "a grow is decided on", |w| {
-            w.checkers.grows > grows
-        });
-        self.decided()
-    }
-
-    /// Ends when one of the two has accepted a record after this one.
-    fn until_accepted(&mut self, before: Version) {
-        self.expect(secs(2), "B or the witness accepts the proposal", |w| {
-            w.accepted(B).max(w.accepted(W)) > before
-        });
-    }
-}
 
 /// The active dies just after it decided to count its standby in: whatever became of that, nothing is lost.
 fn proposal_survives_a_crash(w: &mut World) {
@@ -60,22 +39,30 @@ fn grown_without_knowing(w: &mut World) {
     w.come_back();
 }
 
-/// The active is cut off when others have accepted its grow, and before it hears so: it acknowledges nothing alone.
+/// The active is cut off when others have accepted its grow, and before it hears so. It acknowledges nothing alone: when it
+/// has learned of the grow and dies, the standby is promoted.
 fn grow_unheard(w: &mut World) {
     let before = w.until_a_grow();
     w.until_accepted(before);
-    w.make(Fault::Isolate(A, secs(6)));
-    w.pass(secs(7));
+    w.make(Fault::MirrorCut(secs(12)));
+    w.make(Fault::Isolate(A, secs(3)));
+    w.pass(millis(3_300));
+    w.make(Fault::Kill(A, millis(50)));
+    w.expect(secs(5), "the grow is decided", |w| w.decided() > before);
+    w.pass(millis(200));
+    w.make(Fault::Power(A, secs(6)));
+    w.pass(secs(6));
     w.come_back();
 }
 
-/// The mirror is slow. As soon as the standby counts, the active is gone: the standby has all that was acknowledged.
+/// Mirror and member file are slow. As soon as the standby counts, the active is gone: all that was acknowledged is there.
 fn grown_and_gone(w: &mut World) {
     w.make(Fault::MirrorSlow(secs(20)));
+    w.make(Fault::SlowFile(A, secs(20)));
     let before = w.until_a_grow();
-    w.expect(secs(2), "the grow is decided", |w| w.decided() > before);
+    w.expect(secs(5), "the grow is decided", |w| w.decided() > before);
     w.make(Fault::Power(A, secs(6)));
-    w.expect(secs(6), "B serves", |w| w.serves(B));
+    w.pass(secs(5));
     w.come_back();
 }
 
@@ -145,8 +132,11 @@ fn fenced_standby_is_silent(w: &mut World) {
         w.checkers.takeovers > takeovers
     });
     w.make(Fault::SlowFile(W, secs(2)));
-    let wait = w.rng.millis(1, 6);
-    w.pass(wait);
+    // It does not propose before everything has ended.
+    let bound = w.rng.millis(200, 500);
+    w.run_until_or(bound, |w| {
+        w.register(B).unresolved.iter().any(|r| r.active == B)
+    });
     w.end(Fault::DiskStuck(B, secs(3)));
     w.expect(secs(5), "B serves", |w| w.serves(B));
     w.come_back();
