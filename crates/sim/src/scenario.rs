@@ -8,7 +8,7 @@ mod service;
 use crate::fault::Fault;
 use crate::options::{Options, Outcome};
 use crate::run::guarded;
-use crate::world::{A, B, GROUP, W, World};
+use crate::world::{B, GROUP, W, World};
 use node::view::GroupView;
 use wire::control::{Obstacle, Role};
 use wire::durable::{Durable, GroupDurable};
