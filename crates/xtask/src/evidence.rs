@@ -166,7 +166,6 @@ fn demo(project: &Project, calls: &[&[&str]]) -> Outcome<Found> {
 }
 
 fn xtask(project: &Project, calls: &[&[&str]]) -> Outcome<Found> {
-    let own = std::env::current_exe().context("find this program")?;
     let mut found = Found {
         commands: Vec::new(),
         body: String::new(),
@@ -176,8 +175,7 @@ fn xtask(project: &Project, calls: &[&[&str]]) -> Outcome<Found> {
         found
             .commands
             .push(format!("cargo xtask {}", args.join(" ")));
-        let output = Command::new(&own)
-            .current_dir(&project.root)
+        let output = shell::own(&project.root)?
             .args(*args)
             .stderr(std::process::Stdio::inherit())
             .output()

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Context as _, Failure, Outcome};
 
 /// A command that runs in `dir`.
 pub(crate) fn command(program: &str, dir: &Path) -> Command {
@@ -26,6 +26,14 @@ pub(crate) fn cargo(dir: &Path) -> Command {
         }
     }
     command
+}
+
+/// This program with other arguments.
+pub(crate) fn own(dir: &Path) -> Outcome<Command> {
+    let own = std::env::current_exe().context("find this program")?;
+    let mut command = Command::new(own);
+    command.current_dir(dir);
+    Ok(command)
 }
 
 /// Runs to the end with our own output streams; a non-zero exit is a failure.

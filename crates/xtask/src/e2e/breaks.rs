@@ -22,7 +22,7 @@ fn check(world: &World, args: &[&str]) -> Outcome {
     print!("{}", demo::table(&runs).text());
     let bad: Vec<String> = runs
         .iter()
-        .filter(|run| !demo::is_safe(run))
+        .filter(|run| !demo::is_safe(run) || !demo::is_explained(run))
         .map(|run| format!("{} ({})", run["break"], run["why"]))
         .collect();
     if bad.is_empty() {

@@ -40,6 +40,12 @@ pub(crate) fn is_safe(run: &Value) -> bool {
         && run["replicas_equal"] == true
 }
 
+/// Whether a run that moved the group says why (G9).
+pub(crate) fn is_explained(run: &Value) -> bool {
+    let said = run["why"].as_str().is_some_and(|why| !why.is_empty());
+    said || run["failovers"] == 0
+}
+
 /// One row per run.
 pub(crate) fn table(runs: &[Value]) -> Table {
     let mut table = Table::new(&[

@@ -403,7 +403,7 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     ),
     (
         "rule.stuck-peer",
-        "the peer's heartbeats live, but its disk hangs (R18)",
+        "its heartbeats live, but its disk or the way to it hangs (R18)",
     ),
     (
         "rule.no-lease",
