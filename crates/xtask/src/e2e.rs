@@ -38,6 +38,8 @@ pub(crate) struct World {
     pub(crate) backstay: PathBuf,
     /// Where labs are made; in memory if the machine has such a place.
     pub(crate) scratch: PathBuf,
+    /// Where the logs of failed scenarios are kept.
+    pub(crate) logs: PathBuf,
     pub(crate) depth: Depth,
 }
 
@@ -99,6 +101,7 @@ impl World {
             } else {
                 project.cache.clone()
             },
+            logs: project.cache.join("e2e"),
             depth,
         })
     }

@@ -1,5 +1,6 @@
 //! A lab for one scenario: up when made, down when dropped.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -19,6 +20,8 @@ pub(crate) struct Lab {
     backstay: PathBuf,
     /// The lab's directory.
     pub(crate) dir: PathBuf,
+    /// Where its logs are kept if the scenario fails.
+    logs: PathBuf,
     down: bool,
 }
 
@@ -31,6 +34,7 @@ impl Lab {
         let lab = Self {
             backstay: world.backstay.clone(),
             dir,
+            logs: world.logs.join(name),
             down: false,
         };
         let _document = lab.command(&["up"], args)?;
@@ -129,10 +133,26 @@ impl Lab {
             .map_err(|failure| Failure::new("the replicas differ").because(failure))
     }
 
-    /// Takes the lab down and says so when that fails; dropping it does the same quietly.
+    /// Takes the lab down and says so when that fails; dropping it, as a failure does, keeps its
+    /// logs before.
     pub(crate) fn down(mut self) -> Outcome {
         self.down = true;
         self.command(&["down"], &[]).map(drop)
+    }
+
+    /// Copies what tells how a scenario failed; what is not there has nothing to tell.
+    fn keep_logs(&self) {
+        for node in ["node-a", "node-b", "witness"] {
+            for (file, name) in [
+                ("daemon.log", "daemon.log"),
+                ("state/events/events.jsonl", "events.jsonl"),
+            ] {
+                let to = self.logs.join(node);
+                drop(fs::create_dir_all(&to));
+                drop(fs::copy(self.dir.join(node).join(file), to.join(name)));
+            }
+        }
+        eprintln!("logs: {}", self.logs.display());
     }
 
     fn command(&self, words: &[&str], args: &[&str]) -> Outcome<Value> {
@@ -159,6 +179,7 @@ impl Drop for Lab {
         if self.down {
             return;
         }
+        self.keep_logs();
         if let Err(failure) = self.command(&["down"], &[]) {
             eprintln!("{failure}");
         }

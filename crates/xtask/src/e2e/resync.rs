@@ -6,9 +6,9 @@
 //!
 //! - *whole regions*: blocks in a row. They fill the regions that they make hot, so that these add nothing to them.
 //! - *scattered*: one block in each region. Each makes its region hot, and the region is sent.
-//! - *active at full load*: random blocks all over the volume until the active is killed, or loses power. The writer dies with its connection
-//!   and nobody writes afterwards, so nothing changes while the other node is alone, and all that is sent is what the intent
-//!   logs of both nodes name: together no more than the configured bound, a sixteenth of the volume.
+//! - *active at full load*: random blocks all over the volume until the active is killed, or loses power. The writer dies
+//!   with its connection and nobody writes afterwards, so nothing changes while the other node is alone, and all that is
+//!   sent is what the intent logs of both nodes name: together no more than the configured bound, a sixteenth of the volume.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
