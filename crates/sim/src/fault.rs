@@ -52,6 +52,8 @@ pub enum Fault {
     SlowMeta(NodeId, Duration),
     /// The connections that the mirror has now stall; new ones pass.
     MirrorFlow(Duration),
+    /// This mirror's connections are reset, and none is made; other mirrors are well.
+    OneMirror(u8, Duration),
     /// Every datagram is late.
     Late(Duration),
     /// The node's member file is written slowly.
@@ -105,6 +107,7 @@ impl Fault {
             | Self::MirrorReset
             | Self::MirrorSlow(_)
             | Self::MirrorFlow(_)
+            | Self::OneMirror(..)
             | Self::Late(_)
             | Self::Noise(_)
             | Self::DiskStuck(..)
@@ -145,6 +148,7 @@ impl Fault {
             | Self::DiskStuck(_, t)
             | Self::SlowMeta(_, t)
             | Self::MirrorFlow(t)
+            | Self::OneMirror(_, t)
             | Self::Late(t)
             | Self::SlowFile(_, t)
             | Self::RollBack(_, t)
@@ -177,6 +181,7 @@ impl Fault {
             | Self::MirrorCut(_)
             | Self::MirrorSlow(_)
             | Self::MirrorFlow(_)
+            | Self::OneMirror(..)
             | Self::Late(_)
             | Self::DiskStuck(..)
             | Self::SlowMeta(..)
@@ -232,7 +237,7 @@ impl World {
                 self.network.cut_mirror(A, B);
                 self.stall_streams(A, B);
             }
-            Fault::MirrorReset => self.reset_streams(),
+            Fault::MirrorReset => self.reset_streams(|_| true),
             Fault::MirrorSlow(_) => self.network.mirror_slow += 1,
             Fault::Freeze(at, _) => self.freeze(at),
             Fault::Noise(_) => {
@@ -248,9 +253,13 @@ impl World {
             Fault::DiskStuck(at, _) => self.each_disk(at, |f| f.stuck = true),
             Fault::SlowMeta(at, _) => self.each_disk(at, |f| f.slow_meta = 60),
             Fault::MirrorFlow(_) => self.stall_streams(A, B),
+            Fault::OneMirror(mirror, _) => {
+                self.network.mirror_down = Some(mirror);
+                self.reset_streams(|stream| stream.mirror == mirror);
+            }
             Fault::Late(_) => {
                 self.network.late += 1_000;
-                self.network.late_max = Duration::from_millis(150);
+                self.network.late_max = Duration::from_millis(400);
             }
             Fault::SlowFile(at, _) => self.machine(at).slow_file = 60,
             Fault::FileFails(at) => self.machine(at).file_fails = true,
@@ -300,6 +309,7 @@ impl World {
             }
             Fault::SlowMeta(at, _) => self.each_disk(at, |f| f.slow_meta = 1),
             Fault::MirrorFlow(_) => self.resume_streams(A, B),
+            Fault::OneMirror(..) => self.network.mirror_down = None,
             Fault::Late(_) => self.network.late = self.network.late.saturating_sub(1_000),
             Fault::SlowFile(at, _) => self.machine(at).slow_file = 1,
             Fault::AppBroken(at, _) => self.machine(at).app_broken = false,
@@ -417,6 +427,7 @@ const fn is_lasting(fault: Fault) -> bool {
             | Fault::DiskStuck(..)
             | Fault::SlowMeta(..)
             | Fault::MirrorFlow(_)
+            | Fault::OneMirror(..)
             | Fault::Late(_)
             | Fault::SlowFile(..)
             | Fault::AppBroken(..)

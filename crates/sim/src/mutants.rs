@@ -153,7 +153,7 @@ fn entry(mutant: Mutant) -> Entry {
 /// The rule that it breaks, and the scenarios for it.
 const fn hunted(mutant: Mutant) -> (&'static str, &'static [&'static str]) {
     match mutant {
-        Mutant::AckKnownSetOnly => ("R1", &["grown_and_gone"]),
+        Mutant::AckKnownSetOnly => ("R1", &["grown_slowly_and_gone"]),
         Mutant::UnchangedResolves => ("R2", &["grow_unheard"]),
         Mutant::PromoteOutOfSync => ("R3", &["out_of_sync_waits"]),
         Mutant::PromoteWithoutFence => ("R3", &["fenced_standby_is_silent"]),

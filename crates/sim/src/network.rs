@@ -17,6 +17,8 @@ pub(crate) struct Network {
     mirror_cuts: BTreeMap<(NodeId, NodeId), u32>,
     /// How many faults make the mirror network slow.
     pub(crate) mirror_slow: u32,
+    /// No connection is made for this mirror.
+    pub(crate) mirror_down: Option<u8>,
     /// Lost datagrams, per mille.
     pub(crate) loss: u64,
     /// Doubled datagrams, per mille.
@@ -34,6 +36,7 @@ impl Network {
             cuts: BTreeMap::new(),
             mirror_cuts: BTreeMap::new(),
             mirror_slow: 0,
+            mirror_down: None,
             loss: 0,
             doubling: 0,
             late: 0,

@@ -147,6 +147,19 @@ impl World {
         });
     }
 
+    /// From here on there are few new writes, which might hide what is missing.
+    fn pace_down(&mut self) {
+        self.options.pace = millis(300);
+    }
+
+    /// The application must have got answers, with pauses shorter than this, since `longest_gap` was set to zero.
+    fn must_have_answered(&mut self, pause: Duration) {
+        let gap = self.checkers.longest_gap;
+        if gap >= pause {
+            self.violate("service_back", format!("nothing was answered for {gap:?}"));
+        }
+    }
+
     /// Ends a fault before its time.
     fn end(&mut self, fault: Fault) {
         let open = self.faults.open.iter().find(|(_, open)| **open == fault);
@@ -160,6 +173,12 @@ impl World {
         let file = Durable::decode(&self.machine(at).file).ok();
         file.and_then(|mut durable| durable.groups.remove(&GROUP))
             .unwrap_or_default()
+    }
+
+    /// To whose ballot a node's register promised itself last, durably.
+    fn promised(&mut self, at: NodeId) -> Option<NodeId> {
+        let promised = self.register(at).acceptor.promised;
+        promised.map(|ballot| ballot.node)
     }
 
     /// The newest record that a node accepted, durably.

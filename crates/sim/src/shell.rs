@@ -9,6 +9,7 @@ use node::{Input, Output, ResourceAct};
 use std::rc::Rc;
 use wire::control::{Datagram, LinkId};
 use wire::event::{Act as Decided, What};
+use wire::problem::Problem;
 use wire::{Duration, Epoch, NodeId, Time};
 
 /// After that long the shell gives an act on a resource up.
@@ -183,6 +184,9 @@ impl World {
                 let verdict = self.checkers.epochs_rise.learn(at, record);
                 self.judge("epochs_rise", verdict);
                 self.checkers.one_failover.saw(record);
+            }
+            What::ProblemBegan(Problem::NoVote { .. }) => {
+                self.violate("epochs_rise", format!("the register says so on {at:?}"));
             }
             What::Decision(decision) => {
                 if decision.act == Decided::Freeze {

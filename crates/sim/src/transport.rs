@@ -29,7 +29,8 @@ impl World {
     /// The attempt is decided.
     pub(crate) fn on_dial(&mut self, from: NodeId, life: u64, mirror: u8, to: NodeId) {
         let now = self.now;
-        let cut = self.network.is_mirror_cut(from, to) || self.machine(from).frozen;
+        let down = self.network.mirror_down == Some(mirror);
+        let cut = down || self.network.is_mirror_cut(from, to) || self.machine(from).frozen;
         let machine = self.machine(to);
         let listens = machine
             .process
@@ -375,9 +376,10 @@ impl World {
         }
     }
 
-    /// Something between the nodes resets every connection of the mirror.
-    pub(crate) fn reset_streams(&mut self) {
-        let all: Vec<ConnId> = self.streams.keys().copied().collect();
+    /// Something between the nodes resets connections of the mirror.
+    pub(crate) fn reset_streams(&mut self, which: impl Fn(&Stream) -> bool) {
+        let chosen = self.streams.iter().filter(|(_, s)| which(s));
+        let all: Vec<ConnId> = chosen.map(|(conn, _)| *conn).collect();
         for conn in all {
             self.end_side(conn, 0);
             self.end_side(conn, 1);

@@ -80,8 +80,7 @@ fn stuck_standby_is_dropped(w: &mut World) {
     w.checkers.longest_gap = Duration::ZERO;
     w.make(Fault::DiskHang(B, secs(4)));
     w.pass(secs(6));
-    let gap = w.checkers.longest_gap;
-    w.must(gap < millis(2_000), "the application waited at most 2 s");
+    w.must_have_answered(secs(2));
     w.come_back();
 }
 
@@ -89,7 +88,9 @@ fn stuck_standby_is_dropped(w: &mut World) {
 fn old_connection_is_not_heard(w: &mut World) {
     w.pass(secs(1));
     w.make(Fault::MirrorFlow(secs(2)));
-    w.pass(secs(5));
+    w.pass(millis(1_900));
+    w.pace_down();
+    w.pass(secs(3));
     w.come_back();
 }
 
@@ -101,28 +102,24 @@ fn differences_are_written_down_first(w: &mut World) {
     let wait = w.rng.millis(20, 300);
     w.pass(wait);
     w.make(Fault::PowerBoth(secs(2)));
-    // Few new writes, which would hide what is missing.
-    w.options.pace = millis(300);
+    w.pace_down();
     w.come_back();
 }
 
-/// The standby's resync ends on one mirror and is slow on the other, and the active dies: half a group is not promoted.
+/// The standby comes back, and one of its mirrors cannot be reached; then the active dies: half a group is not promoted.
 fn half_a_group_does_not_count(w: &mut World) {
     w.pass(secs(1));
-    w.make(Fault::MirrorSlow(secs(20)));
-    let grows = w.checkers.grows;
-    w.make(Fault::Power(B, secs(2)));
-    w.expect(secs(20), "a grow is decided on", |w| {
-        w.checkers.grows > grows
-    });
-    w.pass(millis(30));
+    w.make(Fault::OneMirror(1, secs(12)));
+    w.pass(secs(2));
     w.make(Fault::Power(A, secs(6)));
     w.pass(secs(8));
     w.come_back();
 }
 
-/// Both lose power, and only the standby comes back soon: every flush that was answered is on its disk.
+/// Both lose power, and only the standby comes back soon: every flush that was answered is on its disk, slow as it is.
 fn flushed_is_on_both_disks(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::DiskSlow(B, secs(2)));
     w.pass(secs(1));
     w.make(Fault::Power(A, secs(8)));
     w.make(Fault::Power(B, millis(100)));
@@ -143,7 +140,9 @@ fn failed_flush_is_final(w: &mut World) {
 
 /// The standby's disk is an old snapshot when it comes back: it counts again only when it holds everything.
 fn old_snapshot_is_noticed(w: &mut World) {
-    w.pass(secs(2));
+    w.pass(secs(1));
+    w.make(Fault::Kill(B, millis(20)));
+    w.pass(secs(4));
     w.make(Fault::RollBack(B, millis(50)));
     w.pass(secs(2));
     w.expect(secs(9), "both are in sync", |w| w.in_sync() == 2);
@@ -153,15 +152,13 @@ fn old_snapshot_is_noticed(w: &mut World) {
     w.come_back();
 }
 
-/// The mirror's connections are reset again and again, then the active dies: the standby got everything once more.
+/// The mirror is slow, its connection is reset, and the active is cut off: the standby gets what was under way once more.
 fn reset_writes_are_sent_again(w: &mut World) {
     w.pass(secs(1));
-    for _ in 0..6 {
-        w.make(Fault::MirrorReset);
-        let wait = w.rng.millis(10, 60);
-        w.pass(wait);
-    }
-    w.make(Fault::Power(A, secs(6)));
+    w.make(Fault::MirrorSlow(secs(8)));
+    w.pass(millis(500));
+    w.make(Fault::Deafen(A, secs(6)));
+    w.make(Fault::MirrorReset);
     w.expect(secs(5), "B serves", |w| w.serves(B));
     w.come_back();
 }
