@@ -248,8 +248,8 @@ impl Machine {
     fn advance_drain(&mut self, step: Drain) {
         match step {
             Drain::Requests => {
-                let quiet = self.pending.len() == self.frozen.len() && self.flushes.is_empty();
-                if quiet {
+                let answered = self.pending.len() == self.frozen.len();
+                if answered && self.advance_renewal() && self.flushes.is_empty() {
                     let id = self.begin_flush(None);
                     self.enter(Stage::Draining(Drain::Flush(id)));
                 }

@@ -240,7 +240,8 @@ impl Machine {
         if op.act != Act::ResyncCommit {
             return self.end_op();
         }
-        // Everything that differed before the session is equal and durable.
+        // Everything that differed before the session is equal and durable. Whole regions were written in this life for it.
+        self.intent.all_renewed();
         self.bitmap.clear();
         self.bitmap.settle();
         self.intent.drop_stale();

@@ -257,6 +257,27 @@ fn only_async(reader: &Reader<'_>, mode: Mode) {
     }
 }
 
+/// Options by which something else than the mirror would be mounted, or nothing at all.
+const OTHER_MOUNTS: [&str; 6] = ["loop", "bind", "rbind", "move", "remount", "nofail"];
+
+fn only_plain_options(reader: &Reader<'_>) {
+    let Some(options) = reader.text("options") else {
+        return;
+    };
+    let names = options
+        .value
+        .split(',')
+        .map(|option| option.split('=').next().unwrap_or(option));
+    for name in names.filter(|name| OTHER_MOUNTS.contains(name)) {
+        let what = format!(
+            "mount option `{name}` in {} does not mount the mirror",
+            reader.object()
+        );
+        let diagnostic = Diagnostic::new(Fault::Clash, reader.place("options"), what);
+        reader.report(diagnostic.hint("leave it out"));
+    }
+}
+
 /// The disk of each data node. Ids are places among all nodes; `check` puts them right.
 fn disks(reader: &Reader<'_>, disk: PathPerNode, data_names: &[String]) -> Vec<(NodeId, PathBuf)> {
     let ids = (0..=NodeId::MAX.0).map(NodeId);
@@ -304,6 +325,7 @@ fn filesystem(reader: &Reader<'_>) -> Option<Filesystem> {
     let mirror = reader.text("mirror");
     let mount = reader.text("mount");
     let fstype = reader.text("fstype");
+    only_plain_options(reader);
     let options = reader
         .text("options")
         .map(|options| options.value)

@@ -255,7 +255,11 @@ const FILESYSTEM: &[Field] = &[
         "\"ext4\"",
         "Type of the file system.",
     ),
-    optional("options", Shape::Text, "Mount options, as in fstab."),
+    optional(
+        "options",
+        Shape::Text,
+        "Mount options, as in fstab; not those that mount something else: loop, bind, rbind, move, remount, nofail.",
+    ),
 ];
 
 const EXEC: &[Field] = &[

@@ -193,6 +193,11 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     (
         "mount = \"/var/lib/postgresql\"",
+        "mount = \"/var/lib/postgresql\"\noptions = \"noatime,nofail\"",
+        "mount option `nofail` in filesystem `/var/lib/postgresql` of group `db` does not mount the mirror [BS-506]",
+    ),
+    (
+        "mount = \"/var/lib/postgresql\"",
         "mount = \"/\"",
         "is the root directory [BS-508]",
     ),

@@ -204,7 +204,12 @@ pub fn run(args: &Args, ui: &Ui) -> Outcome {
     }
     // Only if it is empty: failed runs keep their logs in it.
     std::fs::remove_dir(&dir).ok();
-    finish(args, Document::new(runs), ui)
+    let is_cut_short = runs.len() < count;
+    let exit = finish(args, Document::new(runs), ui)?;
+    if is_cut_short {
+        return Err(Failure::new("interrupted before all runs were done"));
+    }
+    Ok(exit)
 }
 
 fn finish(args: &Args, document: Document, ui: &Ui) -> Outcome {

@@ -89,21 +89,36 @@ pub(super) fn run(request: &Request, story: &Story<'_>) -> Run {
         run.object_failure(&failure);
     }
     run.pass = run.reasons.is_empty();
-    run.is_interrupted = interrupt::lower();
-    if let Err(failure) = clean_up(request, run.pass || run.is_interrupted) {
+    let raised = interrupt::begin_cleaning();
+    let what = match (raised, request.keep, run.pass) {
+        (true, _, _) | (false, false, true) => Leave::Nothing,
+        (false, true, _) => Leave::Lab,
+        (false, false, false) => Leave::Logs,
+    };
+    if let Err(failure) = clean_up(request, what) {
         run.object_failure(&failure);
         run.pass = false;
     }
-    run.logs = (!run.pass || request.keep).then(|| request.dir.display().to_string());
+    run.is_interrupted = interrupt::end_cleaning() || raised;
+    run.logs = (what != Leave::Nothing).then(|| request.dir.display().to_string());
     run
 }
 
-/// Takes the lab down, and removes its files unless they are needed to see what went wrong.
-fn clean_up(request: &Request, pass: bool) -> Result<(), Failure> {
-    match (request.keep, pass) {
-        (true, _) => Ok(()),
-        (false, true) => lifecycle::down(&request.dir),
-        (false, false) => lifecycle::stop(&request.dir),
+/// What stays of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leave {
+    Nothing,
+    /// Files, to see what went wrong.
+    Logs,
+    /// Everything, up.
+    Lab,
+}
+
+fn clean_up(request: &Request, leave: Leave) -> Result<(), Failure> {
+    match leave {
+        Leave::Lab => Ok(()),
+        Leave::Nothing => lifecycle::down(&request.dir),
+        Leave::Logs => lifecycle::stop(&request.dir),
     }
 }
 

@@ -56,8 +56,10 @@ pub fn up(dir: &Path, options: Options, keep_failed: bool) -> Result<Lab, Failur
         return Err(failure.hint(logs));
     }
     let last_words = last_words(&lab);
-    interrupt::lower();
-    down(&lab.dir)?;
+    interrupt::begin_cleaning();
+    let down = down(&lab.dir);
+    interrupt::end_cleaning();
+    down?;
     Err(last_words.into_iter().fold(failure, Failure::cause))
 }
 

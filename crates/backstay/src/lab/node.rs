@@ -104,7 +104,7 @@ fn end_processes(lab: &Lab, node: Node) -> Result<(), Failure> {
     let mut pids: Vec<Pid> = lab.live_pid(node).into_iter().collect();
     process::send_kill(&pids);
     if let Some(holder) = holder {
-        fuse::abort_all(holder);
+        fuse::abort_all(holder, &lab.dir);
     }
     process::await_end(&pids)?;
     pids = process::in_netns(&lab.id.node_netns(node));

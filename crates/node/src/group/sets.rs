@@ -96,6 +96,12 @@ impl Group {
             .is_some_and(|mate| mate.lost().is_some())
     }
 
+    /// True if all of the node's replicas hold everything.
+    pub(super) fn is_counted(&self, node: NodeId) -> bool {
+        let mate = self.mates.get(&node);
+        mate.is_some_and(|mate| mate.is_counted(self.config.mirrors))
+    }
+
     /// The node's replicas count as lost from here on.
     pub(super) fn lose(&mut self, node: NodeId, why: ReplicaLoss) {
         let mate = self.mates.entry(node).or_default();

@@ -19,6 +19,8 @@ impl Group {
         self.running.clear();
         self.mates.clear();
         self.growing = None;
+        self.frozen = false;
+        self.frozen_at = cx.now;
         let left = self.all_mirrors();
         self.change_state(
             cx.now,
@@ -94,7 +96,8 @@ impl Group {
     /// A kept replica does not come: it is taken out, so that the group can serve (R9).
     fn give_up_reconcile(&mut self) {
         for id in self.required() {
-            if id != self.me {
+            // One that is equal already is not what is waited for.
+            if id != self.me && !self.is_counted(id) {
                 self.lose(id, ReplicaLoss::Silent);
             }
         }

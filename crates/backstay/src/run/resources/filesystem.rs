@@ -13,6 +13,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// A file system is on top of itself at most that often.
+const MOUNTS_MAX: usize = 4;
+
 /// Mounts it. Recovery of its journal, if it was not unmounted, is part of that.
 pub(super) fn start(filesystem: &Filesystem, device: &Path) -> Result<(), Failure> {
     let target = target(filesystem)?;
@@ -30,12 +33,13 @@ pub(super) fn start(filesystem: &Filesystem, device: &Path) -> Result<(), Failur
                 .hint("unmount it; a file system of a group may be mounted by Backstay only")),
         };
     }
-    if let Err(error) = mount_at(filesystem, device, &target) {
-        // A predecessor's child may have been under way with the same.
-        let found = mounted_at(&target)?;
-        if found.is_none_or(|found| found.source != device.display().to_string()) {
-            return Err(explain(filesystem, device, &error));
-        }
+    let mounted = mount_at(filesystem, device, &target);
+    // The table decides: a predecessor's child may have been under way with the same.
+    if !is_mounted(device, &target)? {
+        let error = mounted
+            .err()
+            .unwrap_or_else(|| "mount(8) did nothing".to_owned());
+        return Err(explain(filesystem, device, &error));
     }
     tracing::info!(mount = %target.display(), device = %device.display(), "file system is mounted");
     Ok(())
@@ -47,8 +51,7 @@ pub(super) fn stop(filesystem: &Filesystem) -> Result<(), Failure> {
     if mounted_at(&target)?.is_none() {
         return Ok(());
     }
-    let unmounted = run(Command::new("umount").arg("-n").arg("-i").arg(&target));
-    match unmounted {
+    match unmount_all(&target) {
         Ok(()) => {
             tracing::info!(mount = %target.display(), "file system is unmounted");
             Ok(())
@@ -68,9 +71,30 @@ pub(super) fn stop(filesystem: &Filesystem) -> Result<(), Failure> {
     }
 }
 
+/// True if the device's file system is what is seen at `target`.
+fn is_mounted(device: &Path, target: &Path) -> Result<bool, Failure> {
+    let found = mounted_at(target)?;
+    Ok(found.is_some_and(|found| found.source == device.display().to_string()))
+}
+
+/// Twice mounted (two children at once) is unmounted twice.
+fn unmount_all(target: &Path) -> Result<(), String> {
+    for _ in 0..MOUNTS_MAX {
+        run(Command::new("umount").arg("-n").arg("-i").arg(target))?;
+        if mount::mounted_at(target).is_ok_and(|found| found.is_none()) {
+            return Ok(());
+        }
+    }
+    Err("something mounts it again and again".to_owned())
+}
+
 fn mount_at(filesystem: &Filesystem, device: &Path, target: &Path) -> Result<(), String> {
     let mut mount = Command::new("mount");
     mount.args(["-n", "-i", "-t", &filesystem.fstype]);
+    if !filesystem.options.split(',').any(|option| option == "ro") {
+        // Never read-only instead, as mount(8) would do by itself.
+        mount.arg("-w");
+    }
     if !filesystem.options.is_empty() {
         mount.args(["-o", &filesystem.options]);
     }

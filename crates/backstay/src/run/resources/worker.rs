@@ -129,7 +129,10 @@ impl Worker {
             (Resource::Mirror(_), Some(known @ Running::Mirror(_))) => known,
             (Resource::Mirror(mirror), _) => Running::Mirror(self.start_mirror(index, mirror)?),
             (Resource::Filesystem(filesystem), _) => {
-                filesystem::start(filesystem, &self.device(filesystem)?)?;
+                let device = self.device(filesystem)?;
+                // A mount goes on without this process: the keeper knows of it before.
+                self.set_steps(index, wanted, &Running::Filesystem);
+                filesystem::start(filesystem, &device)?;
                 Running::Filesystem
             }
             (Resource::Exec(exec), known) => {
