@@ -189,7 +189,9 @@ impl World {
         let verdict = verdict.map_err(|what| format!("on {at:?}, mirror {mirror}: {what}"));
         self.judge("acked_survives", verdict);
         self.checkers.answered(self.now);
+        // Nor does it know that others took over while its answer to a write, which they have, was on its way.
         if !matches!(request.op, Op::Read)
+            && !suspect
             && let Some(epoch) = epoch
         {
             let verdict = self.checkers.one_writer.on_ack(at, epoch);

@@ -184,8 +184,8 @@ const fn hunted(mutant: Mutant) -> (&'static str, &'static [&'static str]) {
         Mutant::FlushLocalOnly => ("G2", &["flushed_is_on_both_disks"]),
         Mutant::FlushRetried => ("G2", &["failed_flush_is_final"]),
         Mutant::RenewalSkipped => ("G2", &["failed_flush_is_not_forgotten"]),
-        Mutant::OverlapUnordered => ("G5", &[]),
-        Mutant::ResyncConsistentEarly => ("G4", &[]),
+        Mutant::OverlapUnordered => ("G5", &["planned_move"]),
+        Mutant::ResyncConsistentEarly => ("G4", &["mixture_is_marked"]),
     }
 }
 

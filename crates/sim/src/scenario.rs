@@ -5,6 +5,7 @@ mod mirror;
 mod register;
 mod service;
 
+use crate::checkers::inconsistent_never_promoted;
 use crate::fault::Fault;
 use crate::options::{Options, Outcome};
 use crate::run::guarded;
@@ -157,6 +158,16 @@ impl World {
         let gap = self.checkers.longest_gap;
         if gap >= pause {
             self.violate("service_back", format!("nothing was answered for {gap:?}"));
+        }
+    }
+
+    /// The metadata of a node's disk must say that its data is not to be served (G4).
+    fn must_be_marked(&mut self, at: NodeId) {
+        let disk = self.machine(at).disks.first();
+        let marked = disk.is_none_or(|d| inconsistent_never_promoted::check(d.content()).is_err());
+        if !marked {
+            let what = format!("{at:?} holds a mixture and does not say so");
+            self.violate("inconsistent_never_promoted", what);
         }
     }
 

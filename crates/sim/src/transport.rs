@@ -5,7 +5,7 @@ use crate::stream::{End, Packet, Stream};
 use crate::world::World;
 use mirror::io::{ConnId, Input, Side};
 use wire::event::ReplicaLoss;
-use wire::mirror_frame::{Header, Kind};
+use wire::mirror_frame::{FLAG_RESYNC, Header, Kind};
 use wire::{Duration, NodeId, SessionId};
 
 impl World {
@@ -133,6 +133,7 @@ impl World {
             let verdict = self.checkers.fenced.on_ack(at);
             self.judge("fenced_before_promotion", verdict);
         }
+        self.checkers.chunks += u64::from(header.flags & FLAG_RESYNC != 0);
         self.push_packet(at, conn, Packet::Frame(header, payload));
     }
 

@@ -46,6 +46,8 @@ pub(crate) struct Checkers {
     pub(crate) grows: u64,
     pub(crate) takeovers: u64,
     pub(crate) resyncs: u64,
+    /// Chunks sent in resyncs.
+    pub(crate) chunks: u64,
     /// Requests of the application answered well, and when the latest was.
     pub(crate) answered: u64,
     pub(crate) last_answer: Moment,

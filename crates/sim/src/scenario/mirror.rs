@@ -28,6 +28,7 @@ pub(super) const ALL: &[Scenario] = &[
         "failed_flush_is_not_forgotten",
         failed_flush_is_not_forgotten,
     ),
+    Scenario::of("mixture_is_marked", mixture_is_marked),
     Scenario::of("failed_flush_is_final", failed_flush_is_final),
     Scenario::of("old_snapshot_is_noticed", old_snapshot_is_noticed),
     Scenario::of("reset_writes_are_sent_again", reset_writes_are_sent_again),
@@ -84,13 +85,15 @@ fn stuck_standby_is_dropped(w: &mut World) {
     w.come_back();
 }
 
-/// One connection of the mirror stalls and is given up; what it held arrives when a newer one is long at work.
+/// One connection of the mirror stalls and is given up. What it held arrives when a newer one is long at work, and when the
+/// active, which could repair it, is just gone.
 fn old_connection_is_not_heard(w: &mut World) {
     w.pass(secs(1));
-    w.make(Fault::MirrorFlow(secs(2)));
-    w.pass(millis(1_900));
-    w.pace_down();
-    w.pass(secs(3));
+    w.make(Fault::MirrorFlow(secs(4)));
+    w.pass(secs(2));
+    w.end(Fault::MirrorFlow(secs(4)));
+    w.make(Fault::Power(A, secs(6)));
+    w.expect(secs(5), "B serves", |w| w.serves(B));
     w.come_back();
 }
 
@@ -109,10 +112,24 @@ fn differences_are_written_down_first(w: &mut World) {
 /// The standby comes back, and one of its mirrors cannot be reached; then the active dies: half a group is not promoted.
 fn half_a_group_does_not_count(w: &mut World) {
     w.pass(secs(1));
-    w.make(Fault::OneMirror(1, secs(12)));
-    w.pass(secs(2));
+    w.make(Fault::OneMirror(1, secs(14)));
+    w.make(Fault::Power(B, secs(1)));
+    w.pass(secs(4));
     w.make(Fault::Power(A, secs(6)));
     w.pass(secs(8));
+    w.come_back();
+}
+
+/// The active dies in the middle of a resync: the standby's disk says that it is a mixture.
+fn mixture_is_marked(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::MirrorSlow(secs(20)));
+    w.make(Fault::Power(B, secs(2)));
+    let chunks = w.checkers.chunks;
+    w.expect(secs(9), "a resync copies", |w| w.checkers.chunks > chunks);
+    w.make(Fault::Power(A, secs(6)));
+    w.pass(millis(300));
+    w.must_be_marked(B);
     w.come_back();
 }
 
@@ -167,10 +184,8 @@ fn reset_writes_are_sent_again(w: &mut World) {
 fn lost_caches_are_filled_again(w: &mut World) {
     w.pass(secs(1));
     w.make(Fault::Power(B, millis(50)));
+    w.pace_down();
     w.pass(secs(3));
-    w.expect(secs(9), "both are in sync", |w| w.in_sync() == 2);
-    w.make(Fault::Power(A, secs(6)));
-    w.expect(secs(5), "B serves", |w| w.serves(B));
     w.come_back();
 }
 
