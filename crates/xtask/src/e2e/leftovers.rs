@@ -1,7 +1,7 @@
 //! Labs do not disturb each other, and leave nothing behind.
 
-use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -30,10 +30,13 @@ const NODE_FAULTS: [&str; 10] = [
 /// Every fault of a link, here of the mirror's network.
 const LINK_FAULTS: [&str; 4] = ["cut", "one-way", "slow", "lossy"];
 
+/// What a running lab has of each at least: without them this test would look in the wrong places.
+const KINDS: [&str; 4] = ["namespace", "loop device", "process", "mount"];
+
 pub(crate) fn two_labs(world: &World) -> Outcome {
-    let before = traces()?;
     let one = Lab::up(world, "one", &["--workload", "ledger"])?;
     let two = Lab::up(world, "two", &["--workload", "ledger"])?;
+    let marks = [Marks::of(&one)?, Marks::of(&two)?];
     let active = one.node("active")?;
     one.fault(&active.name, "kill")?;
     let other = two.node("active")?;
@@ -42,78 +45,112 @@ pub(crate) fn two_labs(world: &World) -> Outcome {
     one.down()?;
     two.wait_in_sync(&other.name)?;
     two.down()?;
-    nothing_new(&before)
+    marks.iter().try_for_each(Marks::nothing_left)
 }
 
 /// One lab after the other, each taken down while it is broken: that is when something could be left.
 pub(crate) fn every_break(world: &World) -> Outcome {
-    let before = traces()?;
     for fault in NODE_FAULTS {
-        down_while_broken(world, &before, None, fault)?;
+        down_while_broken(world, None, fault)?;
     }
     for fault in LINK_FAULTS {
-        down_while_broken(world, &before, Some("node-a:mirror"), fault)?;
+        down_while_broken(world, Some("node-a:mirror"), fault)?;
     }
     Ok(())
 }
 
 /// Breaks `link`, or if there is none the active.
-fn down_while_broken(
-    world: &World,
-    before: &BTreeSet<String>,
-    link: Option<&str>,
-    fault: &str,
-) -> Outcome {
-    let lab = Lab::up(
-        world,
-        "leftovers",
-        &["--workload", "ledger", "--size", "32M"],
-    )?;
-    let dir = lab.dir.clone();
+fn down_while_broken(world: &World, link: Option<&str>, fault: &str) -> Outcome {
+    let args = ["--workload", "ledger", "--size", "32M"];
+    let lab = Lab::up(world, "leftovers", &args)?;
+    let marks = Marks::of(&lab)?;
     match link {
         Some(link) => lab.fault(link, fault)?,
         None => lab.fault(&lab.node("active")?.name, fault)?,
     }
     lab.down()?;
-    if dir.exists() {
-        return Err(Failure::new(format!(
-            "lab down after break {fault} left its directory"
-        )));
-    }
-    nothing_new(before).map_err(|failure| failure.hint(format!("after break {fault}")))
+    marks
+        .nothing_left()
+        .map_err(|failure| failure.hint(format!("after break {fault}")))
 }
 
-/// What a lab could leave: namespaces, network interfaces, mounts, loop devices, processes of ours, control groups.
-fn traces() -> Outcome<BTreeSet<String>> {
-    let mut found = BTreeSet::new();
-    let run = |program: &str, args: &[&str]| shell::capture(Command::new(program).args(args));
-    for (kind, text) in [
-        ("namespace", run("ip", &["netns", "list"])?),
-        ("interface", run("ip", &["-brief", "link", "show"])?),
-        ("loop device", run("losetup", &["--list", "--noheadings"])?),
-        ("process", processes()?),
-        (
-            "mount",
-            fs::read_to_string("/proc/mounts").context("read the mounts")?,
-        ),
-        ("control group", control_groups()),
-    ] {
-        let lines = text.lines().filter(|line| !line.trim().is_empty());
-        found.extend(lines.map(|line| format!("{kind} {}", line.trim())));
-    }
-    Ok(found)
+/// What everything of one lab carries in its name, its path or its environment. Other labs may come and go meanwhile.
+struct Marks {
+    dir: PathBuf,
+    /// What the names of its namespaces and control groups contain.
+    id: String,
 }
 
-/// Processes that run the binary `backstay`. One that has ended and was not yet reaped by the machine's own first process
-/// is no trace of ours.
-fn processes() -> Outcome<String> {
-    let all = shell::capture(Command::new("ps").args(["-e", "-o", "comm=,stat=,pid=,args="]))?;
-    let ours = all.lines().filter(|line| {
-        let mut fields = line.split_whitespace();
-        fields.next() == Some("backstay")
-            && fields.next().is_some_and(|stat| !stat.starts_with('Z'))
-    });
-    Ok(ours.collect::<Vec<_>>().join("\n"))
+impl Marks {
+    /// The marks of a running lab, of which everything that is looked for is found.
+    fn of(lab: &Lab) -> Outcome<Self> {
+        let active = lab.node("active")?;
+        let marks = Self {
+            dir: lab.dir.clone(),
+            id: active
+                .netns
+                .split('-')
+                .nth(1)
+                .unwrap_or_default()
+                .to_owned(),
+        };
+        let found = marks.traces()?;
+        for kind in KINDS {
+            if !found.iter().any(|trace| trace.starts_with(kind)) {
+                return Err(Failure::new(format!("a running lab has no {kind}"))
+                    .because(format!("found: {}", found.join("; "))));
+            }
+        }
+        Ok(marks)
+    }
+
+    fn nothing_left(&self) -> Outcome {
+        let mut left = Vec::new();
+        let gone = wait::until("nothing of the lab is left", GONE_MAX, || {
+            left = self.traces().ok()?;
+            left.is_empty().then_some(())
+        });
+        gone.map_err(|_| Failure::new("lab down left something behind").because(left.join("; ")))
+    }
+
+    /// Namespaces, loop devices, mounts, processes, control groups and files of the lab.
+    fn traces(&self) -> Outcome<Vec<String>> {
+        let run = |program: &str, args: &[&str]| shell::capture(Command::new(program).args(args));
+        let dir = self.dir.display().to_string();
+        let mut found = Vec::new();
+        for (kind, text) in [
+            ("namespace", run("ip", &["netns", "list"])?),
+            ("loop device", run("losetup", &["--list", "--noheadings"])?),
+            (
+                "mount",
+                fs::read_to_string("/proc/mounts").context("read the mounts")?,
+            ),
+            ("process", processes(&dir)),
+            ("control group", control_groups()),
+        ] {
+            let ours = |line: &&str| line.contains(&dir) || line.contains(&self.id);
+            let lines = text.lines().filter(ours);
+            found.extend(lines.map(|line| format!("{kind} {}", line.trim())));
+        }
+        found.extend(self.dir.exists().then(|| format!("directory {dir}")));
+        Ok(found)
+    }
+}
+
+/// Processes with `dir` among their arguments or in their environment. One that has ended and was not yet reaped by the
+/// machine's own first process has neither.
+fn processes(dir: &str) -> String {
+    let mut found = String::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let read = |file: &str| fs::read(entry.path().join(file)).unwrap_or_default();
+        let text = [read("cmdline"), read("environ")].concat();
+        let text = String::from_utf8_lossy(&text).replace('\0', " ");
+        if text.contains(dir) {
+            let pid = entry.file_name();
+            found.push_str(&format!("{} {text}\n", pid.display()));
+        }
+    }
+    found
 }
 
 /// The control groups of labs, wherever cgroup2 is mounted.
@@ -126,16 +163,4 @@ fn control_groups() -> String {
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let labs: Vec<String> = names.filter(|name| name.starts_with("backstay")).collect();
     labs.join("\n")
-}
-
-fn nothing_new(before: &BTreeSet<String>) -> Outcome {
-    let mut left = BTreeSet::new();
-    let gone = wait::until("nothing of the lab is left", GONE_MAX, || {
-        left = traces().ok()?.difference(before).cloned().collect();
-        left.is_empty().then_some(())
-    });
-    gone.map_err(|_| {
-        let left: Vec<String> = left.into_iter().collect();
-        Failure::new("lab down left something behind").because(left.join("; "))
-    })
 }
