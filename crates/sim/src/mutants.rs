@@ -191,10 +191,12 @@ const fn hunted(mutant: Mutant) -> (&'static str, &'static [&'static str]) {
 
 /// Random runs in which it is likely to show.
 fn bend(mutant: Mutant) -> fn(&mut Options) {
-    match mutant {
-        Mutant::AnyMirrorInSync => |options| options.mirrors = 2,
+    if mutant == Mutant::AnyMirrorInSync {
+        |options| options.mirrors = 2
+    } else if mutant == Mutant::StuckPeerKept {
         // One fault at a time, and a bound for each.
-        Mutant::StuckPeerKept => |options| options.faults = FaultMix::Polite,
-        _ => |_| {},
+        |options| options.faults = FaultMix::Polite
+    } else {
+        |_| {}
     }
 }

@@ -109,12 +109,13 @@ fn differences_are_written_down_first(w: &mut World) {
     w.come_back();
 }
 
-/// The standby comes back, and one of its mirrors cannot be reached; then the active dies: half a group is not promoted.
+/// The mirrors' network fails and comes back for one of two mirrors; then the active dies: half a group is not promoted.
 fn half_a_group_does_not_count(w: &mut World) {
     w.pass(secs(1));
     w.make(Fault::OneMirror(1, secs(14)));
-    w.make(Fault::Power(B, secs(1)));
-    w.pass(secs(4));
+    w.make(Fault::MirrorCut(secs(2)));
+    w.expect(secs(2), "A serves alone", |w| w.in_sync() == 1);
+    w.run_until_or(secs(4), |w| w.in_sync() == 2);
     w.make(Fault::Power(A, secs(6)));
     w.pass(secs(8));
     w.come_back();
