@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::time::Duration;
 
 use host::netlink::route::Routes;
 
@@ -9,6 +10,11 @@ use super::cut::{Cut, ruleset};
 use super::tools;
 use super::topology::{LabId, NETNS_DIR, Network, Node, Outsider, mac_text};
 use crate::failure::Failure;
+
+/// Longest wait for the kernel to close the connections of ended processes.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
+/// The state of an open connection in the kernel's table.
+const ESTABLISHED: &str = "01";
 
 /// Makes the switch and the outsiders; nodes are plugged in by [`add_node`].
 ///
@@ -71,6 +77,30 @@ pub(super) fn add_node(id: &LabId, node: Node) -> Result<(), Failure> {
     }
     batch(&id.switch_netns(), &cables)?;
     batch(&netns, &addresses)
+}
+
+/// Waits until the kernel has closed the connections of a node's ended processes: it does so a little after their end. What is
+/// open still when the patience is over, because nobody answers, is cut.
+///
+/// # Errors
+/// When the node's network cannot be looked at.
+pub(super) fn await_farewells(id: &LabId, node: Node) -> Result<(), Failure> {
+    let closed = tools::inside(&id.node_netns(node), || {
+        tools::wait_for("the end of all connections", FAREWELL_MAX, || {
+            let table = fs::read_to_string("/proc/thread-self/net/tcp").ok()?;
+            (!has_connection(&table)).then_some(())
+        })
+    })?;
+    closed.ok();
+    Ok(())
+}
+
+/// True if a table of TCP sockets (`proc_pid_net(5)`) has one with an open connection.
+fn has_connection(table: &str) -> bool {
+    let states = table
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(3));
+    states.into_iter().any(|state| state == ESTABLISHED)
 }
 
 /// Pulls a node's plugs at the switch: nothing that its kernel still sends gets out.
@@ -196,4 +226,19 @@ fn remove_netns(name: &str) -> Result<(), Failure> {
 
 fn batch(netns: &str, script: &str) -> Result<(), Failure> {
     tools::run("ip", &["-n", netns, "-batch", "-"], script).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listening_and_closing_sockets_are_no_connections() {
+        let head = "  sl  local_address rem_address   st tx_queue rx_queue\n";
+        let listening = "   0: 0100007F:26DA 00000000:0000 0A 00000000:00000000 00:00000000 0\n";
+        let open = "   1: 0B03580A:8F1C 0C03580A:26DA 01 00000000:00000000 00:00000000 0\n";
+        let closing = open.replace(" 01 ", " 04 ");
+        assert!(!has_connection(&format!("{head}{listening}{closing}")));
+        assert!(has_connection(&format!("{head}{listening}{open}")));
+    }
 }

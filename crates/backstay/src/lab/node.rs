@@ -71,6 +71,7 @@ fn spawn(lab: &Lab, node: Node) -> io::Result<(i32, i32)> {
 /// When something does not end.
 pub(super) fn kill(lab: &mut Lab, node: Node) -> Result<(), Failure> {
     end_processes(lab, node)?;
+    network::await_farewells(&lab.id, node)?;
     network::unplug_node(&lab.id, node)?;
     remove(lab, node)
 }
