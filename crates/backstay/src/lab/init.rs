@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
 };
@@ -105,7 +106,11 @@ fn detach_machine_names() -> rustix::io::Result<()> {
     let listed = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     for point in listed.lines().filter_map(|line| line.split(' ').nth(4)) {
         if point.starts_with("/run/netns/") {
-            unmount(point, UnmountFlags::DETACH)?;
+            match unmount(point, UnmountFlags::DETACH) {
+                // The other lab was just taken down, and its names with it.
+                Ok(()) | Err(Errno::NOENT | Errno::INVAL) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(())
