@@ -158,7 +158,7 @@ fn wait_reaping(daemon: &Child) {
     loop {
         match rustix::process::wait(WaitOptions::empty()) {
             Ok(Some((pid, _))) if Some(pid) == daemon => return,
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) | Err(Errno::INTR) => {}
             // No child is left, so the daemon is gone as well.
             Err(_) => return,
         }
