@@ -30,6 +30,9 @@ const NODE_FAULTS: [&str; 10] = [
 /// Every fault of a link, here of the mirror's network.
 const LINK_FAULTS: [&str; 4] = ["cut", "one-way", "slow", "lossy"];
 
+/// How often each of two labs is made and taken down.
+const COME_AND_GO: usize = 8;
+
 /// What a running lab has of each at least: without them this test would look in the wrong places.
 const KINDS: [&str; 4] = ["namespace", "loop device", "process", "mount"];
 
@@ -45,7 +48,21 @@ pub(crate) fn two_labs(world: &World) -> Outcome {
     one.down()?;
     two.wait_in_sync(&other.name)?;
     two.down()?;
-    marks.iter().try_for_each(Marks::nothing_left)
+    marks.iter().try_for_each(Marks::nothing_left)?;
+    come_and_go(world)
+}
+
+/// Two labs, each made and taken down again and again: one comes while the other goes.
+fn come_and_go(world: &World) -> Outcome {
+    let rounds = |name: &str| {
+        (0..COME_AND_GO).try_for_each(|_| Lab::up(world, name, &["--size", "32M"])?.down())
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| rounds("other"));
+        rounds("one")?;
+        let other = other.join();
+        other.unwrap_or_else(|_| Err(Failure::new("a lab's thread ended early")))
+    })
 }
 
 /// One lab after the other, each taken down while it is broken: that is when something could be left.
