@@ -183,7 +183,8 @@ impl World {
         }
     }
 
-    /// A snapshot is restored only where the other replica is whole: two old disks are beyond any promise.
+    /// A snapshot is restored only where the other replica is whole, and is not about to be taken out: two old disks are beyond
+    /// any promise.
     fn snapshot_fault(&mut self, length: Duration) -> Fault {
         let at = self.data_node();
         let other = if at == A { B } else { A };
@@ -193,7 +194,8 @@ impl World {
                 .get(&other)
                 .is_some_and(|m| m.sync == wire::Sync::InSync)
         });
-        if kept && self.faults.rolled_back == 0 {
+        let settled = self.register(at).unresolved.is_empty();
+        if kept && settled && self.faults.rolled_back == 0 {
             Fault::RollBack(at, length)
         } else {
             Fault::Power(at, length)

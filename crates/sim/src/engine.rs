@@ -66,6 +66,11 @@ impl World {
         ) {
             self.checkers.fenced.settled(at);
         }
+        if let Command::Activate { required, .. } = &command
+            && let Some(oracle) = self.oracles.get_mut(usize::from(mirror))
+        {
+            oracle.reconciles(at, required.iter().copied());
+        }
         let Some(engine) = self.engine(at, mirror) else {
             return;
         };

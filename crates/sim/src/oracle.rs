@@ -268,6 +268,17 @@ impl Oracle {
         });
     }
 
+    /// A node begins to make others equal to itself: what its disk may lack, they may lack from here on.
+    pub(crate) fn reconciles(&mut self, node: NodeId, others: impl Iterator<Item = NodeId>) {
+        let own = bit(node);
+        let others = others.map(bit).fold(0, |all, bit| all | bit);
+        self.each_soft(|write| {
+            if write.at_risk & own != 0 {
+                write.at_risk |= others;
+            }
+        });
+    }
+
     /// A node's replica holds everything again.
     pub(crate) fn caught_up(&mut self, node: NodeId) {
         let bit = bit(node);

@@ -180,7 +180,7 @@ impl World {
     }
 
     /// What a node's register has on its disk.
-    fn register(&mut self, at: NodeId) -> GroupDurable {
+    pub(crate) fn register(&mut self, at: NodeId) -> GroupDurable {
         let file = Durable::decode(&self.machine(at).file).ok();
         file.and_then(|mut durable| durable.groups.remove(&GROUP))
             .unwrap_or_default()

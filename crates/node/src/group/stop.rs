@@ -3,6 +3,7 @@
 use super::{Around, Group, Out, Pending, State, StopWhy, Stopping};
 use crate::io::ResourceAct;
 use mirror::control::Command;
+use wire::control::Obstacle;
 use wire::event::{Act, Phase, Rule, Seen};
 use wire::record::{Hold, Intent};
 use wire::{NodeId, Record, Sync, Time};
@@ -167,7 +168,11 @@ impl Group {
             Stopping::Yielding
                 if self.all_taken() && self.pending.is_none() && cx.now >= self.retry_at =>
             {
-                self.propose_stop(cx, why);
+                if self.is_possible(why) {
+                    self.propose_stop(cx, why);
+                } else {
+                    self.give_stop_up(cx, why);
+                }
             }
             Stopping::Resource { .. }
             | Stopping::Abandoning
@@ -230,22 +235,35 @@ impl Group {
         if self.pending.is_some() {
             return;
         }
-        let Some(record) = self.register.confirmed() else {
-            return;
-        };
-        let possible = match why {
-            StopWhy::HandOver { to, .. } | StopWhy::DiskFailed { to } => record.may_promote(to),
-            StopWhy::Hold(_) => true,
-        };
-        if possible {
-            self.state = State::Stopping {
-                why,
-                step: Stopping::Yielding,
-            };
-        } else if matches!(why, StopWhy::DiskFailed { .. }) {
-            self.change_state(cx.now, State::Broken);
+        if self.is_possible(why) {
+            self.stop_again();
         } else {
-            self.begin_start(cx);
+            self.give_stop_up(cx, why);
+        }
+    }
+
+    /// False if the node that the group was to go to was taken out meanwhile.
+    fn is_possible(&self, why: StopWhy) -> bool {
+        let record = self.register.confirmed();
+        match why {
+            StopWhy::HandOver { to, .. } | StopWhy::DiskFailed { to } => {
+                record.is_some_and(|record| record.may_promote(to))
+            }
+            StopWhy::Hold(_) => true,
+        }
+    }
+
+    /// Nobody can take the group: it goes on here, if its disk can.
+    fn give_stop_up(&mut self, cx: Around<'_>, why: StopWhy) {
+        match why {
+            StopWhy::DiskFailed { .. } => {
+                let seen = vec![Seen::OwnObstacle(Obstacle::DiskFailed)];
+                let rejected = self.why_no_target(cx);
+                self.journal
+                    .decide(cx.now, Act::Wait, Rule::DiskFailedHere, seen, rejected);
+                self.change_state(cx.now, State::Broken);
+            }
+            StopWhy::HandOver { .. } | StopWhy::Hold(_) => self.begin_start(cx),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Scenario, millis, secs};
 use crate::fault::Fault;
-use crate::world::{A, B, World};
+use crate::world::{A, B, W, World};
 use wire::Duration;
 
 pub(super) const ALL: &[Scenario] = &[
@@ -30,6 +30,10 @@ pub(super) const ALL: &[Scenario] = &[
     ),
     Scenario::of("mixture_is_marked", mixture_is_marked),
     Scenario::of("failed_flush_is_final", failed_flush_is_final),
+    Scenario::of(
+        "disk_fails_while_the_standby_is_taken_out",
+        disk_fails_while_the_standby_is_taken_out,
+    ),
     Scenario::of("old_snapshot_is_noticed", old_snapshot_is_noticed),
     Scenario::of("reset_writes_are_sent_again", reset_writes_are_sent_again),
     Scenario::of("lost_caches_are_filled_again", lost_caches_are_filled_again)
@@ -207,5 +211,20 @@ fn failed_flush_is_not_forgotten(w: &mut World) {
     w.pass(wait);
     w.make(Fault::Power(A, secs(1)));
     w.pass(secs(2));
+    w.come_back();
+}
+
+/// The mirror's connection is reset, and while the standby is being taken out for that, and is back already, the own disk fails:
+/// nobody is left who could take the group over, and nobody is told to.
+fn disk_fails_while_the_standby_is_taken_out(w: &mut World) {
+    w.pass(secs(1));
+    for node in [A, B, W] {
+        w.make(Fault::SlowFile(node, secs(2)));
+    }
+    w.make(Fault::MirrorReset);
+    let wait = w.rng.millis(18, 30);
+    w.pass(wait);
+    w.make(Fault::DiskWrites(A, secs(3)));
+    w.pass(secs(6));
     w.come_back();
 }
