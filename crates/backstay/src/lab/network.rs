@@ -8,7 +8,7 @@ use host::netlink::route::Routes;
 
 use super::cut::{Cut, ruleset};
 use super::tools;
-use super::topology::{LabId, NETNS_DIR, Network, Node, Outsider, mac_text};
+use super::topology::{LabId, NETNS_DIR, Network, Node, Outsider, mac_text, netns_path};
 use crate::failure::Failure;
 
 /// Longest wait for the kernel to close the connections of ended processes.
@@ -85,7 +85,12 @@ pub(super) fn add_node(id: &LabId, node: Node) -> Result<(), Failure> {
 /// # Errors
 /// When the node's network cannot be looked at.
 pub(super) fn await_farewells(id: &LabId, node: Node) -> Result<(), Failure> {
-    let closed = tools::inside(&id.node_netns(node), || {
+    let netns = id.node_netns(node);
+    if !netns_path(&netns).exists() {
+        // Killed before: its network is gone already.
+        return Ok(());
+    }
+    let closed = tools::inside(&netns, || {
         tools::wait_for("the end of all connections", FAREWELL_MAX, || {
             let table = fs::read_to_string("/proc/thread-self/net/tcp").ok()?;
             (!has_connection(&table)).then_some(())
@@ -124,7 +129,7 @@ pub(super) fn remove_node(id: &LabId, node: Node) -> Result<(), Failure> {
 /// Does something to those of a node's ports that the switch has; `{}` stands for the port.
 fn change_ports(id: &LabId, node: Node, command: &str) -> Result<(), Failure> {
     let switch = id.switch_netns();
-    if !super::topology::netns_path(&switch).exists() {
+    if !netns_path(&switch).exists() {
         return Ok(());
     }
     let links = tools::inside(&switch, || {
@@ -218,7 +223,7 @@ fn add_netns(name: &str) -> Result<(), Failure> {
 }
 
 fn remove_netns(name: &str) -> Result<(), Failure> {
-    if !super::topology::netns_path(name).exists() {
+    if !netns_path(name).exists() {
         return Ok(());
     }
     tools::run("ip", &["netns", "delete", name], "").map(drop)
