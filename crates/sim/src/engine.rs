@@ -66,11 +66,6 @@ impl World {
         ) {
             self.checkers.fenced.settled(at);
         }
-        if let Command::Activate { required, .. } = &command
-            && let Some(oracle) = self.oracles.get_mut(usize::from(mirror))
-        {
-            oracle.reconciles(at, required.iter().copied());
-        }
         let Some(engine) = self.engine(at, mirror) else {
             return;
         };
@@ -360,6 +355,11 @@ impl World {
                     oracle.caught_up(*node);
                 }
             }
+            Report::Following { active, .. } => {
+                if let Some(oracle) = self.oracles.get_mut(usize::from(mirror)) {
+                    oracle.reconciled_by(*active, at);
+                }
+            }
             Report::AttachFailed { .. } | Report::LocalFailed { .. } => {
                 self.machine(at).disk_failed = true;
             }
@@ -367,7 +367,6 @@ impl World {
             | Report::Fenced
             | Report::PeerLost { .. }
             | Report::ResyncStarted { .. }
-            | Report::Following { .. }
             | Report::Drained
             | Report::Closed => {}
         }

@@ -268,13 +268,12 @@ impl Oracle {
         });
     }
 
-    /// A node begins to make others equal to itself: what its disk may lack, they may lack from here on.
-    pub(crate) fn reconciles(&mut self, node: NodeId, others: impl Iterator<Item = NodeId>) {
-        let own = bit(node);
-        let others = others.map(bit).fold(0, |all, bit| all | bit);
+    /// The active begins to make a node equal to itself: what its own disk may lack, the node may lack from here on.
+    pub(crate) fn reconciled_by(&mut self, active: NodeId, node: NodeId) {
+        let (its, own) = (bit(active), bit(node));
         self.each_soft(|write| {
-            if write.at_risk & own != 0 {
-                write.at_risk |= others;
+            if write.at_risk & its != 0 {
+                write.at_risk |= own;
             }
         });
     }
