@@ -10,7 +10,7 @@ use crate::fault::Fault;
 use crate::options::{Options, Outcome};
 use crate::run::guarded;
 use crate::world::{B, GROUP, W, World};
-use node::view::GroupView;
+use node::view::{GroupView, View};
 use wire::control::{Obstacle, Role};
 use wire::durable::{Durable, GroupDurable};
 use wire::{Duration, NodeId, Version};
@@ -84,32 +84,33 @@ impl World {
         }
     }
 
-    /// What a node shows of the group; none if its daemon does not run.
-    fn view(&mut self, at: NodeId) -> Option<GroupView> {
+    /// What a node shows; none if its daemon does not run.
+    fn view(&mut self, at: NodeId) -> Option<View> {
         let now = self.now;
         let machine = self.machine(at);
         let local = machine.local(now);
-        let view = machine.process.as_ref()?.node.view(local);
-        view.groups.into_iter().next()
+        Some(machine.process.as_ref()?.node.view(local))
+    }
+
+    /// What a node shows of the group.
+    fn group(&mut self, at: NodeId) -> Option<GroupView> {
+        self.view(at)?.groups.into_iter().next()
     }
 
     /// What a node does for the group; none if its daemon does not run.
     fn role(&mut self, at: NodeId) -> Option<Role> {
-        self.view(at)?.roles.get(&at).copied()
+        self.group(at)?.roles.get(&at).copied()
     }
 
     /// What stands against a failover, as a node sees it.
     fn obstacle(&mut self, at: NodeId) -> Option<Obstacle> {
-        let view = self.view(at).filter(|view| !view.can_fail_over)?;
-        view.why_not.map(|(_, obstacle)| obstacle)
+        let group = self.group(at).filter(|group| !group.can_fail_over)?;
+        group.why_not.map(|(_, obstacle)| obstacle)
     }
 
     /// True if a node hears another at the moment.
     fn hears(&mut self, at: NodeId, other: NodeId) -> bool {
-        let now = self.now;
-        let machine = self.machine(at);
-        let local = machine.local(now);
-        let view = machine.process.as_ref().map(|p| p.node.view(local));
+        let view = self.view(at);
         view.is_some_and(|view| view.nodes.get(&other).is_some_and(|node| node.up))
     }
 

@@ -260,12 +260,8 @@ fn only_async(reader: &Reader<'_>, mode: Mode) {
 /// Options by which something else than the mirror would be mounted, or nothing at all.
 const OTHER_MOUNTS: [&str; 6] = ["loop", "bind", "rbind", "move", "remount", "nofail"];
 
-fn only_plain_options(reader: &Reader<'_>) {
-    let Some(options) = reader.text("options") else {
-        return;
-    };
+fn only_plain_options(reader: &Reader<'_>, options: &str) {
     let names = options
-        .value
         .split(',')
         .map(|option| option.split('=').next().unwrap_or(option));
     for name in names.filter(|name| OTHER_MOUNTS.contains(name)) {
@@ -325,11 +321,11 @@ fn filesystem(reader: &Reader<'_>) -> Option<Filesystem> {
     let mirror = reader.text("mirror");
     let mount = reader.text("mount");
     let fstype = reader.text("fstype");
-    only_plain_options(reader);
     let options = reader
         .text("options")
         .map(|options| options.value)
         .unwrap_or_default();
+    only_plain_options(reader, &options);
     let mount = mount?;
     if PathBuf::from(&mount.value).components().count() < 2 {
         let what = format!("`mount` in {} is the root directory", reader.object());

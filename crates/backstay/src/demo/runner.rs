@@ -22,6 +22,8 @@ use crate::lab::state::{Lab, Options};
 use crate::lab::topology::{GROUP, Node, Outsider};
 use crate::lab::{interrupt, lifecycle, status, tools};
 
+/// Longest wait for the event logs to tell how a resync ended.
+const ACCOUNT_MAX: Duration = Duration::from_secs(1);
 /// Rows must have flowed this long before something is broken.
 const STEADY: Duration = Duration::from_secs(1);
 /// Rows must have flowed this long before a fault counts as overcome.
@@ -188,11 +190,19 @@ fn play(
     heal(request.scenario, lab)?;
     let healed = Instant::now();
     await_redundancy(lab, journal)?;
-    let trace = Trace::read(lab, fault.wall);
+    let trace = account(lab, fault);
     run.changed_bytes = trace.changed_bytes();
     run.resync_bytes = trace.resync_bytes();
     story.healed(healed.elapsed(), run);
     Ok(fault)
+}
+
+/// The nodes' event logs once they tell the end of every resync, which comes a little after the replicas are in sync. One that was
+/// interrupted has no end: then the logs as they are.
+fn account(lab: &Lab, fault: Moment) -> Trace {
+    let read = || Trace::read(lab, fault.wall);
+    let whole = || Some(read()).filter(Trace::tells_every_end);
+    tools::wait_for("the end of every resync", ACCOUNT_MAX, whole).unwrap_or_else(|_| read())
 }
 
 fn tell_phases(request: &Request, lab: &Lab, fault: Moment, active: Option<Node>, run: &mut Run) {

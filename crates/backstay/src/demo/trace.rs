@@ -132,6 +132,16 @@ impl Trace {
             .sum()
     }
 
+    /// True if as many resyncs have ended as began.
+    pub(super) fn tells_every_end(&self) -> bool {
+        let count = |is: fn(&What) -> bool| {
+            let events = self.events.iter();
+            events.filter(|traced| is(&traced.event.what)).count()
+        };
+        count(|what| matches!(what, What::ResyncStarted { .. }))
+            <= count(|what| matches!(what, What::ResyncDone { .. }))
+    }
+
     fn decisions(&self) -> impl Iterator<Item = (&Traced, &Decision)> {
         self.events.iter().filter_map(|traced| {
             let What::Decision(decision) = &traced.event.what else {

@@ -19,19 +19,17 @@ const MOUNTS_MAX: usize = 4;
 /// Mounts it. Recovery of its journal, if it was not unmounted, is part of that.
 pub(super) fn start(filesystem: &Filesystem, device: &Path) -> Result<(), Failure> {
     let target = target(filesystem)?;
+    if is_mounted(device, &target)? {
+        tracing::info!(mount = %target.display(), "file system is mounted already");
+        return Ok(());
+    }
     if let Some(found) = mounted_at(&target)? {
-        return match found.source == device.display().to_string() {
-            true => {
-                tracing::info!(mount = %target.display(), "file system is mounted already");
-                Ok(())
-            }
-            false => Err(Failure::new(format!("cannot mount {}", target.display()))
-                .cause(format!(
-                    "{} ({}) is mounted there",
-                    found.source, found.fstype
-                ))
-                .hint("unmount it; a file system of a group may be mounted by Backstay only")),
-        };
+        return Err(Failure::new(format!("cannot mount {}", target.display()))
+            .cause(format!(
+                "{} ({}) is mounted there",
+                found.source, found.fstype
+            ))
+            .hint("unmount it; a file system of a group may be mounted by Backstay only"));
     }
     let mounted = mount_at(filesystem, device, &target);
     // The table decides: a predecessor's child may have been under way with the same.
