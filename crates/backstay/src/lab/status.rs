@@ -114,13 +114,17 @@ fn device(lab: &Lab, node: Node, active: Option<Node>) -> Option<String> {
     loops::backed_by(&lab.state_dir(node)).into_iter().next()
 }
 
-/// The node that serves the group, by the newest epoch that any living daemon tells.
+/// The node that serves the group, by the newest epoch that any living daemon tells. Of two that tell the same epoch the one
+/// that knows of an active counts: a member that has not heard from the active for a moment does not.
 pub fn active_node(lab: &Lab) -> Option<Node> {
     Node::ALL
         .into_iter()
         .filter(|node| lab.node(*node).condition == Condition::Up)
         .filter_map(|node| group(lab, node))
-        .max_by_key(|group| group["epoch"].as_u64().unwrap_or(0))
+        .max_by_key(|group| {
+            let epoch = group["epoch"].as_u64().unwrap_or(0);
+            (epoch, group["active"].is_string())
+        })
         .and_then(|group| group["active"].as_str()?.parse().ok())
 }
 

@@ -14,6 +14,12 @@ use crate::shell;
 /// A healthy cluster is in sync again within this time after a heal.
 const IN_SYNC_MAX: Duration = Duration::from_secs(60);
 
+/// A lab that is up has a node of every role within this time, also after a pause of the whole machine.
+const ROLE_MAX: Duration = Duration::from_secs(15);
+
+/// So many of the last events of every node are printed when a scenario fails: elsewhere its files are out of reach.
+const LAST_EVENTS: usize = 12;
+
 /// A running lab.
 #[derive(Debug)]
 pub(crate) struct Lab {
@@ -58,18 +64,25 @@ impl Lab {
         self.command(&["heal", target], &[]).map(drop)
     }
 
-    /// The name of the node that has this role.
+    /// The node that has this role. A machine that stood still for longer than a lease has no active for a moment: waits for it.
     pub(crate) fn node(&self, role: &str) -> Outcome<Node> {
+        wait::until(&format!("a node is {role}"), ROLE_MAX, || {
+            self.node_now(role).ok()?
+        })
+    }
+
+    fn node_now(&self, role: &str) -> Outcome<Option<Node>> {
         let status = self.status()?;
         let nodes = status["nodes"].as_array().into_iter().flatten();
         let found = nodes.into_iter().find(|node| node["role"] == role);
-        let found = found.ok_or_else(|| Failure::new(format!("the lab has no {role} node")))?;
-        let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
-        Ok(Node {
-            name: text("name"),
-            netns: text("netns"),
-            nbd: text("nbd"),
-        })
+        Ok(found.map(|found| {
+            let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
+            Node {
+                name: text("name"),
+                netns: text("netns"),
+                nbd: text("nbd"),
+            }
+        }))
     }
 
     /// Waits until both replicas are in sync, by the word of the node `name`.
@@ -152,7 +165,19 @@ impl Lab {
                 drop(fs::copy(self.dir.join(node).join(file), to.join(name)));
             }
         }
+        self.print_last_events();
         eprintln!("logs: {}", self.logs.display());
+    }
+
+    fn print_last_events(&self) {
+        for node in ["node-a", "node-b", "witness"] {
+            let kept = self.logs.join(node).join("events.jsonl");
+            let text = fs::read_to_string(kept).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            for line in &lines[lines.len().saturating_sub(LAST_EVENTS)..] {
+                eprintln!("{node}: {line}");
+            }
+        }
     }
 
     fn command(&self, words: &[&str], args: &[&str]) -> Outcome<Value> {
