@@ -225,6 +225,7 @@ impl Machine {
         }
         self.dial();
         self.pump_resyncs();
+        self.pump_verify();
         self.make_points();
         self.admit();
     }

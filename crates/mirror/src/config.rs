@@ -29,6 +29,8 @@ pub struct Config {
     pub point_interval: Duration,
     /// Most resync chunks (64 KiB each) under way at once.
     pub resync_chunks_max: usize,
+    /// Which chunks of a resync are compared before they are sent.
+    pub compare: Compare,
     /// Most regions (64 KiB each) in the intent log: what a crash of the active may cost in resync. No more than
     /// the layout has room for; a single larger request may go beyond it.
     pub hot_regions_max: u64,
@@ -45,6 +47,18 @@ pub enum Ack {
         /// Most bytes sent and not acknowledged.
         buffer_max_bytes: u64,
     },
+}
+
+/// Which chunks of a resync are compared by digest, and sent only if they differ. It saves bytes on the link and costs a
+/// read at the peer and a round trip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compare {
+    /// None: everything that may differ is sent.
+    Never,
+    /// Those that are not known to differ: regions of an intent log, and everything when most of the volume is marked.
+    Doubtful,
+    /// All but those of a replica that never held anything.
+    Always,
 }
 
 impl Config {
@@ -64,6 +78,7 @@ impl Config {
             redial_max: Duration::from_millis(1_000),
             point_interval: Duration::from_millis(1_000),
             resync_chunks_max: 8,
+            compare: Compare::Doubtful,
             hot_regions_max: 1_024,
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use wire::event::ReplicaLoss;
 use wire::layout::ReplicaState;
-use wire::{ByteCount, Duration, Epoch, Generation, NodeId, Time};
+use wire::{ByteCount, ByteRange, Duration, Epoch, Generation, NodeId, Time};
 
 /// From the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +44,14 @@ pub enum Command {
     Distrust {
         /// Which.
         node: NodeId,
+    },
+    /// While serving: compare every chunk with this peer's. Answered by [`Report::Verified`] when all are compared; not at all
+    /// if the activation ends before, if nothing is served, or while another verification goes on.
+    Verify {
+        /// With whom.
+        node: NodeId,
+        /// What differs is sent to the peer.
+        repair: bool,
     },
     /// The front end is closed: make everything durable on every required replica, clear the intent log, end the
     /// sessions; answered by [`Report::Drained`].
@@ -128,6 +136,20 @@ pub enum Report {
         /// The system's error number.
         errno: Option<i32>,
     },
+    /// A part of the local disk could not be read.
+    Unreadable {
+        /// Which part.
+        range: ByteRange,
+        /// It was written anew from the peer; else nobody could serve it.
+        mended: bool,
+    },
+    /// Answer to [`Command::Verify`].
+    Verified {
+        /// With whom.
+        node: NodeId,
+        /// What came of it.
+        result: VerifyResult,
+    },
     /// Answer to [`Command::Drain`].
     Drained,
     /// Answer to [`Command::Abort`].
@@ -150,4 +172,34 @@ pub struct Figures {
     /// Local disk operations under way. Not zero after [`Report::Closed`] if one hangs: it may still land, so the
     /// node must not promote this replica (R15); the failed disk stays unused for the replica's life.
     pub io_under_way: u64,
+    /// The verification that is going on, or the last one of this life.
+    pub verify: Option<VerifyFigures>,
+}
+
+/// How far a verification is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifyFigures {
+    /// Verifications since attach, this one included.
+    pub number: u64,
+    /// It goes on.
+    pub running: bool,
+    /// What it found so far.
+    pub result: VerifyResult,
+}
+
+/// What a verification found, so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifyResult {
+    /// Bytes to be compared.
+    pub total: ByteCount,
+    /// Bytes compared.
+    pub checked: ByteCount,
+    /// Of these: bytes in chunks (of 64 KiB) that differed.
+    pub different: ByteCount,
+    /// Of these: bytes in chunks that one side could not read.
+    pub unreadable: ByteCount,
+    /// Bytes that were sent to the peer because of it.
+    pub repaired: ByteCount,
+    /// Where chunks differed or could not be read, neighbours joined; the first 256 of them.
+    pub ranges: Vec<ByteRange>,
 }

@@ -3,7 +3,7 @@
 use crate::io::{BufId, IoId, RequestId};
 use crate::machine::{FlushId, JobId};
 use std::collections::BTreeMap;
-use wire::{Duration, Time};
+use wire::{ByteRange, Duration, Time};
 
 /// What a disk operation is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,10 @@ pub(crate) enum Purpose {
     Read {
         request: RequestId,
         buf: BufId,
+        range: ByteRange,
         activation: u64,
+        /// The place could not be read before, and was written anew.
+        again: bool,
     },
     /// The local part of a write, or the read of a resync chunk.
     Job(JobId),

@@ -163,6 +163,11 @@ impl Intent {
         }
     }
 
+    /// True if one of the regions was in the log at attach and was not written as a whole since.
+    pub(crate) fn has_inherited(&self, regions: Range<u32>) -> bool {
+        self.hot.range(regions).any(|(_, hot)| hot.inherited)
+    }
+
     /// Regions that were in the log at attach and have not left it since.
     pub(crate) fn inherited(&self) -> impl Iterator<Item = u32> {
         let inherited = self.hot.iter().filter(|(_, hot)| hot.inherited);

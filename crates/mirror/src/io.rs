@@ -128,7 +128,8 @@ pub enum Input {
     Command(Command),
     /// From the front end.
     Request(Request),
-    /// A disk operation ended. The bytes are those of [`DiskOp::MetaRead`], else empty; the error is the system's number.
+    /// A disk operation ended. The bytes are those of [`DiskOp::MetaRead`], or the digest that [`DiskOp::Read`] asks for,
+    /// else empty; the error is the system's number.
     DiskDone {
         /// Which operation.
         io: IoId,
@@ -178,6 +179,8 @@ pub enum DiskOp {
         range: ByteRange,
         /// As long as the range.
         buf: BufId,
+        /// The answer's bytes are the [`wire::digest::Digest`] of what was read.
+        digest: bool,
     },
     /// Write the buffer.
     Write {

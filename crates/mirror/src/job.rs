@@ -14,9 +14,11 @@ use crate::disk::Purpose;
 use crate::intent::Period;
 use crate::io::{BufId, ConnId, DiskOp, RequestId};
 use crate::machine::{JobId, Machine};
+use crate::mend::Mend;
 use crate::nodes::NodeSet;
 use crate::role::Role;
 use std::ops::Range;
+use wire::digest::Digest;
 use wire::mutant::{self, Mutant};
 use wire::{ByteRange, NodeId};
 
@@ -55,8 +57,24 @@ pub(crate) enum Origin {
         /// Part of a resync: the source's bitmap stands for it, so it needs no intent.
         resync: bool,
     },
-    /// A resync to `node`: sent when read.
-    Resync { node: NodeId, conn: ConnId },
+    /// A resync to `node`: sent when read, or when it was compared and differs.
+    Resync {
+        node: NodeId,
+        conn: ConnId,
+        compare: bool,
+    },
+    /// A verification with `node`.
+    Verify { node: NodeId, conn: ConnId },
+    /// The active, on a standby: wants the content.
+    PeerRead { conn: ConnId, seq: u64 },
+    /// The active, on a standby: wants to know whether the content is this.
+    PeerCompare {
+        conn: ConnId,
+        seq: u64,
+        digest: Digest,
+    },
+    /// A place that could not be read, and is written anew from a peer.
+    Mend(Mend),
     /// An activation: what an earlier life wrote is read, and written anew.
     Renewal,
     /// Somebody who is gone.
@@ -79,6 +97,8 @@ pub(crate) enum Stage {
     /// For its range, or for the intent log.
     Waiting,
     OnDisk,
+    /// A peer was asked about the range.
+    Asking,
     /// Done here, not yet by every required peer.
     Done,
     /// It met a disk that failed: it ends with an abort only.
@@ -94,29 +114,62 @@ impl Job {
     pub(crate) const fn is_started(&self) -> bool {
         match self.stage {
             Stage::OnDisk | Stage::Done | Stage::Lost => true,
-            Stage::Waiting => false,
+            Stage::Waiting | Stage::Asking => false,
         }
     }
 
     pub(crate) const fn app(&self) -> Option<&AppWrite> {
         match &self.origin {
             Origin::App(app) => Some(app),
-            Origin::Peer { .. } | Origin::Resync { .. } | Origin::Renewal | Origin::Nobody => None,
+            _ => None,
         }
     }
 
     pub(crate) const fn app_mut(&mut self) -> Option<&mut AppWrite> {
         match &mut self.origin {
             Origin::App(app) => Some(app),
-            Origin::Peer { .. } | Origin::Resync { .. } | Origin::Renewal | Origin::Nobody => None,
+            _ => None,
         }
     }
 
     const fn needs_intent(&self) -> bool {
         match self.origin {
-            Origin::App(_) => true,
+            Origin::App(_) | Origin::Mend(_) => true,
             Origin::Peer { resync, .. } => !resync,
-            Origin::Resync { .. } | Origin::Renewal | Origin::Nobody => false,
+            Origin::Resync { .. }
+            | Origin::Verify { .. }
+            | Origin::PeerRead { .. }
+            | Origin::PeerCompare { .. }
+            | Origin::Renewal
+            | Origin::Nobody => false,
+        }
+    }
+
+    /// True if it takes room in the intent log before it takes its range.
+    const fn admits_first(&self) -> bool {
+        matches!(self.origin, Origin::App(_) | Origin::Mend(_))
+    }
+
+    /// True if what it reads is compared, or need not be sent if it is zero.
+    const fn wants_digest(&self) -> bool {
+        matches!(
+            self.origin,
+            Origin::Resync { .. } | Origin::Verify { .. } | Origin::PeerCompare { .. }
+        )
+    }
+}
+
+impl Origin {
+    /// The session that it belongs to.
+    pub(crate) const fn conn(&self) -> Option<ConnId> {
+        match self {
+            Self::Peer { conn, .. }
+            | Self::Resync { conn, .. }
+            | Self::Verify { conn, .. }
+            | Self::PeerRead { conn, .. }
+            | Self::PeerCompare { conn, .. }
+            | Self::Mend(Mend { conn, .. }) => Some(*conn),
+            Self::App(_) | Self::Renewal | Self::Nobody => None,
         }
     }
 }
@@ -142,7 +195,7 @@ impl Machine {
             locked: false,
             pinned: false,
         };
-        let lock_first = job.app().is_none();
+        let lock_first = !job.admits_first();
         self.jobs.insert(id, job);
         if lock_first {
             self.lock(id, range);
@@ -166,10 +219,10 @@ impl Machine {
         };
         job.locked = true;
         let (origin, wants_room) = (job.origin, job.needs_intent() && !job.pinned);
-        if let Origin::Resync { node, conn } = origin
+        if let Origin::Resync { node, conn, .. } | Origin::Verify { node, conn } = origin
             && !self.is_session(node, conn)
         {
-            return self.end_job(id);
+            return self.abandon(id);
         }
         if wants_room {
             self.cold.push_back(id);
@@ -303,13 +356,17 @@ impl Machine {
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
-        let (range, fua) = (job.range, job.fua);
+        if let Origin::Mend(mend) = job.origin {
+            return self.ask_for_content(id, mend);
+        }
+        let (range, fua, digest) = (job.range, job.fua, job.wants_digest());
         let op = match (job.action, job.buf) {
             (Action::Write, Some(buf)) => DiskOp::Write { range, buf, fua },
             (Action::Write | Action::Zero, _) => DiskOp::Zero { range, fua },
             (Action::Fetch, _) => DiskOp::Read {
                 range,
                 buf: self.alloc(range.len()),
+                digest,
             },
         };
         let Some(job) = self.jobs.get_mut(&id) else {
@@ -323,11 +380,11 @@ impl Machine {
     }
 
     /// The local part is done.
-    pub(crate) fn on_job_done(&mut self, id: JobId) {
+    pub(crate) fn on_job_done(&mut self, id: JobId, bytes: &[u8]) {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
-        let (origin, range) = (job.origin, job.range);
+        let origin = job.origin;
         match origin {
             Origin::App(_) => {
                 job.stage = Stage::Done;
@@ -342,11 +399,9 @@ impl Machine {
                 self.end_job(id);
                 self.acknowledge(conn, seq, Some(id));
             }
-            Origin::Resync { node, conn } => {
-                let buf = job.buf;
-                self.send_chunk(node, conn, range, buf);
-                self.end_job(id);
-            }
+            Origin::Resync { .. } | Origin::Verify { .. } => self.on_chunk_read(id, bytes),
+            Origin::PeerRead { .. } | Origin::PeerCompare { .. } => self.answer_fetch(id, bytes),
+            Origin::Mend(mend) => self.on_mended(id, mend),
             Origin::Renewal => self.on_renewal_step(id),
             Origin::Nobody => self.end_job(id),
         }
@@ -374,6 +429,13 @@ impl Machine {
         }
     }
 
+    /// What the job does is nobody's concern any more; it ends without effect on anybody.
+    pub(crate) fn disown(&mut self, id: JobId) -> Option<&Job> {
+        let job = self.jobs.get_mut(&id)?;
+        job.origin = Origin::Nobody;
+        Some(job)
+    }
+
     /// Forgets a job and lets go of its buffer, its regions and its range.
     pub(crate) fn end_job(&mut self, id: JobId) {
         self.forget(id);
@@ -394,6 +456,7 @@ impl Machine {
         if let Some(buf) = job.buf {
             self.release(buf);
         }
+        self.let_go_of_reader(job.origin);
         if job.pinned {
             self.intent.unpin(Self::regions_of(job.range), self.period);
         }

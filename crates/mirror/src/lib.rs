@@ -16,6 +16,7 @@
 //! | `renew` | what a restarted replica writes again before it serves |
 //! | `session`, `peer`, `resync` | the active's side of a session |
 //! | `standby`, `standby_ops` | the standby's side |
+//! | `compare`, `verify`, `mend` | chunks compared by digest; verifying online; places that cannot be read |
 //! | `superblock`, `intent`, `bitmap` | metadata: wanted, being written, durable |
 //! | `ranges`, `bits`, `nodes`, `disk` | small parts without opinions |
 //!
@@ -33,6 +34,7 @@ mod activate;
 mod attach;
 mod bitmap;
 mod bits;
+mod compare;
 pub mod config;
 pub mod control;
 mod disk;
@@ -41,6 +43,7 @@ mod intent;
 pub mod io;
 mod job;
 mod machine;
+mod mend;
 mod nodes;
 mod peer;
 mod ranges;
@@ -53,6 +56,7 @@ mod session;
 mod standby;
 mod standby_ops;
 mod superblock;
+mod verify;
 #[cfg(test)]
 mod world;
 

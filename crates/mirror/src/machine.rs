@@ -7,7 +7,7 @@ use crate::activate::Active;
 use crate::bitmap::Bitmap;
 use crate::bits::Bits;
 use crate::config::Config;
-use crate::control::{Command, Figures, Report};
+use crate::control::{Command, Figures, Report, VerifyResult};
 use crate::disk::{Disk, Purpose};
 use crate::flush::FlushOp;
 use crate::intent::{Intent, Period};
@@ -19,6 +19,7 @@ use crate::ranges::Locks;
 use crate::request::Frozen;
 use crate::role::{Role, Settling};
 use crate::superblock::{Super, Ticket};
+use crate::verify::Verify;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use wire::layout::Layout;
 use wire::mirror_frame::Header;
@@ -100,6 +101,11 @@ pub(crate) struct Machine {
     /// Of these: whose acknowledgements count (R10).
     pub(crate) live: NodeSet,
     pub(crate) resync_sent: u64,
+    /// A verification that is going on.
+    pub(crate) verify: Option<Verify>,
+    /// What the last one that ended found.
+    pub(crate) verified: Option<VerifyResult>,
+    pub(crate) verifies: u64,
 }
 
 /// What attaching found.
@@ -152,6 +158,9 @@ impl Machine {
             peers: BTreeMap::new(),
             live: NodeSet::EMPTY,
             resync_sent: 0,
+            verify: None,
+            verified: None,
+            verifies: 0,
         }
     }
 
@@ -202,11 +211,15 @@ impl Machine {
         if let Err(errno) = result
             && !retried
         {
+            if self.failed.is_none() && self.survives(purpose) {
+                return;
+            }
             self.fail(Failure::Error(errno));
         }
         if self.failed.is_some() {
             return self.let_go(purpose);
         }
+        let bytes = result.unwrap_or_default();
         match purpose {
             Purpose::Super => self.superblock.written(),
             Purpose::Intent => self.on_intent_written(),
@@ -215,8 +228,9 @@ impl Machine {
                 request,
                 buf,
                 activation,
+                ..
             } => self.on_read_done(request, buf, activation),
-            Purpose::Job(job) => self.on_job_done(job),
+            Purpose::Job(job) => self.on_job_done(job, &bytes),
             Purpose::Flush(flush) => self.on_local_flush_done(flush),
             Purpose::PeerFlush(op) => self.on_peer_flush_done(op),
         }
@@ -344,6 +358,7 @@ impl Machine {
             resync_sent: ByteCount(self.resync_sent),
             hot_regions: self.intent.len(),
             io_under_way: self.disk.len(),
+            verify: self.verify_figures(),
         }
     }
 

@@ -7,6 +7,7 @@
 //! ```
 
 use crate::bits::Bits;
+use crate::config::Compare;
 use crate::io::ConnId;
 use crate::machine::{FlushId, JobId};
 use std::collections::BTreeMap;
@@ -75,6 +76,8 @@ pub(crate) struct Copying {
     pub(crate) cursor: u64,
     /// Chunks being read, sent, or not yet acknowledged.
     pub(crate) chunks: usize,
+    /// Which chunks are compared before they are sent.
+    pub(crate) compare: Compare,
     /// The peer must mark itself inconsistent first.
     pub(crate) start: Start,
     pub(crate) sent_bytes: u64,
@@ -106,6 +109,10 @@ pub(crate) enum Await {
     Point(u64),
     ResyncStart,
     Chunk,
+    /// Whether a chunk is equal.
+    Compare(JobId),
+    /// What a place holds that cannot be read here.
+    Content(JobId),
     /// The end of a resync; ends this point of the bitmap.
     Commit(u64),
 }
@@ -188,13 +195,21 @@ impl Peer {
             Link::Up(session) => {
                 let oldest = session.awaiting.first_key_value()?.1;
                 Some(match oldest.what {
-                    Await::Write { .. } | Await::Flush(_) | Await::Chunk if required => {
+                    Await::Write { .. }
+                    | Await::Flush(_)
+                    | Await::Chunk
+                    | Await::Compare(_)
+                    | Await::Content(_)
+                        if required =>
+                    {
                         oldest.since + ack_timeout
                     }
                     // A slow link or a long flush is no fault of a peer that nobody waits for.
                     Await::Write { .. }
                     | Await::Flush(_)
                     | Await::Chunk
+                    | Await::Compare(_)
+                    | Await::Content(_)
                     | Await::Point(_)
                     | Await::ResyncStart
                     | Await::Commit(_) => oldest.since.max(session.progress) + io_timeout,

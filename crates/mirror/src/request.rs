@@ -46,9 +46,12 @@ impl Machine {
                 let purpose = Purpose::Read {
                     request: id,
                     buf,
+                    range,
                     activation,
+                    again: false,
                 };
-                self.start_disk(purpose, DiskOp::Read { range, buf });
+                let digest = false;
+                self.start_disk(purpose, DiskOp::Read { range, buf, digest });
             }
             (Op::Write { fua }, Some(buf)) if fits => {
                 self.submit(range, Action::Write, fua, Some(buf), app);
@@ -143,6 +146,12 @@ impl Machine {
             self.complete(request, Some(buf));
         }
         self.settle_all();
+    }
+
+    /// The read cannot be served by anybody.
+    pub(crate) fn refuse_read(&mut self, id: RequestId, buf: BufId, errno: Errno) {
+        self.pending.remove(&id);
+        self.reply(id, Some(buf), Err(errno));
     }
 
     /// Requests that came while the activation was prepared.

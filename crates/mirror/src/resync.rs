@@ -9,6 +9,7 @@
 
 use crate::bitmap::{BLOCKS_PER_REGION, region_blocks};
 use crate::bits::Bits;
+use crate::config::Compare;
 use crate::control::Report;
 use crate::job::{Action, Origin};
 use crate::machine::Machine;
@@ -40,6 +41,7 @@ impl Machine {
             phase: Phase::Copying(Copying {
                 cursor: 0,
                 chunks: 0,
+                compare: self.compares(hello, &todo),
                 start: if start { Start::Awaited } else { Start::Done },
                 sent_bytes: 0,
                 todo,
@@ -90,6 +92,17 @@ impl Machine {
             todo.set_all();
         }
         (todo, theirs.ones())
+    }
+
+    /// Which chunks are compared first: with a blank peer there is nothing to compare, and marks that cover most of the volume
+    /// say little about each block.
+    fn compares(&self, hello: &Hello, todo: &Bits) -> Compare {
+        let mostly = todo.ones() * 2 > todo.len();
+        match self.config.compare {
+            _ if hello.mirror.is_none() => Compare::Never,
+            Compare::Doubtful if mostly => Compare::Always,
+            configured => configured,
+        }
     }
 
     pub(crate) fn on_start_acked(&mut self, node: NodeId) {
@@ -143,10 +156,18 @@ impl Machine {
             return false;
         };
         copying.cursor = run.end;
-        copying.todo.clear(run);
+        copying.todo.clear(run.clone());
         copying.chunks += 1;
-        copying.sent_bytes += len;
-        let origin = Origin::Resync { node, conn };
+        let compare = match copying.compare {
+            Compare::Never => false,
+            Compare::Always => true,
+            Compare::Doubtful => self.bitmap.base().is_clear_within(run),
+        };
+        let origin = Origin::Resync {
+            node,
+            conn,
+            compare,
+        };
         self.submit(range, Action::Fetch, false, None, origin);
         true
     }

@@ -48,6 +48,7 @@ impl Machine {
             Command::Lease { until } => self.on_lease(until),
             Command::Distrust { node } => self.distrust(node),
             Command::Sets { .. } => self.on_sets(command),
+            Command::Verify { node, repair } => self.on_verify(node, repair),
             Command::Follow { epoch, active } => {
                 self.floor = self.floor.max(epoch);
                 match &self.role {
@@ -185,6 +186,7 @@ impl Machine {
         self.closed = true;
         self.lease = Time::ZERO;
         self.drop_sessions();
+        self.verify = None;
         self.refuse_pending();
         self.flushes.clear();
         self.cold.clear();
@@ -192,7 +194,8 @@ impl Machine {
         let all: Vec<_> = self.jobs.keys().copied().collect();
         for id in all {
             if let Some(job) = self.jobs.get_mut(&id).filter(|j| j.is_on_disk()) {
-                job.origin = Origin::Nobody;
+                let origin = std::mem::replace(&mut job.origin, Origin::Nobody);
+                self.let_go_of_reader(origin);
             } else {
                 self.drop_job(id);
             }

@@ -2,6 +2,7 @@
 
 use crate::activate::Active;
 use crate::bitmap::RUNS_MAX;
+use crate::compare::Verdict;
 use crate::config::Ack;
 use crate::io::{ConnId, Payload, Side};
 use crate::job::Action;
@@ -12,6 +13,15 @@ use wire::event::ReplicaLoss;
 use wire::mirror_frame::{FLAG_FUA, Header, Hello, Kind, Refuse, decode_payload, encode_payload};
 use wire::units::BLOCK_BYTES;
 use wire::{ByteRange, Epoch, NodeId, SessionId, Time, version};
+
+/// What became of an answer's payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    /// Nothing keeps it.
+    Done,
+    /// Its buffer is in use.
+    Kept,
+}
 
 impl Machine {
     pub(crate) fn on_connected(&mut self, conn: ConnId, node: NodeId, side: Side) {
@@ -59,8 +69,11 @@ impl Machine {
 
     pub(crate) fn on_frame(&mut self, conn: ConnId, header: Header, payload: Payload) {
         if let Some(node) = self.peer_of(conn) {
-            self.release_payload(&payload);
-            if self.on_answer(node, header, &payload).is_none() {
+            let answer = self.on_answer(node, header, &payload);
+            if answer != Some(Taken::Kept) {
+                self.release_payload(&payload);
+            }
+            if answer.is_none() {
                 self.lose(node, ReplicaLoss::Protocol);
             }
         } else {
@@ -69,29 +82,33 @@ impl Machine {
     }
 
     /// A frame from a standby. None: it breaks the protocol.
-    fn on_answer(&mut self, node: NodeId, header: Header, payload: &Payload) -> Option<()> {
+    fn on_answer(&mut self, node: NodeId, header: Header, payload: &Payload) -> Option<Taken> {
+        let done = |taken: Option<()>| taken.map(|()| Taken::Done);
         let (session, greeting) = match &self.peers.get(&node)?.link {
             Link::Greeting(greeting) => (greeting.session, true),
             Link::Up(session) => (session.session, false),
             Link::Down { .. } | Link::Dialing => return None,
         };
         if header.kind == Kind::Goodbye {
-            return self.on_refused(node, payload);
+            return done(self.on_refused(node, payload));
         }
         // R4: an answer of another session, or by a standby that knows a newer epoch.
         if header.session != session || header.epoch > self.epoch() {
             return None;
         }
         match header.kind {
-            Kind::Hello if greeting => self.on_hello(node, payload),
-            Kind::Ack if !greeting => self.on_ack(node, header.seq),
-            Kind::Failed if !greeting => {
-                self.lose(node, ReplicaLoss::DiskFailed);
-                Some(())
+            Kind::Hello if greeting => done(self.on_hello(node, payload)),
+            Kind::Ack if !greeting => done(self.on_ack(node, header.seq)),
+            Kind::Differs if !greeting => done(self.on_unequal(node, header.seq, Verdict::Differs)),
+            Kind::Unreadable if !greeting => {
+                done(self.on_unequal(node, header.seq, Verdict::Unreadable))
             }
+            Kind::Data if !greeting => self.on_data(node, header, payload),
             Kind::Hello
             | Kind::Ack
-            | Kind::Failed
+            | Kind::Unreadable
+            | Kind::Differs
+            | Kind::Compare
             | Kind::Write
             | Kind::Zero
             | Kind::Flush
@@ -144,12 +161,9 @@ impl Machine {
     }
 
     fn on_ack(&mut self, node: NodeId, seq: u64) -> Option<()> {
-        let now = self.now;
-        let session = self.peers.get_mut(&node)?.session_mut()?;
-        let awaited = session.awaiting.remove(&seq)?;
-        session.progress = now;
-        match awaited.what {
+        match self.answered(node, seq)? {
             Await::Write { job, bytes } => {
+                let session = self.peers.get_mut(&node)?.session_mut()?;
                 session.unacked_bytes = session.unacked_bytes.saturating_sub(bytes);
                 if let Some(app) = self.jobs.get_mut(&job).and_then(|j| j.app_mut()) {
                     app.acked.insert(node);
@@ -160,9 +174,52 @@ impl Machine {
             Await::Point(point) => self.bitmap.commit_point(point),
             Await::ResyncStart => self.on_start_acked(node),
             Await::Chunk => self.on_chunk_acked(node),
+            Await::Compare(job) => self.on_verdict(node, job, Verdict::Equal),
+            Await::Content(_) => return None,
             Await::Commit(point) => self.on_commit_acked(node, point),
         }
         Some(())
+    }
+
+    /// The peer's content is another one, or it has none to compare or to give.
+    fn on_unequal(&mut self, node: NodeId, seq: u64, verdict: Verdict) -> Option<()> {
+        match self.answered(node, seq)? {
+            Await::Compare(job) => self.on_verdict(node, job, verdict),
+            Await::Content(job) if verdict == Verdict::Unreadable => self.mend_failed(job),
+            Await::Content(_)
+            | Await::Write { .. }
+            | Await::Flush(_)
+            | Await::Point(_)
+            | Await::ResyncStart
+            | Await::Chunk
+            | Await::Commit(_) => return None,
+        }
+        Some(())
+    }
+
+    /// The peer sent the content of a place that cannot be read here.
+    fn on_data(&mut self, node: NodeId, header: Header, payload: &Payload) -> Option<Taken> {
+        let Await::Content(job) = self.answered(node, header.seq)? else {
+            return None;
+        };
+        let Payload::Buf(buf) = payload else {
+            return None;
+        };
+        let asked = self.asking(job).map(|(range, _, _)| range);
+        if asked.is_some_and(|range| range != header.range) {
+            return None;
+        }
+        let kept = self.on_content(job, *buf);
+        Some(if kept { Taken::Kept } else { Taken::Done })
+    }
+
+    /// What was awaited under this number.
+    fn answered(&mut self, node: NodeId, seq: u64) -> Option<Await> {
+        let now = self.now;
+        let session = self.peers.get_mut(&node)?.session_mut()?;
+        let awaited = session.awaiting.remove(&seq)?;
+        session.progress = now;
+        Some(awaited.what)
     }
 
     /// What this replica says of itself first.
@@ -354,6 +411,9 @@ impl Machine {
                 flush.sent.remove(node);
                 flush.acked.remove(node);
             }
+            if let Some(conn) = conn {
+                self.abandon_asked(conn);
+            }
         }
         self.redial_later(node);
         if tell {
@@ -461,6 +521,9 @@ impl Machine {
             ..self.header(Kind::Write, wire::mirror_frame::FLAG_RESYNC)
         };
         self.resync_sent += range.len();
+        if let Some(copying) = self.peers.get_mut(&node).and_then(|p| p.copying_mut()) {
+            copying.sent_bytes += range.len();
+        }
         self.ask_with(node, header, Payload::Buf(buf), Await::Chunk);
     }
 

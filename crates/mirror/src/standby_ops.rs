@@ -3,10 +3,11 @@
 //! Everything from the wire is checked here: kind, epoch, session, range. What breaks the protocol ends the session.
 
 use crate::disk::Purpose;
-use crate::io::{ConnId, DiskOp, Payload};
+use crate::io::{BufId, ConnId, DiskOp, Payload};
 use crate::job::{Action, Origin};
 use crate::machine::{JobId, Machine};
 use crate::superblock::Ticket;
+use wire::SessionId;
 use wire::event::ReplicaLoss;
 use wire::layout::ReplicaState;
 use wire::mirror_frame::{FLAG_FUA, FLAG_ORDERED, FLAG_RESYNC, Header, Kind, PAYLOAD_MAX};
@@ -81,6 +82,8 @@ impl Machine {
             }
             (Kind::ResyncStart, Payload::None) => self.on_peer_op(header, Act::ResyncStart),
             (Kind::ResyncCommit, Payload::None) => self.on_peer_op(header, Act::ResyncCommit),
+            (Kind::Compare, Payload::Bytes(bytes)) => self.on_peer_compare(header, bytes),
+            (Kind::Read, Payload::None) => self.on_peer_read(header),
             (Kind::IntentAdd, Payload::Bytes(bytes)) => self.on_intents(bytes, true),
             (Kind::IntentDrop, Payload::Bytes(bytes)) => self.on_intents(bytes, false),
             (Kind::Goodbye, _) => {
@@ -163,14 +166,30 @@ impl Machine {
 
     /// Answers a request of the active, if its session is still up.
     pub(crate) fn acknowledge(&mut self, conn: ConnId, seq: u64, job: Option<JobId>) {
+        let header = Header::bare(Kind::Ack, self.floor, SessionId(0), seq);
+        self.answer(conn, header, None, job);
+    }
+
+    /// Answers a request of the active, if its session is still up; epoch and session are filled in.
+    pub(crate) fn answer(
+        &mut self,
+        conn: ConnId,
+        header: Header,
+        content: Option<BufId>,
+        job: Option<JobId>,
+    ) {
         let Some(following) = self.following_mut().filter(|f| f.conn == conn) else {
             return;
         };
         if let Some(job) = job {
             following.jobs.remove(&job);
         }
-        let header = Header::bare(Kind::Ack, following.epoch, following.session, seq);
-        self.send(conn, header, Payload::None);
+        let header = Header {
+            epoch: following.epoch,
+            session: following.session,
+            ..header
+        };
+        self.send(conn, header, content.map_or(Payload::None, Payload::Buf));
     }
 
     /// Moves the session's ordered requests on, the first one first.

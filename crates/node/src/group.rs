@@ -278,6 +278,14 @@ impl Group {
                     replica.consistent = consistent;
                 }
             }
+            Report::Unreadable { range, mended } => self.journal.push(
+                cx.now,
+                What::Unreadable {
+                    mirror,
+                    range,
+                    mended,
+                },
+            ),
             Report::Fenced => self.on_fenced(mirror),
             Report::Serving { .. } => self.on_serving(cx, mirror),
             Report::Drained => self.on_mirror_stopped(mirror),
@@ -285,6 +293,7 @@ impl Group {
             Report::PeerLost { .. }
             | Report::PeerBack { .. }
             | Report::ResyncStarted { .. }
+            | Report::Verified { .. }
             | Report::PeerSynced { .. } => self.on_peer_report(cx, mirror, report),
         }
         self.drive(cx);
@@ -382,6 +391,16 @@ impl Group {
                 command: command.clone(),
             });
         }
+    }
+
+    /// A command to one mirror that nothing waits for: it has the number of the last one to all.
+    fn tell_mirror(&mut self, mirror: u8, command: Command) {
+        let serial = self.serial;
+        self.out.push_back(Out::Mirror {
+            mirror,
+            serial,
+            command,
+        });
     }
 
     /// True if every mirror has handled every command so far.

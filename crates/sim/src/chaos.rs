@@ -176,10 +176,11 @@ impl World {
 
     fn disk_fault(&mut self, length: Duration) -> Fault {
         let at = self.data_node();
-        match self.rng.below(3) {
+        match self.rng.below(4) {
             0 => Fault::DiskWrites(at, length),
             1 => Fault::DiskFlush(at, 1),
-            _ => Fault::DiskReads(at, length),
+            2 => Fault::DiskReads(at, length),
+            _ => Fault::BadSectors(at, length),
         }
     }
 

@@ -4,6 +4,7 @@ use crate::rng::Rng;
 use mirror::io::{BufId, DiskOp, Errno, IoId};
 use std::collections::{BTreeMap, BTreeSet};
 use wire::ByteRange;
+use wire::digest::Digest;
 
 /// What a disk writes at once; a crash tears at its borders.
 pub(crate) const SECTOR_BYTES: usize = 512;
@@ -49,6 +50,7 @@ enum Op {
     Read {
         range: ByteRange,
         buf: BufId,
+        digest: bool,
     },
     Write {
         offset: u64,
@@ -69,7 +71,7 @@ enum Op {
 #[derive(Clone, Debug)]
 pub(crate) struct Done {
     pub(crate) io: IoId,
-    /// The bytes of a read of metadata.
+    /// The bytes of a read of metadata, or the digest of a read of the volume.
     pub(crate) result: Result<Vec<u8>, Errno>,
     /// The bytes of a read of the volume, and where they go.
     pub(crate) fill: Option<(BufId, Vec<u8>)>,
@@ -92,6 +94,8 @@ pub(crate) struct Disk {
     pending: BTreeMap<u64, Pending>,
     next: u64,
     pub(crate) fault: Fault,
+    /// Sectors that cannot be read until they are written.
+    pub(crate) bad: BTreeSet<u64>,
     /// Operations that wait for a hung disk.
     pub(crate) waiting: Vec<u64>,
     snapshot: Option<Vec<u8>>,
@@ -109,6 +113,7 @@ impl Disk {
             pending: BTreeMap::new(),
             next: 0,
             fault: Fault::default(),
+            bad: BTreeSet::new(),
             waiting: Vec::new(),
             snapshot: None,
         }
@@ -132,7 +137,7 @@ impl Disk {
         data: Option<Vec<u8>>,
     ) -> Result<u64, String> {
         let op = match op {
-            DiskOp::Read { range, buf } => Op::Read { range, buf },
+            DiskOp::Read { range, buf, digest } => Op::Read { range, buf, digest },
             DiskOp::Write { range, fua, .. } => {
                 self.check_overlap(range)?;
                 let data = data.ok_or("a write without its buffer")?;
@@ -216,9 +221,16 @@ impl Disk {
         let mut fill = None;
         let result = match op {
             Op::Read { .. } if self.fault.reads => Err(EIO),
-            Op::Read { range, buf } => {
-                fill = Some((buf, self.bytes_at(range.offset(), range.len())));
-                Ok(Vec::new())
+            Op::Read { range, .. } if self.has_bad_sector(range) => Err(EIO),
+            Op::Read { range, buf, digest } => {
+                let bytes = self.bytes_at(range.offset(), range.len());
+                let answer = if digest {
+                    Digest::of(&bytes).as_bytes().to_vec()
+                } else {
+                    Vec::new()
+                };
+                fill = Some((buf, bytes));
+                Ok(answer)
             }
             Op::Write { offset, data, .. } if self.fault.writes => {
                 self.write_some(offset, &data, rng);
@@ -247,6 +259,11 @@ impl Disk {
         Some(Done { io, result, fill })
     }
 
+    fn has_bad_sector(&self, range: ByteRange) -> bool {
+        let sectors = range.cells(SECTOR);
+        self.bad.range(sectors).next().is_some()
+    }
+
     fn bytes_at(&self, offset: u64, len: u64) -> Vec<u8> {
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
         let len = usize::try_from(len).unwrap_or(0);
@@ -268,6 +285,7 @@ impl Disk {
             return;
         };
         place(&mut self.current, index, &sector);
+        self.bad.remove(&index);
         if durable {
             place(&mut self.stable, index, &sector);
             self.dirty.remove(&index);

@@ -75,6 +75,7 @@ impl World {
             }
             Command::Lease { until } => engine.lease = *until,
             Command::Distrust { .. }
+            | Command::Verify { .. }
             | Command::Fence
             | Command::Abort
             | Command::Drain
@@ -367,6 +368,8 @@ impl World {
             | Report::Fenced
             | Report::PeerLost { .. }
             | Report::ResyncStarted { .. }
+            | Report::Unreadable { .. }
+            | Report::Verified { .. }
             | Report::Drained
             | Report::Closed => {}
         }

@@ -42,6 +42,8 @@ pub enum Fault {
     DiskFlush(NodeId, u32),
     /// The node's disks fail reads.
     DiskReads(NodeId, Duration),
+    /// Some of the node's sectors cannot be read until they are written, or until the time is over.
+    BadSectors(NodeId, Duration),
     /// The node's disks hang.
     DiskHang(NodeId, Duration),
     /// The node's disks are slow.
@@ -115,6 +117,7 @@ impl Fault {
             | Self::DiskWrites(..)
             | Self::DiskFlush(..)
             | Self::DiskReads(..)
+            | Self::BadSectors(..)
             | Self::DiskHang(..)
             | Self::DiskSlow(..)
             | Self::RollBack(..)
@@ -143,6 +146,7 @@ impl Fault {
             | Self::Noise(t)
             | Self::DiskWrites(_, t)
             | Self::DiskReads(_, t)
+            | Self::BadSectors(_, t)
             | Self::DiskHang(_, t)
             | Self::DiskSlow(_, t)
             | Self::DiskStuck(_, t)
@@ -191,6 +195,7 @@ impl Fault {
             | Self::DiskWrites(..)
             | Self::DiskFlush(..)
             | Self::DiskReads(..)
+            | Self::BadSectors(..)
             | Self::DiskHang(..)
             | Self::DiskSlow(..)
             | Self::SlowFile(..)
@@ -248,6 +253,7 @@ impl World {
             Fault::DiskWrites(at, _) => self.each_disk(at, |f| f.writes = true),
             Fault::DiskFlush(at, count) => self.each_disk(at, |f| f.flushes = count),
             Fault::DiskReads(at, _) => self.each_disk(at, |f| f.reads = true),
+            Fault::BadSectors(at, _) => self.spoil_sectors(at),
             Fault::DiskHang(at, _) => self.each_disk(at, |f| f.hung = true),
             Fault::DiskSlow(at, _) => self.each_disk(at, |f| f.slow = 30),
             Fault::DiskStuck(at, _) => self.each_disk(at, |f| f.stuck = true),
@@ -298,6 +304,11 @@ impl World {
             }
             Fault::DiskWrites(at, _) => self.each_disk(at, |f| f.writes = false),
             Fault::DiskReads(at, _) => self.each_disk(at, |f| f.reads = false),
+            Fault::BadSectors(at, _) => {
+                for disk in &mut self.machine(at).disks {
+                    disk.bad.clear();
+                }
+            }
             Fault::DiskHang(at, _) => {
                 self.each_disk(at, |f| f.hung = false);
                 self.unhang(at);
@@ -372,6 +383,18 @@ impl World {
         }
     }
 
+    /// A few stretches of every disk of the node, in its first half: there the application works.
+    fn spoil_sectors(&mut self, at: NodeId) {
+        let (machine, rng) = self.machine_and_rng(at);
+        for disk in &mut machine.disks {
+            let sectors = disk.bytes() / 1_024;
+            for _ in 0..rng.between(1, 6) {
+                let first = rng.below(sectors);
+                disk.bad.extend(first..first + rng.between(1, 9));
+            }
+        }
+    }
+
     fn roll_back(&mut self, at: NodeId, back: Duration) {
         self.cut_power(at, Some(back));
         self.faults.rolled_back += 1;
@@ -422,6 +445,7 @@ const fn is_lasting(fault: Fault) -> bool {
             | Fault::Noise(_)
             | Fault::DiskWrites(..)
             | Fault::DiskReads(..)
+            | Fault::BadSectors(..)
             | Fault::DiskHang(..)
             | Fault::DiskSlow(..)
             | Fault::DiskStuck(..)

@@ -300,6 +300,13 @@ pub enum GroupRequest {
     Start,
     /// Stop the resources and hold.
     Stop,
+    /// Compare every other replica of a mirror with the active's.
+    Verify {
+        /// Which mirror, by its number in the group.
+        mirror: u8,
+        /// What differs is sent to the other replica.
+        repair: bool,
+    },
 }
 
 /// Why a request was not taken.

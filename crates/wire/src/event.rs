@@ -3,7 +3,7 @@
 use crate::control::{GroupRequest, Obstacle, RequestFault, Role};
 use crate::problem::Problem;
 use crate::record::{Hold, Record};
-use crate::{ByteCount, Duration, Epoch, GroupId, NodeId, Time};
+use crate::{ByteCount, ByteRange, Duration, Epoch, GroupId, NodeId, Time};
 use serde::{Deserialize, Serialize};
 
 /// One event, as the core emits it; the event log adds wall time, node and number.
@@ -136,6 +136,24 @@ pub enum What {
         /// The system's error, such as EIO; none for a hang.
         errno: Option<i32>,
     },
+    /// A part of the local disk could not be read.
+    Unreadable {
+        /// Which mirror, by its number in the group.
+        mirror: u8,
+        /// Which part of the volume.
+        range: ByteRange,
+        /// It was written anew from another replica; else the reader got an error.
+        mended: bool,
+    },
+    /// A verification ended.
+    Verified {
+        /// Which mirror, by its number in the group.
+        mirror: u8,
+        /// Whose replica was compared.
+        node: NodeId,
+        /// What came of it.
+        found: Found,
+    },
     /// A problem began.
     ProblemBegan(Problem),
     /// A problem ended.
@@ -153,6 +171,27 @@ pub enum What {
     Adopted,
 }
 
+/// What a verification found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// Compared.
+    pub checked: ByteCount,
+    /// Of this: in chunks that differed.
+    pub different: ByteCount,
+    /// Of this: in chunks that one side could not read.
+    pub unreadable: ByteCount,
+    /// Of this: sent to the other replica.
+    pub repaired: ByteCount,
+}
+
+impl Found {
+    /// True if both replicas are equal and readable everywhere.
+    #[must_use]
+    pub const fn is_clean(&self) -> bool {
+        self.different.0 == 0 && self.unreadable.0 == 0
+    }
+}
+
 /// Why a replica does not take part any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -167,6 +206,8 @@ pub enum ReplicaLoss {
     Protocol,
     /// It refused the session.
     Refused,
+    /// A part of the active's own disk cannot be read, so the replica cannot be made equal.
+    Unreadable,
 }
 
 /// Phases of a transition, in the order they usually come.
@@ -319,7 +360,12 @@ impl What {
             | Self::ResourceFailed { .. }
             | Self::Discarded { .. }
             | Self::ProblemBegan(_) => Severity::Warning,
-            Self::LeaseLost | Self::DiskFailed { .. } => Severity::Critical,
+            Self::Unreadable { mended: true, .. } => Severity::Warning,
+            Self::Verified { found, .. } if found.is_clean() => Severity::Info,
+            Self::Verified { .. } => Severity::Warning,
+            Self::LeaseLost | Self::DiskFailed { .. } | Self::Unreadable { .. } => {
+                Severity::Critical
+            }
             Self::Decision(decision) => match decision.act {
                 Act::Freeze | Act::Hold(_) => Severity::Critical,
                 Act::TakeOver(_)

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod control;
+pub mod digest;
 pub mod durable;
 pub mod event;
 pub mod id;

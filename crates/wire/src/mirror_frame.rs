@@ -3,6 +3,7 @@
 //! The active connects to the standby. Both send [`Kind::Hello`] first; nothing else is accepted before it. Every frame
 //! carries the epoch and the session (R4).
 
+use crate::digest::DIGEST_BYTES;
 use crate::{ByteRange, Epoch, Generation, NodeId, SessionId, version::Features};
 use serde::{Deserialize, Serialize};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
@@ -57,14 +58,19 @@ pub enum Kind {
     /// End of a resync: the receiver flushes everything sent before it, forgets its own marks and intents from before the
     /// session, and marks itself consistent durably. Answered by [`Kind::Ack`].
     ResyncCommit = 9,
-    /// Asks for the range's content (a read error at the sender). Answered by [`Kind::Data`] or [`Kind::Failed`].
+    /// Asks for the range's content (a read error at the sender). Answered by [`Kind::Data`] or [`Kind::Unreadable`].
     Read = 10,
     /// Answer to [`Kind::Read`].
     Data = 11,
-    /// The request of this sequence number failed at the receiver: its disk is bad.
-    Failed = 12,
+    /// Answer to [`Kind::Read`] and [`Kind::Compare`]: the range cannot be read here either.
+    Unreadable = 12,
     /// The session is refused or ends; payload: [`Refuse`].
     Goodbye = 13,
+    /// Is the range's content this? Payload: its [`Digest`](crate::digest::Digest). Answered by [`Kind::Ack`] if it is, by
+    /// [`Kind::Differs`] or [`Kind::Unreadable`] if not.
+    Compare = 20,
+    /// Answer to [`Kind::Compare`]: the content is another one, or must be written again for another reason.
+    Differs = 21,
 }
 
 impl Kind {
@@ -81,8 +87,10 @@ impl Kind {
             9 => Self::ResyncCommit,
             10 => Self::Read,
             11 => Self::Data,
-            12 => Self::Failed,
+            12 => Self::Unreadable,
             13 => Self::Goodbye,
+            20 => Self::Compare,
+            21 => Self::Differs,
             _ => return None,
         })
     }
@@ -194,6 +202,7 @@ impl Header {
         let fits = match kind {
             Kind::Write | Kind::Data => u64::from(payload_len) == range.len(),
             Kind::Read => payload_len == 0 && range.len() <= u64::from(PAYLOAD_MAX),
+            Kind::Compare => usize::try_from(payload_len) == Ok(DIGEST_BYTES),
             Kind::IntentAdd | Kind::IntentDrop => payload_len.is_multiple_of(4),
             Kind::Hello | Kind::Goodbye => true,
             Kind::Zero
@@ -201,7 +210,8 @@ impl Header {
             | Kind::Ack
             | Kind::ResyncStart
             | Kind::ResyncCommit
-            | Kind::Failed => payload_len == 0,
+            | Kind::Differs
+            | Kind::Unreadable => payload_len == 0,
         };
         if !fits || payload_len > PAYLOAD_MAX {
             return Err(FrameFault::Length);

@@ -15,6 +15,12 @@ pub struct GroupRequestBody {
     /// Only for `move`: the node to move to; the best standby if missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
+    /// Only for `verify`: the mirror.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<String>,
+    /// Only for `verify`: what differs is sent to the other replicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair: Option<bool>,
     /// Why, for the event log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

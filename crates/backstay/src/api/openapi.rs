@@ -258,7 +258,12 @@ fn schemas() -> Value {
         "Mirror": object(&[
             ("name", "string"), ("state", "string"), ("lag_bytes", "integer"),
             ("lag_seconds", "number"), ("out_of_sync_bytes", "integer"),
-            ("intent_bytes", "integer"), ("resync_sent_bytes", "integer"),
+            ("intent_bytes", "integer"), ("resync_sent_bytes", "integer"), ("verify", "Verify?"),
+        ]),
+        "Verify": object(&[
+            ("number", "integer"), ("running", "boolean"), ("total_bytes", "integer"),
+            ("checked_bytes", "integer"), ("different_bytes", "integer"),
+            ("unreadable_bytes", "integer"), ("repaired_bytes", "integer"), ("ranges", "[]object"),
         ]),
         "Mirrors": object(&[("schema", "string"), ("mirrors", "[]Mirror")]),
         "Address": object(&[

@@ -175,6 +175,7 @@ fn requests_reach_the_run_loop_with_their_reason() {
     let body = GroupRequestBody {
         to: Some("node-b".into()),
         reason: Some("kernel update".into()),
+        ..GroupRequestBody::default()
     };
     let taken: Taken = server
         .client()

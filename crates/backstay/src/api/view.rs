@@ -115,6 +115,8 @@ pub struct MirrorState {
     pub intent: ByteCount,
     /// Bytes that this node's resyncs have sent since its daemon started.
     pub resync_sent: ByteCount,
+    /// The verification that is going on, or the last one of this daemon's life.
+    pub verify: Option<VerifyView>,
 }
 
 /// How the replicas of a mirror stand to each other, seen from this node.
@@ -284,6 +286,30 @@ pub struct MirrorView {
     pub intent_bytes: u64,
     /// Bytes that the answering node's resyncs have sent since its daemon started.
     pub resync_sent_bytes: u64,
+    /// The verification that is going on, or the last one since the answering node's daemon started; only the active has one.
+    #[serde(default)]
+    pub verify: Option<VerifyView>,
+}
+
+/// How far a verification is, and what it found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyView {
+    /// Verifications since the daemon started, this one included.
+    pub number: u64,
+    /// It goes on.
+    pub running: bool,
+    /// Bytes to be compared.
+    pub total_bytes: u64,
+    /// Bytes compared.
+    pub checked_bytes: u64,
+    /// Of these: bytes in chunks of 64 KiB that differed.
+    pub different_bytes: u64,
+    /// Of these: bytes in chunks that one side could not read.
+    pub unreadable_bytes: u64,
+    /// Of these: bytes that were sent to the other replica.
+    pub repaired_bytes: u64,
+    /// Where chunks differed or could not be read, as (offset, length) in bytes; the first 256 places.
+    pub ranges: Vec<(u64, u64)>,
 }
 
 /// An address in the status document.
@@ -423,6 +449,7 @@ impl MirrorState {
             out_of_sync_bytes: self.out_of_sync.0,
             intent_bytes: self.intent.0,
             resync_sent_bytes: self.resync_sent.0,
+            verify: self.verify.clone(),
         }
     }
 }

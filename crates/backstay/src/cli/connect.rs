@@ -93,13 +93,18 @@ pub(super) fn wait_until(
     limit: Duration,
     mut done: impl FnMut(&Status) -> bool,
 ) -> Option<Status> {
+    // A daemon that restarts is asked again until the time is over.
+    wait_for(limit, || {
+        status(client, ui).ok().filter(|status| done(status))
+    })
+}
+
+/// Looks until there is something; none when the time is over.
+pub(super) fn wait_for<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {
-        // A daemon that restarts is asked again until the time is over.
-        if let Ok(status) = status(client, ui)
-            && done(&status)
-        {
-            return Some(status);
+        if let Some(found) = look() {
+            return Some(found);
         }
         if start.elapsed() >= limit {
             return None;

@@ -122,6 +122,7 @@ impl Ask<'_> {
         let body = GroupRequestBody {
             to: self.to.map(Into::into),
             reason: self.args.reason.clone(),
+            ..GroupRequestBody::default()
         };
         let path = format!("/api/v1/groups/{name}/{}", self.action.word());
         match client.post::<Taken>(&path, &body) {
@@ -261,7 +262,7 @@ impl Ask<'_> {
     }
 }
 
-fn check_reason(reason: Option<&str>) -> Result<(), Failure> {
+pub(super) fn check_reason(reason: Option<&str>) -> Result<(), Failure> {
     let reason = reason.unwrap_or_default();
     if reason.len() <= REASON_BYTES_MAX && !reason.chars().any(char::is_control) {
         return Ok(());

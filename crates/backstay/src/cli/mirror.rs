@@ -5,9 +5,10 @@ use wire::ByteCount;
 use super::Global;
 use super::connect;
 use crate::api::body::{GroupMirror, Mirrors};
+use crate::api::client::Client;
 use crate::api::view::MirrorCondition;
 use crate::exit::Exit;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::output::{Tone, Ui};
 use crate::render::amount;
 use crate::render::layout::{Block, Cell};
@@ -20,22 +21,21 @@ pub enum Command {
     Create(crate::create::Args),
     /// Show how the replicas of every mirror stand
     Status,
+    /// Compare the replicas of a mirror, block by block, while it is in use
+    Verify(super::verify::Args),
 }
 
 pub(super) fn run(command: &Command, global: &Global, ui: &Ui) -> Outcome {
     match command {
         Command::Create(args) => crate::create::run(args, ui),
         Command::Status => status(global, ui),
+        Command::Verify(args) => super::verify::run(args, global, ui),
     }
 }
 
 fn status(global: &Global, ui: &Ui) -> Outcome {
     let client = connect::client(global)?;
-    let mirrors: Mirrors = client.get("/api/v1/mirrors").map_err(|error| {
-        error
-            .failure("read the state of the mirrors")
-            .exit(Exit::Unknown)
-    })?;
+    let mirrors = read(&client)?;
     ui.document(&mirrors, |ui| table(ui, &mirrors.mirrors))?;
     let whole = |one: &GroupMirror| one.mirror.state == MirrorCondition::InSync;
     Ok(if mirrors.mirrors.iter().all(whole) {
@@ -43,6 +43,19 @@ fn status(global: &Global, ui: &Ui) -> Outcome {
     } else {
         Exit::Degraded
     })
+}
+
+fn read(client: &Client) -> Result<Mirrors, Failure> {
+    client.get("/api/v1/mirrors").map_err(|error| {
+        error
+            .failure("read the state of the mirrors")
+            .exit(Exit::Unknown)
+    })
+}
+
+/// Every mirror of every group.
+pub(super) fn mirrors(client: &Client) -> Result<Vec<GroupMirror>, Failure> {
+    Ok(read(client)?.mirrors)
 }
 
 fn table(ui: &Ui, mirrors: &[GroupMirror]) -> String {

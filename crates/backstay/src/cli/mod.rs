@@ -13,6 +13,7 @@ mod init;
 mod man;
 mod mirror;
 mod status;
+mod verify;
 mod version;
 mod why;
 

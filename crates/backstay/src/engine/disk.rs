@@ -6,6 +6,7 @@ use host::ring::{Buf, Completion, Op, Ring};
 use mirror::io::{BufId, DiskOp, Errno, Input, IoId};
 use std::collections::HashMap;
 use std::sync::Arc;
+use wire::digest::Digest;
 
 /// What a completed operation means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +14,11 @@ enum After {
     /// Nothing more.
     Done,
     /// The buffer was filled.
-    Fill(BufId),
+    Fill {
+        buf: BufId,
+        /// The answer is the digest of what was read.
+        digest: bool,
+    },
     /// The bytes belong to the answer.
     Bytes,
     /// A zeroed range still has to become durable.
@@ -39,7 +44,7 @@ impl Disks {
     pub(super) fn start(&mut self, ring: &mut Ring, buffers: &mut Buffers, io: IoId, op: DiskOp) {
         let disk = Arc::clone(&self.disk);
         let (op, after) = match op {
-            DiskOp::Read { range, buf } => {
+            DiskOp::Read { range, buf, digest } => {
                 let into = buffers
                     .take(buf)
                     .unwrap_or_else(|| Buf::new(len(range.len())));
@@ -49,7 +54,7 @@ impl Disks {
                         offset: range.offset(),
                         buf: into,
                     },
-                    After::Fill(buf),
+                    After::Fill { buf, digest },
                 )
             }
             DiskOp::Write { range, buf, fua } => {
@@ -117,9 +122,10 @@ impl Disks {
         let result = match completion.result {
             Err(error) => Err(Errno(error.raw_os_error().unwrap_or(Errno::IO.0))),
             Ok(_) => match (after, completion.buf) {
-                (After::Fill(id), Some(buf)) => {
+                (After::Fill { buf: id, digest }, Some(buf)) => {
+                    let answer = digest.then(|| Digest::of(&buf).as_bytes().to_vec());
                     buffers.fill(id, buf);
-                    Ok(Vec::new())
+                    Ok(answer.unwrap_or_default())
                 }
                 (After::Bytes, Some(buf)) => Ok(buf.to_vec()),
                 (After::Flush, _) => {
@@ -132,7 +138,7 @@ impl Disks {
                     );
                     return None;
                 }
-                (After::Done | After::Fill(_) | After::Bytes, _) => Ok(Vec::new()),
+                (After::Done | After::Fill { .. } | After::Bytes, _) => Ok(Vec::new()),
             },
         };
         Some(Input::DiskDone {

@@ -122,7 +122,9 @@ impl Reader {
                     | Kind::ResyncStart
                     | Kind::ResyncCommit
                     | Kind::Read
-                    | Kind::Failed
+                    | Kind::Unreadable
+                    | Kind::Compare
+                    | Kind::Differs
                     | Kind::Goodbye => Body::Bytes(buf.to_vec()),
                 };
                 Ok(Some(Frame { header, payload }))

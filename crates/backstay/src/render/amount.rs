@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wire::ByteCount;
+use wire::{ByteCount, ByteRange};
 
 /// `0 B`, `512 B`, `3.1 MiB`.
 pub fn bytes(count: ByteCount) -> String {
@@ -27,6 +27,12 @@ pub fn bytes(count: ByteCount) -> String {
         };
     }
     format!("{} B", count.0)
+}
+
+/// `4 KiB at 1.5 GiB`: a part of a volume.
+pub fn range(range: ByteRange) -> String {
+    let (len, at) = (ByteCount(range.len()), ByteCount(range.offset()));
+    format!("{} at {}", bytes(len), bytes(at))
 }
 
 /// `0.6 ms`, `512 ms`, `1.93 s`, `4 min 10 s`, `2 h 5 min`, `12 d`.

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use wire::event::{Event, Severity, What};
+use wire::NodeId;
+use wire::event::{Event, Found, Severity, What};
 
 use super::amount;
 use super::catalogue::fill;
@@ -118,7 +119,7 @@ pub fn text(words: &Words<'_>, event: &Event) -> String {
                 Ok(()) => words.plain("result.taken"),
                 Err(fault) => words.fault(*fault),
             };
-            let request = words.request(*request);
+            let request = words.request(group, *request);
             let args = [("request", request), ("reason", reason), ("result", result)];
             words.fill("event.asked", &args)
         }
@@ -137,6 +138,25 @@ pub fn text(words: &Words<'_>, event: &Event) -> String {
         | What::Discarded { .. }
         | What::DiskFailed { .. }
         | What::Adopted => plain_text(words, &event.what),
+        What::Unreadable {
+            mirror,
+            range,
+            mended,
+        } => {
+            let key = if *mended {
+                "event.unreadable-mended"
+            } else {
+                "event.unreadable"
+            };
+            let place = amount::range(*range);
+            let args = [("mirror", words.mirror(group, *mirror)), ("range", place)];
+            words.fill(key, &args)
+        }
+        What::Verified {
+            mirror,
+            node,
+            found,
+        } => verified(words, &words.mirror(group, *mirror), *node, found),
     }
 }
 
@@ -197,6 +217,8 @@ fn plain_text(words: &Words<'_>, what: &What) -> String {
         What::LeaseGained => words.plain("event.lease-gained"),
         What::Adopted => words.plain("event.adopted"),
         What::RecordChanged { .. }
+        | What::Unreadable { .. }
+        | What::Verified { .. }
         | What::Decision(_)
         | What::Phase { .. }
         | What::ResourceFailed { .. }
@@ -204,6 +226,23 @@ fn plain_text(words: &Words<'_>, what: &What) -> String {
         | What::ProblemEnded(_)
         | What::Asked { .. } => String::new(),
     }
+}
+
+fn verified(words: &Words<'_>, mirror: &str, node: NodeId, found: &Found) -> String {
+    let key = if found.is_clean() {
+        "event.verified-clean"
+    } else {
+        "event.verified"
+    };
+    let args = [
+        ("mirror", mirror.to_owned()),
+        ("node", words.names.node(node)),
+        ("checked", amount::bytes(found.checked)),
+        ("different", amount::bytes(found.different)),
+        ("unreadable", amount::bytes(found.unreadable)),
+        ("repaired", amount::bytes(found.repaired)),
+    ];
+    words.fill(key, &args)
 }
 
 fn record_changed(words: &Words<'_>, record: &wire::Record) -> String {

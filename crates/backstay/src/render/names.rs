@@ -75,6 +75,13 @@ impl Names {
         group.map_or_else(|| format!("#{}", id.0), |group| group.name.clone())
     }
 
+    /// A group's mirror, by its number among the mirrors of the group.
+    pub fn mirror(&self, group: GroupId, number: u8) -> Option<&str> {
+        let group = self.groups.get(usize::from(group.0))?;
+        let mut mirrors = group.resources.iter().filter(|r| r.kind == "mirror");
+        mirrors.nth(usize::from(number)).map(|r| r.name.as_str())
+    }
+
     /// A resource as a person names it, such as `mirror pgdata`.
     pub fn resource(&self, group: GroupId, index: u8) -> String {
         let group = self.groups.get(usize::from(group.0));

@@ -72,6 +72,7 @@ impl Words<'_> {
             ReplicaLoss::DiskFailed => "loss.disk-failed",
             ReplicaLoss::Protocol => "loss.protocol",
             ReplicaLoss::Refused => "loss.refused",
+            ReplicaLoss::Unreadable => "loss.unreadable",
         })
     }
 
@@ -179,12 +180,20 @@ impl Words<'_> {
     }
 
     /// What a person asked for: continues "asked to".
-    pub fn request(&self, request: GroupRequest) -> String {
+    pub fn request(&self, group: Option<GroupId>, request: GroupRequest) -> String {
         match request {
             GroupRequest::Move(None) => self.plain("request.move"),
             GroupRequest::Move(Some(node)) => self.with_node("request.move-to", node),
             GroupRequest::Start => self.plain("request.start"),
             GroupRequest::Stop => self.plain("request.stop"),
+            GroupRequest::Verify { mirror, repair } => {
+                let key = if repair {
+                    "request.verify-repair"
+                } else {
+                    "request.verify"
+                };
+                self.fill(key, &[("mirror", self.mirror(group, mirror))])
+            }
         }
     }
 
@@ -210,6 +219,12 @@ impl Words<'_> {
     pub fn resource(&self, group: Option<GroupId>, index: u8) -> String {
         let unknown = || format!("resource #{index}");
         group.map_or_else(unknown, |group| self.names.resource(group, index))
+    }
+
+    /// A mirror, by its number among the group's mirrors.
+    pub fn mirror(&self, group: Option<GroupId>, number: u8) -> String {
+        let known = group.and_then(|group| self.names.mirror(group, number));
+        known.map_or_else(|| format!("mirror #{number}"), str::to_owned)
     }
 }
 

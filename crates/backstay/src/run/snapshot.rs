@@ -2,7 +2,7 @@
 
 use crate::api::view::{
     AddressCondition, AddressState, GroupState, MirrorCondition, MirrorState, NodeState,
-    ResourceState, Snapshot,
+    ResourceState, Snapshot, VerifyView,
 };
 use crate::config::model::{Config, Resource};
 use crate::engine::Engine;
@@ -10,7 +10,7 @@ use crate::eventlog::EventLog;
 use crate::failure::Failure;
 use crate::render::names::Names;
 use crate::run::resources::Resources;
-use mirror::control::Figures;
+use mirror::control::{Figures, VerifyFigures};
 use node::Node;
 use node::view::{GroupView, View};
 use std::collections::BTreeMap;
@@ -243,6 +243,7 @@ fn mirror_state(
             out_of_sync: ByteCount(0),
             intent: ByteCount(0),
             resync_sent: ByteCount(0),
+            verify: None,
         };
     };
     let out_of_sync = ByteCount(figures.out_of_sync.iter().map(|(_, bytes)| bytes.0).sum());
@@ -268,5 +269,24 @@ fn mirror_state(
         out_of_sync,
         intent: ByteCount(figures.hot_regions * REGION_BYTES),
         resync_sent: figures.resync_sent,
+        verify: figures.verify.as_ref().map(verify_state),
+    }
+}
+
+fn verify_state(figures: &VerifyFigures) -> VerifyView {
+    let result = &figures.result;
+    VerifyView {
+        number: figures.number,
+        running: figures.running,
+        total_bytes: result.total.0,
+        checked_bytes: result.checked.0,
+        different_bytes: result.different.0,
+        unreadable_bytes: result.unreadable.0,
+        repaired_bytes: result.repaired.0,
+        ranges: result
+            .ranges
+            .iter()
+            .map(|range| (range.offset(), range.len()))
+            .collect(),
     }
 }

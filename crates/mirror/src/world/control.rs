@@ -72,6 +72,8 @@ impl World {
             | Report::PeerSynced { .. }
             | Report::Following { .. }
             | Report::LocalFailed { .. }
+            | Report::Unreadable { .. }
+            | Report::Verified { .. }
             | Report::Drained
             | Report::Closed => {}
         }

@@ -20,6 +20,7 @@ use crate::role::Role;
 use disk::SimDisk;
 use model::Model;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use wire::digest::Digest;
 use wire::event::ReplicaLoss;
 use wire::layout::{Layout, ReplicaState, Slot, Superblock};
 use wire::mirror_frame::{FLAG_RESYNC, Header, Kind};
@@ -329,8 +330,11 @@ impl World {
         if let DiskOp::Write { buf, .. } = &done.op {
             assert!(self.node(node).bufs.contains_key(buf), "released too early");
         }
-        let meta = matches!(done.op, DiskOp::MetaRead { .. });
-        let result = result.map(|bytes| if meta { bytes } else { Vec::new() });
+        let result = result.map(|bytes| match &done.op {
+            DiskOp::MetaRead { .. } => bytes,
+            DiskOp::Read { digest: true, .. } => Digest::of(&bytes).as_bytes().to_vec(),
+            _ => Vec::new(),
+        });
         self.input(
             node,
             Input::DiskDone {

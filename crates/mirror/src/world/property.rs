@@ -248,7 +248,7 @@ impl World {
     }
 }
 
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 15] = [
     Kind::Hello,
     Kind::Write,
     Kind::Zero,
@@ -260,7 +260,9 @@ const KINDS: [Kind; 13] = [
     Kind::ResyncCommit,
     Kind::Read,
     Kind::Data,
-    Kind::Failed,
+    Kind::Unreadable,
+    Kind::Compare,
+    Kind::Differs,
     Kind::Goodbye,
 ];
 

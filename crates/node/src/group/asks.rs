@@ -1,6 +1,7 @@
 //! What people ask: moved, stopped, started; passed on to the active where needed.
 
 use super::{Around, Group, LocalAsk, Out, Pending, State, StopWhy};
+use mirror::control::Command;
 use std::collections::{BTreeMap, VecDeque};
 use wire::control::{GroupRequest, Message, RequestFault};
 use wire::event::What;
@@ -160,6 +161,7 @@ impl Group {
                 | State::Leaving { .. }
                 | State::Broken => Err(RequestFault::Busy),
             },
+            GroupRequest::Verify { mirror, repair } => self.ask_verify(mirror, repair),
             GroupRequest::Start => match self.state {
                 State::Held => self.ask_start(cx),
                 State::Active { .. } => Err(RequestFault::Already),
@@ -172,6 +174,23 @@ impl Group {
                 | State::Broken => Err(RequestFault::Busy),
             },
         }
+    }
+
+    /// Every other replica that holds everything is compared with the one here.
+    fn ask_verify(&mut self, mirror: u8, repair: bool) -> Result<(), RequestFault> {
+        if !matches!(self.state, State::Active { .. }) {
+            return Err(RequestFault::NoActive);
+        }
+        let in_sync = self.register.confirmed().map(wire::Record::in_sync);
+        let mut others = in_sync.unwrap_or_default();
+        others.retain(|node| *node != self.me);
+        if others.is_empty() || mirror >= self.config.mirrors {
+            return Err(RequestFault::NoTarget);
+        }
+        for node in others {
+            self.tell_mirror(mirror, Command::Verify { node, repair });
+        }
+        Ok(())
     }
 
     fn ask_move(&mut self, cx: Around<'_>, to: Option<NodeId>) -> Result<(), RequestFault> {

@@ -3,7 +3,7 @@
 use super::{Around, Group, Pending, Starting, State};
 use mirror::control::{Command, Report};
 use std::collections::{BTreeMap, BTreeSet};
-use wire::event::{Act, Because, ReplicaLoss, Rule, Seen, What};
+use wire::event::{Act, Because, Found, ReplicaLoss, Rule, Seen, What};
 use wire::mutant::{self, Mutant};
 use wire::{ByteCount, Epoch, Generation, NodeId, Record, Sync};
 
@@ -142,7 +142,24 @@ impl Group {
                     self.journal.push(cx.now, What::Discarded { node, at_most });
                 }
             }
+            Report::Verified { node, result } => {
+                let found = Found {
+                    checked: result.checked,
+                    different: result.different,
+                    unreadable: result.unreadable,
+                    repaired: result.repaired,
+                };
+                self.journal.push(
+                    cx.now,
+                    What::Verified {
+                        mirror,
+                        node,
+                        found,
+                    },
+                );
+            }
             Report::Attached { .. }
+            | Report::Unreadable { .. }
             | Report::AttachFailed { .. }
             | Report::Fenced
             | Report::Serving { .. }

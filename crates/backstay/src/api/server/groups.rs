@@ -30,7 +30,7 @@ pub(super) async fn ask(
     let snapshot = backend.snapshot();
     let id = group_id(&snapshot, &group)?;
     let body = parse(body)?;
-    let what = request(&snapshot, &action, &body)?;
+    let what = request(&snapshot, id, &action, &body)?;
     let reason = body.reason.unwrap_or_default();
     tracing::info!(group, action, reason, "asked over the API");
     let (answer, answered) = oneshot::channel();
@@ -100,11 +100,16 @@ fn parse(body: Result<Bytes, BytesRejection>) -> Result<GroupRequestBody, Refusa
 
 fn request(
     snapshot: &Snapshot,
+    group: GroupId,
     action: &str,
     body: &GroupRequestBody,
 ) -> Result<GroupRequest, Refusal> {
     if action != "move" && body.to.is_some() {
         return Err(Refusal::new(FaultKind::Malformed, "only `move` takes `to`"));
+    }
+    if action != "verify" && (body.mirror.is_some() || body.repair.is_some()) {
+        let detail = "only `verify` takes `mirror` and `repair`";
+        return Err(Refusal::new(FaultKind::Malformed, detail));
     }
     match action {
         "start" => Ok(GroupRequest::Start),
@@ -113,11 +118,30 @@ fn request(
             let to = body.to.as_deref().map(|name| data_node(snapshot, name));
             Ok(GroupRequest::Move(to.transpose()?))
         }
+        "verify" => Ok(GroupRequest::Verify {
+            mirror: mirror(snapshot, group, body)?,
+            repair: body.repair.unwrap_or_default(),
+        }),
         _ => Err(Refusal::new(
             FaultKind::NotFound,
             format!("groups do not take `{action}`"),
         )),
     }
+}
+
+fn mirror(snapshot: &Snapshot, group: GroupId, body: &GroupRequestBody) -> Result<u8, Refusal> {
+    let Some(name) = body.mirror.as_deref() else {
+        return Err(Refusal::new(
+            FaultKind::Malformed,
+            "`verify` needs `mirror`",
+        ));
+    };
+    let mut numbers = 0..=u8::MAX;
+    let found = numbers.find(|number| snapshot.names.mirror(group, *number) == Some(name));
+    found.ok_or_else(|| {
+        let detail = format!("the group has no mirror {name}");
+        Refusal::new(FaultKind::NotFound, detail)
+    })
 }
 
 fn data_node(snapshot: &Snapshot, name: &str) -> Result<NodeId, Refusal> {

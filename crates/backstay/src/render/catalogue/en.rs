@@ -333,6 +333,22 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
         "event.resync-started",
         "resync of {node} began: {dirty} may differ",
     ),
+    (
+        "event.unreadable-mended",
+        "{range} of {mirror} could not be read here; it was written anew from another replica",
+    ),
+    (
+        "event.unreadable",
+        "{range} of {mirror} cannot be read here, and no replica could serve it: the reader got an error",
+    ),
+    (
+        "event.verified-clean",
+        "verified {mirror} against {node}: {checked} compared, all equal",
+    ),
+    (
+        "event.verified",
+        "verified {mirror} against {node}: {checked} compared, {different} different, {unreadable} unreadable, {repaired} repaired",
+    ),
     ("event.resync-done", "resync of {node} done: {sent} sent"),
     (
         "event.discarded",
@@ -368,6 +384,10 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     ("loss.disk-failed", "its disk failed"),
     ("loss.protocol", "it broke the protocol"),
     ("loss.refused", "it refused the session"),
+    (
+        "loss.unreadable",
+        "a part of the active's own disk cannot be read",
+    ),
     // Acts: continue "decided to …".
     ("act.take-over", "take over from {node}"),
     ("act.take-handover", "take over what {node} handed over"),
@@ -462,6 +482,11 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     ("request.move-to", "move the group to {node}"),
     ("request.start", "start the group"),
     ("request.stop", "stop the group"),
+    ("request.verify", "verify the mirror {mirror}"),
+    (
+        "request.verify-repair",
+        "verify and repair the mirror {mirror}",
+    ),
     ("result.taken", "taken"),
     ("fault.no-active", "no node is active that could do it"),
     ("fault.target", "{node} {obstacle}"),

@@ -1,0 +1,73 @@
+//! Digests of content: replicas compare them instead of sending what both already have.
+
+/// Size of a digest, in bytes.
+pub const DIGEST_BYTES: usize = 32;
+
+/// The BLAKE3 digest of a piece of content (Aumasson, Neves, O'Connor, Wilcox-O'Hearn, "BLAKE3", 2020). A cryptographic one:
+/// somebody who chooses what is written to the volume must not be able to make two contents look equal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Digest([u8; DIGEST_BYTES]);
+
+impl Digest {
+    /// The digest of these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// The digest of so many zero bytes.
+    #[must_use]
+    pub fn of_zeros(len: u64) -> Self {
+        const PIECE: [u8; 4096] = [0; 4096];
+        let mut hasher = blake3::Hasher::new();
+        let mut left = len;
+        while left > 0 {
+            let now = usize::try_from(left).map_or(PIECE.len(), |left| left.min(PIECE.len()));
+            hasher.update(&PIECE[..now]);
+            left -= now as u64;
+        }
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// Its bytes, as they go into a frame.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; DIGEST_BYTES] {
+        &self.0
+    }
+
+    /// A digest out of a frame; none if the length is wrong.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Some(Self(bytes.try_into().ok()?))
+    }
+}
+
+impl core::fmt::Debug for Digest {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "{}",
+            blake3::Hash::from_bytes(self.0).to_hex().split_at(12).0
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_have_the_digest_of_zeros() {
+        for len in [0_usize, 512, 4096, 65_536, 70_000] {
+            assert_eq!(Digest::of_zeros(len as u64), Digest::of(&vec![0; len]));
+        }
+        assert_ne!(Digest::of_zeros(512), Digest::of_zeros(1024));
+    }
+
+    #[test]
+    fn a_digest_survives_a_frame() {
+        let digest = Digest::of(b"content");
+        assert_eq!(Digest::from_bytes(digest.as_bytes()), Some(digest));
+        assert_eq!(Digest::from_bytes(&[0; 31]), None);
+    }
+}
