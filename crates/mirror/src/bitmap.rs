@@ -23,6 +23,9 @@ pub(crate) const RUNS_MAX: usize = 65_536;
 #[derive(Debug)]
 pub(crate) struct Bitmap {
     base: Bits,
+    /// Marked blocks of which nobody knows that they differ: they were in the intent log, or everything was marked. Lost with
+    /// the process: then a mark says no more than that the block may differ.
+    doubtful: Bits,
     /// The point that is on its way, and the blocks marked since it was sent.
     fresh: Option<(u64, Bits)>,
     points_made: u64,
@@ -52,6 +55,7 @@ impl Bitmap {
         let places = usize::try_from(layout.bitmap_blocks).unwrap_or(usize::MAX);
         Self {
             base: Bits::new(layout.blocks()),
+            doubtful: Bits::new(layout.blocks()),
             fresh: None,
             points_made: 0,
             disk: Bits::new(layout.blocks()),
@@ -112,16 +116,28 @@ impl Bitmap {
         if let Some((_, fresh)) = &mut self.fresh {
             fresh.set(blocks.clone());
         }
+        self.doubtful.clear(blocks.clone());
         self.base.set(blocks);
     }
 
-    /// Marks all blocks of a region.
+    /// Marks all blocks of a region that may differ.
     pub(crate) fn mark_region(&mut self, region: u32) {
-        self.mark(region_blocks(region));
+        for block in region_blocks(region) {
+            if !self.base.get(block) {
+                self.mark(block..block + 1);
+                self.doubtful.set(block..block + 1);
+            }
+        }
+    }
+
+    /// True if no marked block of the range is known to differ.
+    pub(crate) fn is_doubtful(&self, blocks: Range<u64>) -> bool {
+        self.base.within(&self.doubtful, blocks)
     }
 
     /// Marks everything and has it written.
     pub(crate) fn mark_all(&mut self) {
+        self.doubtful.set_all();
         self.base.set_all();
         if let Some((_, fresh)) = &mut self.fresh {
             fresh.set_all();

@@ -83,11 +83,6 @@ impl Bits {
         Some(start..end)
     }
 
-    /// True if no bit of the range is set.
-    pub(crate) fn is_clear_within(&self, range: Range<u64>) -> bool {
-        self.next_set(range.start).is_none_or(|at| at >= range.end)
-    }
-
     pub(crate) fn get(&self, at: u64) -> bool {
         at < self.len && self.words[index(at / WORD)] & mask(at % WORD, 1) != 0
     }

@@ -119,16 +119,18 @@ impl Job {
     }
 
     pub(crate) const fn app(&self) -> Option<&AppWrite> {
-        match &self.origin {
-            Origin::App(app) => Some(app),
-            _ => None,
+        if let Origin::App(app) = &self.origin {
+            Some(app)
+        } else {
+            None
         }
     }
 
     pub(crate) const fn app_mut(&mut self) -> Option<&mut AppWrite> {
-        match &mut self.origin {
-            Origin::App(app) => Some(app),
-            _ => None,
+        if let Origin::App(app) = &mut self.origin {
+            Some(app)
+        } else {
+            None
         }
     }
 

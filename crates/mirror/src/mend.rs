@@ -13,7 +13,6 @@ use crate::io::{BufId, ConnId, DiskOp, Errno, RequestId};
 use crate::job::{Action, Origin, Stage};
 use crate::machine::{JobId, Machine};
 use crate::peer::Await;
-use wire::event::ReplicaLoss;
 use wire::mirror_frame::{Header, Kind};
 use wire::{ByteRange, NodeId};
 
@@ -77,11 +76,7 @@ impl Machine {
             Origin::Resync { node, conn, .. } => {
                 self.end_job(id);
                 if self.is_session(node, conn) {
-                    self.report(Report::Unreadable {
-                        range,
-                        mended: false,
-                    });
-                    self.lose(node, ReplicaLoss::Unreadable);
+                    self.chunk_unreadable(node, range);
                 }
             }
             Origin::Verify { .. } => {
@@ -90,10 +85,7 @@ impl Machine {
                 self.mend(range, None);
             }
             Origin::PeerRead { conn, seq } | Origin::PeerCompare { conn, seq, .. } => {
-                self.report(Report::Unreadable {
-                    range,
-                    mended: false,
-                });
+                self.report_unreadable(range, false);
                 let header = Header::bare(Kind::Unreadable, self.floor, wire::SessionId(0), seq);
                 self.answer(conn, header, None, Some(id));
                 self.end_job(id);
@@ -111,18 +103,32 @@ impl Machine {
             Some((*node, session.conn))
         });
         match live {
-            Some((node, conn)) if self.active().is_some_and(|a| a.is_serving()) => {
+            Some((node, conn)) => {
                 let mend = Mend { node, conn, reader };
                 self.submit(range, Action::Fetch, false, None, Origin::Mend(mend));
             }
-            _ => {
-                self.report(Report::Unreadable {
-                    range,
-                    mended: false,
-                });
+            None => {
+                self.report_unreadable(range, false);
                 self.disappoint(reader);
             }
         }
+    }
+
+    /// Has a place written anew from a peer that is in the set, though not yet equal: it lacks nothing that was acknowledged.
+    pub(crate) fn mend_from(&mut self, node: NodeId, range: ByteRange) {
+        let session = self.peers.get(&node).and_then(|p| p.session());
+        if let Some(conn) = session.map(|s| s.conn) {
+            let mend = Mend {
+                node,
+                conn,
+                reader: None,
+            };
+            self.submit(range, Action::Fetch, false, None, Origin::Mend(mend));
+        }
+    }
+
+    pub(crate) fn report_unreadable(&mut self, range: ByteRange, mended: bool) {
+        self.report(Report::Unreadable { range, mended });
     }
 
     /// The job has its range, and its regions are durable in the log: asks the peer.
@@ -171,10 +177,7 @@ impl Machine {
             return;
         };
         self.end_job(id);
-        self.report(Report::Unreadable {
-            range,
-            mended: true,
-        });
+        self.report_unreadable(range, true);
         let Some(reader) = mend.reader else {
             return;
         };
@@ -207,10 +210,7 @@ impl Machine {
         self.disown(id);
         self.end_job(id);
         if let Origin::Mend(mend) = origin {
-            self.report(Report::Unreadable {
-                range,
-                mended: false,
-            });
+            self.report_unreadable(range, false);
             self.disappoint(mend.reader);
         }
     }

@@ -10,7 +10,8 @@ use crate::bits::Bits;
 use crate::config::Compare;
 use crate::io::ConnId;
 use crate::machine::{FlushId, JobId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use wire::{Duration, Generation, SessionId, Time};
 
 #[derive(Debug)]
@@ -81,6 +82,43 @@ pub(crate) struct Copying {
     /// The peer must mark itself inconsistent first.
     pub(crate) start: Start,
     pub(crate) sent_bytes: u64,
+    /// Blocks of chunks that could not be read here: one by one.
+    pub(crate) careful: VecDeque<u64>,
+    /// Blocks that cannot be read here.
+    pub(crate) stuck: VecDeque<u64>,
+    /// Those of them that were reported.
+    pub(crate) told: BTreeSet<u64>,
+    /// When these are tried again.
+    pub(crate) retry_at: Time,
+}
+
+impl Copying {
+    /// The next blocks to be copied, at most `max`; they are not to be copied any more.
+    pub(crate) fn next_run(&mut self, max: u64) -> Option<Range<u64>> {
+        if let Some(block) = self.careful.pop_front() {
+            return Some(block..block + 1);
+        }
+        let found = self.todo.next_run(self.cursor, max);
+        let run = found.or_else(|| self.todo.next_run(0, max))?;
+        self.cursor = run.end;
+        self.todo.clear(run.clone());
+        Some(run)
+    }
+
+    /// True if everything is copied.
+    pub(crate) fn is_done(&self) -> bool {
+        self.is_idle() && self.stuck.is_empty()
+    }
+
+    /// True if nothing but unreadable blocks is left.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.is_idle() && !self.stuck.is_empty()
+    }
+
+    fn is_idle(&self) -> bool {
+        let none_left = self.todo.is_clear() && self.careful.is_empty();
+        self.start == Start::Done && self.chunks == 0 && none_left
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

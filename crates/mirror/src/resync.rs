@@ -14,13 +14,16 @@ use crate::control::Report;
 use crate::job::{Action, Origin};
 use crate::machine::Machine;
 use crate::peer::{Await, Copying, Greeting, Link, Phase, Session, Start};
+use std::collections::{BTreeSet, VecDeque};
 use wire::mirror_frame::{Hello, Kind};
 use wire::mutant::{self, Mutant};
 use wire::units::BLOCK_BYTES;
-use wire::{ByteCount, ByteRange, NodeId};
+use wire::{ByteCount, ByteRange, Duration, NodeId};
 
 /// Largest chunk, in blocks: one region.
 const CHUNK_BLOCKS: u64 = BLOCKS_PER_REGION;
+/// Pause before blocks that cannot be read are tried again.
+const STUCK_PAUSE: Duration = Duration::from_millis(1_000);
 
 impl Machine {
     /// The peer said who it is: finds out what may differ, and begins to copy.
@@ -41,9 +44,13 @@ impl Machine {
             phase: Phase::Copying(Copying {
                 cursor: 0,
                 chunks: 0,
-                compare: self.compares(hello, &todo),
+                compare: self.compares(hello),
                 start: if start { Start::Awaited } else { Start::Done },
                 sent_bytes: 0,
+                careful: VecDeque::new(),
+                stuck: VecDeque::new(),
+                told: BTreeSet::new(),
+                retry_at: self.now,
                 todo,
             }),
             next_seq: 1,
@@ -94,14 +101,11 @@ impl Machine {
         (todo, theirs.ones())
     }
 
-    /// Which chunks are compared first: with a blank peer there is nothing to compare, and marks that cover most of the volume
-    /// say little about each block.
-    fn compares(&self, hello: &Hello, todo: &Bits) -> Compare {
-        let mostly = todo.ones() * 2 > todo.len();
-        match self.config.compare {
-            _ if hello.mirror.is_none() => Compare::Never,
-            Compare::Doubtful if mostly => Compare::Always,
-            configured => configured,
+    /// Which chunks are compared first: with a blank peer there is nothing to compare.
+    const fn compares(&self, hello: &Hello) -> Compare {
+        match hello.mirror {
+            Some(_) => self.config.compare,
+            None => Compare::Never,
         }
     }
 
@@ -117,15 +121,47 @@ impl Machine {
         }
     }
 
+    /// A chunk cannot be read here: its blocks are tried one by one, and a single bad one later again. A required peer has
+    /// everything that was acknowledged, so it may give its own content for it.
+    pub(crate) fn chunk_unreadable(&mut self, node: NodeId, range: ByteRange) {
+        let required = self.required().contains(node);
+        let retry_at = self.now + STUCK_PAUSE;
+        let Some(copying) = self.peers.get_mut(&node).and_then(|p| p.copying_mut()) else {
+            return;
+        };
+        copying.chunks = copying.chunks.saturating_sub(1);
+        let blocks = range.cells(BLOCK_BYTES);
+        if blocks.end - blocks.start > 1 {
+            return copying.careful.extend(blocks);
+        }
+        copying.stuck.push_back(blocks.start);
+        copying.retry_at = retry_at;
+        let first = copying.told.insert(blocks.start);
+        if required {
+            self.mend_from(node, range);
+        } else if first {
+            self.report_unreadable(range, false);
+        }
+    }
+
+    /// Bad blocks are tried again from time to time: a write of the front end makes them good.
+    fn retry_stuck(&mut self, node: NodeId) {
+        let now = self.now;
+        let copying = self.peers.get_mut(&node).and_then(|p| p.copying_mut());
+        if let Some(copying) = copying.filter(|c| c.is_stuck() && c.retry_at <= now) {
+            copying.careful.append(&mut copying.stuck);
+        }
+    }
+
     /// Keeps every resync going: chunks up to the limit, then the commit.
     pub(crate) fn pump_resyncs(&mut self) {
         let copying = self.peers.iter().filter(|(_, p)| p.todo().is_some());
         let nodes: Vec<NodeId> = copying.map(|(node, _)| *node).collect();
         for node in nodes {
+            self.retry_stuck(node);
             while self.next_chunk(node) {}
-            let done = |c: &Copying| c.start == Start::Done && c.chunks == 0 && c.todo.is_clear();
             let copying = self.peers.get_mut(&node).and_then(|p| p.copying_mut());
-            if let Some(copying) = copying.filter(|c| done(c)) {
+            if let Some(copying) = copying.filter(|copying| copying.is_done()) {
                 let sent_bytes = copying.sent_bytes;
                 self.commit(node, sent_bytes);
             }
@@ -147,21 +183,18 @@ impl Machine {
         if copying.start == Start::Awaited || copying.chunks >= max {
             return false;
         }
-        let found = copying.todo.next_run(copying.cursor, CHUNK_BLOCKS);
-        let Some(run) = found.or_else(|| copying.todo.next_run(0, CHUNK_BLOCKS)) else {
+        let Some(run) = copying.next_run(CHUNK_BLOCKS) else {
             return false;
         };
         let len = (run.end - run.start) * BLOCK_BYTES;
         let Some(range) = ByteRange::new(run.start * BLOCK_BYTES, len) else {
             return false;
         };
-        copying.cursor = run.end;
-        copying.todo.clear(run.clone());
         copying.chunks += 1;
         let compare = match copying.compare {
             Compare::Never => false,
             Compare::Always => true,
-            Compare::Doubtful => self.bitmap.base().is_clear_within(run),
+            Compare::Doubtful => self.bitmap.is_doubtful(run),
         };
         let origin = Origin::Resync {
             node,

@@ -411,11 +411,12 @@ impl Machine {
                 flush.sent.remove(node);
                 flush.acked.remove(node);
             }
-            if let Some(conn) = conn {
-                self.abandon_asked(conn);
-            }
         }
         self.redial_later(node);
+        if let Some(conn) = conn {
+            // After the link is down: what waited for their ranges may start.
+            self.abandon_asked(conn);
+        }
         if tell {
             self.report(crate::control::Report::PeerLost { node, why });
         }
@@ -479,7 +480,11 @@ impl Machine {
             let deadline = peer.deadline(active.required.contains(*node), ack, io);
             let next = match &peer.link {
                 Link::Down { redial_at } => active.dials().then_some(*redial_at),
-                Link::Up(s) => (matches!(s.phase, Phase::Live) && marked).then_some(s.point_at),
+                Link::Up(s) => match &s.phase {
+                    Phase::Live => marked.then_some(s.point_at),
+                    Phase::Copying(copying) => copying.is_stuck().then_some(copying.retry_at),
+                    Phase::Committing { .. } => None,
+                },
                 Link::Dialing | Link::Greeting(_) => None,
             };
             deadline.into_iter().chain(next).min()

@@ -206,8 +206,6 @@ pub enum ReplicaLoss {
     Protocol,
     /// It refused the session.
     Refused,
-    /// A part of the active's own disk cannot be read, so the replica cannot be made equal.
-    Unreadable,
 }
 
 /// Phases of a transition, in the order they usually come.

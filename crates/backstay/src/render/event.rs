@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use wire::NodeId;
+use wire::control::RequestFault;
 use wire::event::{Event, Found, Severity, What};
+use wire::{ByteRange, NodeId};
 
 use super::amount;
 use super::catalogue::fill;
@@ -109,20 +110,7 @@ pub fn text(words: &Words<'_>, event: &Event) -> String {
             request,
             reason,
             result,
-        } => {
-            let reason = if reason.is_empty() {
-                words.plain("reason.none")
-            } else {
-                reason.clone()
-            };
-            let result = match result {
-                Ok(()) => words.plain("result.taken"),
-                Err(fault) => words.fault(*fault),
-            };
-            let request = words.request(group, *request);
-            let args = [("request", request), ("reason", reason), ("result", result)];
-            words.fill("event.asked", &args)
-        }
+        } => asked(words, words.request(group, *request), reason, *result),
         What::Started { .. }
         | What::NodeUp { .. }
         | What::NodeSuspect { .. }
@@ -142,16 +130,7 @@ pub fn text(words: &Words<'_>, event: &Event) -> String {
             mirror,
             range,
             mended,
-        } => {
-            let key = if *mended {
-                "event.unreadable-mended"
-            } else {
-                "event.unreadable"
-            };
-            let place = amount::range(*range);
-            let args = [("mirror", words.mirror(group, *mirror)), ("range", place)];
-            words.fill(key, &args)
-        }
+        } => unreadable(words, words.mirror(group, *mirror), *range, *mended),
         What::Verified {
             mirror,
             node,
@@ -226,6 +205,35 @@ fn plain_text(words: &Words<'_>, what: &What) -> String {
         | What::ProblemEnded(_)
         | What::Asked { .. } => String::new(),
     }
+}
+
+fn asked(
+    words: &Words<'_>,
+    request: String,
+    reason: &str,
+    result: Result<(), RequestFault>,
+) -> String {
+    let reason = if reason.is_empty() {
+        words.plain("reason.none")
+    } else {
+        reason.to_owned()
+    };
+    let result = match result {
+        Ok(()) => words.plain("result.taken"),
+        Err(fault) => words.fault(fault),
+    };
+    let args = [("request", request), ("reason", reason), ("result", result)];
+    words.fill("event.asked", &args)
+}
+
+fn unreadable(words: &Words<'_>, mirror: String, range: ByteRange, mended: bool) -> String {
+    let key = if mended {
+        "event.unreadable-mended"
+    } else {
+        "event.unreadable"
+    };
+    let args = [("mirror", mirror), ("range", amount::range(range))];
+    words.fill(key, &args)
 }
 
 fn verified(words: &Words<'_>, mirror: &str, node: NodeId, found: &Found) -> String {

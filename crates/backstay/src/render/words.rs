@@ -72,7 +72,6 @@ impl Words<'_> {
             ReplicaLoss::DiskFailed => "loss.disk-failed",
             ReplicaLoss::Protocol => "loss.protocol",
             ReplicaLoss::Refused => "loss.refused",
-            ReplicaLoss::Unreadable => "loss.unreadable",
         })
     }
 

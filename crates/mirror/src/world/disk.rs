@@ -1,7 +1,7 @@
 //! A disk with a volatile cache: what was not flushed is lost sector by sector, in any combination, when power fails.
 
 use crate::io::{DiskOp, IoId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const SECTOR: usize = 512;
 type Sector = [u8; SECTOR];
@@ -17,6 +17,10 @@ pub(super) struct SimDisk {
     under_way: Vec<UnderWay>,
     /// Every operation ends with this error.
     pub(super) broken: Option<i32>,
+    /// Sectors that cannot be read until they are written.
+    pub(super) bad: BTreeSet<usize>,
+    /// Writing does not help a bad sector.
+    pub(super) worn: bool,
 }
 
 #[derive(Debug)]
@@ -55,6 +59,8 @@ impl SimDisk {
             writes: 0,
             under_way: Vec::new(),
             broken: None,
+            bad: BTreeSet::new(),
+            worn: false,
         }
     }
 
@@ -99,6 +105,13 @@ impl SimDisk {
         if let Some((at, fua)) = done.target() {
             self.land(at, &done.data, fua, |_| true);
         }
+        if let DiskOp::Read { range, .. } = &done.op {
+            let sectors = range.cells(512);
+            let sectors = to_usize(sectors.start)..to_usize(sectors.end);
+            if self.bad.range(sectors).next().is_some() {
+                return Some((done, Err(5)));
+            }
+        }
         let bytes = match &done.op {
             DiskOp::Read { range, .. } => self.bytes(range.offset(), range.len()),
             DiskOp::MetaRead { offset, len } => self.bytes(*offset, *len),
@@ -120,6 +133,9 @@ impl SimDisk {
         self.writes += 1;
         for (n, chunk) in data.chunks(SECTOR).enumerate().filter(|(n, _)| keep(*n)) {
             let (from, sector) = (at + n * SECTOR, (at / SECTOR) + n);
+            if !self.worn {
+                self.bad.remove(&sector);
+            }
             self.current[from..from + SECTOR].copy_from_slice(chunk);
             if fua {
                 self.volatile.remove(&sector);

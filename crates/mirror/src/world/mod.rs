@@ -6,6 +6,7 @@ mod disk;
 mod model;
 mod named;
 mod property;
+mod repair;
 
 use crate::bitmap::region_blocks;
 use crate::bits::Bits;
@@ -333,7 +334,11 @@ impl World {
         let result = result.map(|bytes| match &done.op {
             DiskOp::MetaRead { .. } => bytes,
             DiskOp::Read { digest: true, .. } => Digest::of(&bytes).as_bytes().to_vec(),
-            _ => Vec::new(),
+            DiskOp::Read { .. }
+            | DiskOp::Write { .. }
+            | DiskOp::Zero { .. }
+            | DiskOp::Flush
+            | DiskOp::MetaWrite { .. } => Vec::new(),
         });
         self.input(
             node,

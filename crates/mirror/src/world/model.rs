@@ -58,6 +58,8 @@ pub(super) struct Model {
     sectors: Vec<Vec<Version>>,
     pending: BTreeMap<RequestId, Pending>,
     events: u64,
+    /// Reads that were answered with an error while their node lived.
+    failed_reads: usize,
 }
 
 impl Model {
@@ -72,6 +74,7 @@ impl Model {
             sectors: vec![vec![zero]; super::disk::to_usize(data_bytes) / SECTOR],
             pending: BTreeMap::new(),
             events: 1,
+            failed_reads: 0,
         }
     }
 
@@ -89,6 +92,10 @@ impl Model {
 
     pub(super) fn is_idle(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    pub(super) fn failed(&self) -> usize {
+        self.failed_reads
     }
 
     pub(super) fn len(&self) -> usize {
@@ -167,7 +174,7 @@ impl Model {
                     self.check(n, chunk, "a read");
                 }
             }
-            Pending::Read { .. } => {}
+            Pending::Read { .. } => self.failed_reads += 1,
         }
         self.forget_superseded();
     }

@@ -635,17 +635,17 @@ fn a_standby_whose_disk_fails_says_so_at_once() {
 }
 
 #[test]
-fn a_peer_with_an_untrusted_disk_gets_everything() {
+fn a_peer_with_an_untrusted_disk_is_compared_everywhere() {
     let mut world = pair();
     world.command(A, Command::Distrust { node: B });
     world.run();
-    let resent: u64 = world
-        .sent(A, Kind::Zero)
+    let compared: u64 = world
+        .sent(A, Kind::Compare)
         .iter()
         .map(|h| h.range.len())
         .sum();
     let layout = Layout::for_disk(DISK_BYTES, 1).unwrap();
-    assert!(resent + 65_536 >= layout.data_bytes);
+    assert!(compared + 65_536 >= layout.data_bytes);
     world.heal_and_check();
 }
 

@@ -36,6 +36,7 @@ pub(super) const ALL: &[Scenario] = &[
     ),
     Scenario::of("old_snapshot_is_noticed", old_snapshot_is_noticed),
     Scenario::of("reset_writes_are_sent_again", reset_writes_are_sent_again),
+    Scenario::of("bad_places_are_mended", bad_places_are_mended),
     Scenario::of("lost_caches_are_filled_again", lost_caches_are_filled_again)
         .with(|o| o.hot_regions = 3),
 ];
@@ -50,6 +51,20 @@ fn restarted_active_reconciles_first(w: &mut World) {
     w.pass(millis(1_000));
     w.make(Fault::Power(A, secs(6)));
     w.expect(secs(6), "B serves", |w| w.serves(B));
+    w.come_back();
+}
+
+/// Places of the active's disk, and then of the standby's, cannot be read: nobody notices.
+fn bad_places_are_mended(w: &mut World) {
+    w.pass(secs(1));
+    for at in [A, B, A] {
+        w.make(Fault::BadSectors(at, secs(20)));
+        w.pass(secs(2));
+    }
+    w.checkers.longest_gap = Duration::ZERO;
+    w.make(Fault::Power(A, secs(3)));
+    w.expect(secs(6), "B serves", |w| w.serves(B));
+    w.pass(secs(2));
     w.come_back();
 }
 

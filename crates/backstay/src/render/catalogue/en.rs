@@ -384,10 +384,6 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     ("loss.disk-failed", "its disk failed"),
     ("loss.protocol", "it broke the protocol"),
     ("loss.refused", "it refused the session"),
-    (
-        "loss.unreadable",
-        "a part of the active's own disk cannot be read",
-    ),
     // Acts: continue "decided to …".
     ("act.take-over", "take over from {node}"),
     ("act.take-handover", "take over what {node} handed over"),
