@@ -11,6 +11,7 @@ mod nbd;
 mod resync;
 mod running;
 mod silence;
+mod verify;
 mod wait;
 mod way_out;
 
@@ -49,7 +50,7 @@ struct Scenario {
     run: fn(&World) -> Outcome,
 }
 
-const SCENARIOS: [Scenario; 9] = [
+const SCENARIOS: [Scenario; 10] = [
     Scenario {
         name: "every_break_passes",
         run: breaks::every_break_passes,
@@ -69,6 +70,10 @@ const SCENARIOS: [Scenario; 9] = [
     Scenario {
         name: "resync_sends_what_changed",
         run: resync::sends_what_changed,
+    },
+    Scenario {
+        name: "bad_spots_are_mended_and_differences_found",
+        run: verify::spots_and_differences,
     },
     Scenario {
         name: "stopped_active_falls_silent_within_its_lease",

@@ -35,6 +35,8 @@ pub enum NodeFault {
     DiskSlow,
     /// The disk has no space left
     DiskFull,
+    /// A block in each MiB of the disk cannot be read until it is written
+    DiskSpots,
     /// The daemon is killed; it starts again at once
     Daemon,
     /// The group's workload is killed
@@ -82,10 +84,17 @@ pub fn break_node(lab: &mut Lab, target: Node, fault: NodeFault, seed: u64) -> R
             node::cut_power(lab, target)?;
             lose_unflushed(lab, target, seed)
         }
-        NodeFault::DiskError => set_disk(lab, target, DiskFault::Error),
-        NodeFault::DiskHang => set_disk(lab, target, DiskFault::Hang),
-        NodeFault::DiskSlow => set_disk(lab, target, DiskFault::Slow(DISK_DELAY)),
-        NodeFault::DiskFull => set_disk(lab, target, DiskFault::Full),
+        NodeFault::DiskError => set_disk(lab, target, Faults::all(DiskFault::Error)),
+        NodeFault::DiskHang => set_disk(lab, target, Faults::all(DiskFault::Hang)),
+        NodeFault::DiskSlow => set_disk(lab, target, Faults::all(DiskFault::Slow(DISK_DELAY))),
+        NodeFault::DiskFull => set_disk(lab, target, Faults::all(DiskFault::Full)),
+        NodeFault::DiskSpots => {
+            let spots = Faults {
+                read: DiskFault::Spots,
+                ..Faults::NONE
+            };
+            set_disk(lab, target, spots)
+        }
         NodeFault::Daemon => kill_daemon(lab, target),
         NodeFault::App => kill_app(lab, target),
     }
@@ -98,15 +107,13 @@ fn set_condition(lab: &mut Lab, target: Node, condition: Condition) -> Result<()
     lab.save()
 }
 
-fn set_disk(lab: &Lab, target: Node, fault: DiskFault) -> Result<(), Failure> {
+fn set_disk(lab: &Lab, target: Node, faults: Faults) -> Result<(), Failure> {
     require_disk(target)?;
-    Faults::all(fault)
-        .set(&lab.disk_fault_dir(target))
-        .map_err(|error| {
-            Failure::new(format!("cannot break the disk of {target}"))
-                .cause(error)
-                .hint("the daemon makes the fault shim's directory when it opens the disk")
-        })
+    faults.set(&lab.disk_fault_dir(target)).map_err(|error| {
+        Failure::new(format!("cannot break the disk of {target}"))
+            .cause(error)
+            .hint("the daemon makes the fault shim's directory when it opens the disk")
+    })
 }
 
 fn require_disk(target: Node) -> Result<(), Failure> {
@@ -196,7 +203,7 @@ fn use_cuts(lab: &mut Lab) -> Result<(), Failure> {
 pub fn heal_node(lab: &mut Lab, target: Node) -> Result<(), Failure> {
     let disk_failed = disk_failed(lab, target);
     if target.is_data() && lab.disk_fault_dir(target).exists() {
-        set_disk(lab, target, DiskFault::None)?;
+        set_disk(lab, target, Faults::NONE)?;
     }
     match lab.node(target).condition {
         Condition::Up if disk_failed && lab.live_pid(target).is_some() => {

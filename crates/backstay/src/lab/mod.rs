@@ -65,7 +65,7 @@ enum Command {
     Break {
         /// node-a, node-b, witness, or a link: hb1, node-a:mirror, node-a/node-b
         target: Target,
-        /// kill, stop, pause, power, disk-error, disk-hang, disk-slow, disk-full, daemon, app; for links cut, one-way, slow, lossy
+        /// kill, stop, pause, power, disk-error, disk-hang, disk-slow, disk-full, disk-spots, daemon, app; for links cut, one-way, slow, lossy
         fault: String,
     },
     /// Heal a node, a link, or all

@@ -33,7 +33,7 @@ pub struct Disk {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Reads change nothing.
-    Read,
+    Read { offset: u64, len: u64 },
     /// `durable` is FUA: on the medium when it completes.
     Write {
         offset: u64,
@@ -133,7 +133,11 @@ impl Disk {
     /// # Errors
     /// What the disk or the shim reports; `UnexpectedEof` beyond the end.
     pub fn read_now(&self, offset: u64, buf: &mut Buf) -> io::Result<()> {
-        self.pass(Access::Read, || {
+        let access = Access::Read {
+            offset,
+            len: to_u64(buf.len()),
+        };
+        self.pass(access, || {
             let mut at = 0;
             while at < buf.len() {
                 let done = rustix::io::pread(&self.file, &mut buf[at..], offset + to_u64(at))?;

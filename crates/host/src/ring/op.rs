@@ -227,7 +227,10 @@ impl Flight {
     /// How the fault shim sees it; `None` for what is not a disk's.
     pub(super) fn access(&self) -> Option<(&Disk, Access)> {
         match &self.op {
-            Op::Read { disk, .. } => Some((disk, Access::Read)),
+            Op::Read { disk, offset, buf } => {
+                let (offset, len) = (*offset, to_u64(buf.len()));
+                Some((disk, Access::Read { offset, len }))
+            }
             Op::Write {
                 disk,
                 offset,

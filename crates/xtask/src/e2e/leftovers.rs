@@ -14,7 +14,7 @@ use crate::shell;
 const GONE_MAX: Duration = Duration::from_secs(5);
 
 /// Every fault of a node.
-const NODE_FAULTS: [&str; 10] = [
+const NODE_FAULTS: [&str; 11] = [
     "kill",
     "stop",
     "pause",
@@ -23,6 +23,7 @@ const NODE_FAULTS: [&str; 10] = [
     "disk-hang",
     "disk-slow",
     "disk-full",
+    "disk-spots",
     "daemon",
     "app",
 ];

@@ -30,6 +30,8 @@ pub enum Fault {
     Slow(Duration),
     /// It fails with `ENOSPC`.
     Full,
+    /// Of reads: a block in each MiB cannot be read until it is written.
+    Spots,
 }
 
 /// The faults of a disk.
@@ -92,7 +94,7 @@ impl fmt::Display for FaultsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "disk fault '{}' is not known: use none, error, hang, slow:MS or full",
+            "disk fault '{}' is not known: use none, error, hang, slow:MS, full or spots",
             self.word
         )
     }
@@ -108,6 +110,7 @@ impl fmt::Display for Fault {
             Self::Hang => f.write_str("hang"),
             Self::Slow(delay) => write!(f, "slow:{}", delay.as_millis()),
             Self::Full => f.write_str("full"),
+            Self::Spots => f.write_str("spots"),
         }
     }
 }
@@ -133,6 +136,7 @@ impl FromStr for Fault {
             "error" => Ok(Self::Error),
             "hang" => Ok(Self::Hang),
             "full" => Ok(Self::Full),
+            "spots" => Ok(Self::Spots),
             slow => {
                 let millis = slow.strip_prefix("slow:").and_then(|ms| ms.parse().ok());
                 let delay = millis

@@ -11,6 +11,7 @@
 pub mod control;
 mod journal;
 mod power;
+mod spots;
 
 pub use control::{Fault, Faults, FaultsError};
 pub use journal::CACHE_MAX;
@@ -20,6 +21,7 @@ use super::Access;
 use control::Control;
 use journal::Journal;
 use rustix::io::Errno;
+use spots::Spots;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -59,6 +61,7 @@ pub(crate) struct FaultShim {
 struct State {
     control: Control,
     journal: Journal,
+    spots: Spots,
 }
 
 impl FaultShim {
@@ -68,6 +71,7 @@ impl FaultShim {
         let state = State {
             control: Control::open(dir)?,
             journal: Journal::open(dir)?,
+            spots: Spots::default(),
         };
         Ok(Self {
             state: Mutex::new(state),
@@ -77,8 +81,14 @@ impl FaultShim {
     pub(crate) fn gate(&self, file: &File, access: Access, was_delayed: bool) -> Gate {
         let mut state = self.lock();
         let faults = state.control.read();
+        if let Access::Write { offset, len, .. } | Access::Zero { offset, len } = access {
+            state.spots.written(offset, len);
+        }
+        if faults.read != Fault::Spots {
+            state.spots = Spots::default();
+        }
         let fault = match access {
-            Access::Read => faults.read,
+            Access::Read { .. } => faults.read,
             Access::Write { .. } | Access::Zero { .. } => faults.write,
             Access::Flush => faults.flush,
         };
@@ -89,7 +99,8 @@ impl FaultShim {
             Fault::Slow(delay) if !was_delayed => Gate::Hold {
                 until: Some(crate::clock::now() + delay),
             },
-            Fault::None | Fault::Slow(_) => state.admit(file, access),
+            Fault::Spots if state.spots.spoil(access) => Gate::Fail(Errno::IO),
+            Fault::None | Fault::Slow(_) | Fault::Spots => state.admit(file, access),
         }
     }
 
@@ -110,7 +121,7 @@ impl FaultShim {
 impl State {
     fn admit(&mut self, file: &File, access: Access) -> Gate {
         let recorded = match access {
-            Access::Read => return Gate::Go(None),
+            Access::Read { .. } => return Gate::Go(None),
             Access::Flush => {
                 return Gate::Go(Some(Ticket::Flush {
                     covered: self.journal.completed(),
