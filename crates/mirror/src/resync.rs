@@ -14,7 +14,7 @@ use crate::job::{Action, Origin};
 use crate::machine::Machine;
 use crate::peer::{Await, Copying, Greeting, Link, Phase, Session, Start};
 use wire::mirror_frame::{Hello, Kind};
-use wire::mutant::{self, Mutant};
+use wire::mutant::{self, Bug, Mutant};
 use wire::units::BLOCK_BYTES;
 use wire::{ByteCount, ByteRange, NodeId};
 
@@ -86,7 +86,7 @@ impl Machine {
         for region in self.intent.regions() {
             todo.set(region_blocks(region));
         }
-        if hello.mirror.is_none() {
+        if hello.mirror.is_none() || mutant::has(Bug::AlwaysFullResync) {
             todo.set_all();
         }
         (todo, theirs.ones())

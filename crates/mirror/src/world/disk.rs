@@ -145,6 +145,20 @@ impl SimDisk {
         self.volatile.retain(|_, v| !v.is_empty());
     }
 
+    /// The place of the first operation under way that is wanted.
+    pub(super) fn find(&self, wanted: impl Fn(&DiskOp) -> bool) -> Option<usize> {
+        self.under_way.iter().position(|op| wanted(&op.op))
+    }
+
+    /// Power fails in the middle of one operation: these of its sectors land, and nothing else that is under way.
+    pub(super) fn tear(&mut self, pick: usize, keep: impl Fn(usize) -> bool) {
+        let torn = self.under_way.remove(pick);
+        self.under_way.clear();
+        if let Some((at, _)) = torn.target() {
+            self.land(at, &torn.data, true, keep);
+        }
+    }
+
     /// The process died: what was under way landed or did not, whole sectors of it.
     pub(super) fn process_died(&mut self, random: &mut impl FnMut(usize) -> usize) {
         for op in std::mem::take(&mut self.under_way) {
