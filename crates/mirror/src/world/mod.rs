@@ -3,6 +3,7 @@
 
 mod bugs;
 mod control;
+mod crash;
 mod disk;
 mod model;
 mod named;

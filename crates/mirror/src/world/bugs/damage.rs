@@ -26,9 +26,11 @@ pub(super) fn bug_12_a_torn_superblock_leaves_the_older_one() {
             }
             world.node(A).reports.clear();
             tear_and_attach(&mut world, A, is_super, tear);
-            let found = world.node(A).reports.iter().find_map(|r| match r {
-                Report::Attached { epoch, .. } => Some(*epoch),
-                _ => None,
+            let found = world.node(A).reports.iter().find_map(|r| {
+                let Report::Attached { epoch, .. } = r else {
+                    return None;
+                };
+                Some(*epoch)
             });
             let expected = Some(Epoch(before.0 + turns));
             assert!(found >= expected, "{found:?} after {expected:?}");
@@ -144,9 +146,11 @@ pub(super) fn bug_16_a_rotten_superblock_is_not_replaced_by_the_one_before() {
     world.node(A).disk_log.clear();
     world.command(A, Command::Sets { epoch, required });
     world.settle_disk(A);
-    let written = |op: &DiskOp| match op {
-        DiskOp::MetaWrite { offset, .. } => places.iter().find(|at| *at == offset).copied(),
-        _ => None,
+    let written = |op: &DiskOp| {
+        let DiskOp::MetaWrite { offset, .. } = op else {
+            return None;
+        };
+        places.iter().find(|at| *at == offset).copied()
     };
     let newest = world.node(A).disk_log.iter().find_map(written);
     world.crash(A, false);
