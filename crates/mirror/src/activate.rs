@@ -11,7 +11,7 @@ use crate::superblock::Ticket;
 use std::collections::BTreeSet;
 use wire::layout::ReplicaState;
 use wire::mirror_frame::{Header, Kind, Refuse, encode_payload};
-use wire::mutant::{self, Mutant};
+use wire::mutant::{self, Bug, Mutant};
 use wire::{Epoch, NodeId};
 
 /// Most other replicas: the layout has room for one bitmap.
@@ -113,6 +113,7 @@ impl Machine {
         match own.state {
             ReplicaState::Origin | ReplicaState::Consistent => {}
             ReplicaState::Blank => return Some("it holds no data yet".to_owned()),
+            ReplicaState::Inconsistent if mutant::has(Bug::MixturePromoted) => {}
             ReplicaState::Inconsistent => {
                 return Some("its data is a mixture: a resync was not finished".to_owned());
             }
@@ -128,6 +129,9 @@ impl Machine {
 
     /// Everything in the intent log may be missing at a peer that is not required (any more).
     fn mark_hot(&mut self) {
+        if mutant::has(Bug::HotUnmarked) {
+            return;
+        }
         let hot: Vec<u32> = self.intent.regions().collect();
         for region in hot {
             self.bitmap.mark_region(region);

@@ -10,8 +10,9 @@ use crate::superblock::Super;
 use std::collections::VecDeque;
 use wire::Time;
 use wire::layout::{
-    self, BlockFault, BlockKind, Layout, ReplicaState, SEALED_BYTES, Slot, Superblock,
+    self, BlockFault, BlockKind, Layout, Newest, ReplicaState, SEALED_BYTES, Slot, Superblock,
 };
+use wire::mutant::{self, Bug};
 use wire::units::BLOCK_BYTES;
 
 /// Bitmap pairs that are read at once: 1 MiB.
@@ -49,7 +50,7 @@ struct Known {
     slot: Slot,
     sequence: u64,
     layout: Layout,
-    /// Neither copy of the intent log is whole.
+    /// Neither copy of the intent log is whole, or the newer one may be damaged.
     intents_lost: bool,
 }
 
@@ -185,21 +186,25 @@ impl Attach {
             return Err(NEWER);
         }
         let blank = a == Err(BlockFault::Foreign) && b == Err(BlockFault::Foreign);
-        let Some((slot, sequence, content)) = layout::newer(a, b) else {
-            return Err(if blank {
-                "it holds no mirror: `backstay mirror create` makes one"
-            } else {
-                "both copies of its superblock are damaged"
-            });
-        };
-        let superblock = Superblock::parse(content).map_err(|fault| match fault {
-            BlockFault::Newer(_) => NEWER,
-            BlockFault::Foreign | BlockFault::Checksum | BlockFault::Misplaced => {
-                "its superblock makes no sense"
+        let (slot, sequence, content) = match layout::newest(a, b) {
+            Newest::Known(slot, sequence, content) => (slot, sequence, content),
+            // The damaged one may have said that the data is a mixture.
+            Newest::Doubtful(..) => return Err("the newer copy of its superblock is damaged"),
+            Newest::Lost if blank => {
+                return Err("it holds no mirror: `backstay mirror create` makes one");
             }
+            Newest::Lost => return Err("both copies of its superblock are damaged"),
+        };
+        let superblock = Superblock::parse(&content).map_err(|fault| match fault {
+            BlockFault::Newer(_) => NEWER,
+            BlockFault::Foreign
+            | BlockFault::Torn
+            | BlockFault::Damaged { .. }
+            | BlockFault::Misplaced => "its superblock makes no sense",
         })?;
         if let (Some(expected), Some(found)) = (self.config.expect_mirror, superblock.mirror)
             && expected != found
+            && !mutant::has(Bug::WrongMirrorAttached)
         {
             return Err("it belongs to another mirror");
         }
@@ -221,22 +226,24 @@ impl Attach {
 
     fn on_intent_log(&mut self, known: Known, bytes: &[u8]) -> Result<Step, &'static str> {
         let layout = known.layout;
-        let (found, seen) =
-            intent::parse(bytes, layout.intent_blocks, layout.regions()).map_err(|_| NEWER)?;
+        let intent::Log {
+            found,
+            incomplete,
+            seen,
+        } = intent::parse(bytes, layout.intent_blocks, layout.regions()).map_err(|_| NEWER)?;
         let limit = self
             .config
             .hot_regions_max
             .clamp(1, layout.intent_capacity());
         let fresh = known.is_fresh();
-        let lost = found.is_none();
         let mut log = Intent::new(limit, found.filter(|_| !fresh), seen);
-        if lost || fresh {
+        if incomplete || fresh {
             log.rewrite();
         }
         self.read_pairs(&layout, 0);
         Ok(Step::Bitmap {
             known: Box::new(Known {
-                intents_lost: lost,
+                intents_lost: incomplete,
                 ..known
             }),
             log: Box::new(log),
@@ -281,7 +288,7 @@ impl Attach {
     fn finish(&mut self, now: Time, known: Known, log: Intent, mut bitmap: Bitmap) -> Box<Machine> {
         if known.is_fresh() {
             bitmap.format();
-        } else if known.intents_lost {
+        } else if known.intents_lost && !mutant::has(Bug::LostMetadataClean) {
             // Nobody knows any more where replicas may differ.
             bitmap.mark_all();
         }

@@ -10,7 +10,10 @@
 use crate::bits::Bits;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use wire::layout::{self, BITS_PER_BLOCK, BlockFault, BlockKind, Layout, SEALED_BYTES, Slot};
+use wire::layout::{
+    self, BITS_PER_BLOCK, BlockFault, BlockKind, Layout, Newest, SEALED_BYTES, Slot,
+};
+use wire::mutant::{self, Bug};
 use wire::units::{BLOCK_BYTES, REGION_BYTES};
 
 /// Blocks (bits) per region.
@@ -65,8 +68,8 @@ impl Bitmap {
         }
     }
 
-    /// Takes the two places of block `index` as they were read. False if both are lost: then everything in it counts as
-    /// marked, and is written again.
+    /// Takes the two places of block `index` as they were read. False if both are lost, or the newer one may be: then
+    /// everything in it counts as marked, and is written again.
     ///
     /// # Errors
     /// [`BlockFault::Newer`] when a newer release wrote it.
@@ -82,14 +85,19 @@ impl Bitmap {
             return Err(*fault);
         }
         let bits = Self::bits_of(index);
-        let Some((slot, sequence, content)) = layout::newer(a, b) else {
-            self.base.set(bits);
+        let newest = layout::newest(a, b);
+        if let Newest::Known(slot, sequence, _) | Newest::Doubtful(slot, sequence, _) = newest
+            && let Some(place) = self.place_mut(index)
+        {
+            *place = Place { slot, sequence };
+        }
+        let Newest::Known(_, _, content) = newest else {
+            if !mutant::has(Bug::LostMetadataClean) {
+                self.base.set(bits);
+            }
             self.wanted.insert(index);
             return Ok(false);
         };
-        if let Some(place) = self.place_mut(index) {
-            *place = Place { slot, sequence };
-        }
         let words = content
             .chunks_exact(8)
             .map(|word| word.try_into().map_or(u64::MAX, u64::from_le_bytes));
@@ -186,7 +194,11 @@ impl Bitmap {
     /// The peer has everything durably that was marked before the point: only what is fresh stays marked.
     pub(crate) fn commit_point(&mut self, point: u64) {
         if let Some((_, fresh)) = self.fresh.take_if(|(latest, _)| *latest == point) {
-            self.base = fresh;
+            self.base = if mutant::has(Bug::FreshMarksForgotten) {
+                Bits::new(fresh.len())
+            } else {
+                fresh
+            };
             self.settle();
         }
     }
@@ -366,9 +378,11 @@ mod tests {
     #[test]
     fn torn_writes_of_a_block_leave_the_older_marks() {
         let mut bitmap = blank();
-        let mut disk = vec![0; 2 * SEALED_BYTES];
+        let created = layout::seal(BlockKind::Bitmap, 0, 1, &[0; layout::CONTENT_BYTES]);
+        let mut disk = created.repeat(2);
+        assert_eq!(bitmap.load(0, &disk), Ok(true));
         let last = BITS_PER_BLOCK - 10;
-        for (mark, before) in [(last..last + 5, None), (last + 5..BITS_PER_BLOCK, Some(5))] {
+        for (mark, before) in [(last..last + 5, 0), (last + 5..BITS_PER_BLOCK, 5)] {
             bitmap.mark(mark);
             bitmap.want(0);
             let older = disk.clone();
@@ -378,8 +392,8 @@ mod tests {
                 let mut torn = older.clone();
                 torn[at..at + sectors * 512].copy_from_slice(&bytes[..sectors * 512]);
                 let mut read = blank();
-                assert_eq!(read.load(0, &torn), Ok(before.is_some()));
-                assert_eq!(read.base.ones(), before.unwrap_or(BITS_PER_BLOCK));
+                assert_eq!(read.load(0, &torn), Ok(true));
+                assert_eq!(read.base.ones(), before);
             }
             disk[at..at + SEALED_BYTES].copy_from_slice(&bytes);
             bitmap.written(index);

@@ -8,7 +8,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use wire::layout::{
-    self, BlockFault, BlockKind, CONTENT_BYTES, Layout, REGIONS_PER_BLOCK, SEALED_BYTES, Slot,
+    self, BlockFault, BlockKind, CONTENT_BYTES, Layout, Newest, REGIONS_PER_BLOCK, SEALED_BYTES,
+    Slot,
 };
 
 /// A stretch of time between two flushes; numbers rise. A flush that starts in period `p` covers every write that settled
@@ -51,7 +52,6 @@ struct Hot {
 
 /// What an intent slot held.
 pub(crate) struct Found {
-    sequence: u64,
     slot: Slot,
     regions: Vec<u32>,
 }
@@ -256,6 +256,12 @@ impl Intent {
         Some((layout.intent_offset(self.slot), blocks))
     }
 
+    /// Where the newest list is, for tests that damage it.
+    #[cfg(test)]
+    pub(crate) const fn newest_slot(&self) -> Slot {
+        self.slot
+    }
+
     /// The write under way is durable.
     pub(crate) fn written(&mut self) {
         for region in self.writing.take().unwrap_or_default() {
@@ -280,59 +286,89 @@ fn encode(regions: &[u32], intent_blocks: u32, sequence: u64) -> Vec<u8> {
     bytes
 }
 
-/// The newer of the two lists, if any is whole, and the highest sequence seen. `b_then_a` are both slots as they lie on disk.
+/// What was found of the log.
+pub(crate) struct Log {
+    /// The newer of the two lists, if any is whole.
+    pub(crate) found: Option<Found>,
+    /// No list is whole, or a damaged one may have been newer: regions may be missing.
+    pub(crate) incomplete: bool,
+    /// The highest sequence seen.
+    pub(crate) seen: u64,
+}
+
+/// Reads both slots as they lie on disk.
 ///
 /// # Errors
 /// [`BlockFault::Newer`] when a newer release wrote one of them.
-pub(crate) fn parse(
-    b_then_a: &[u8],
-    intent_blocks: u32,
-    regions: u64,
-) -> Result<(Option<Found>, u64), BlockFault> {
-    let half = b_then_a.len() / 2;
-    let mut best: Option<Found> = None;
+pub(crate) fn parse(b_then_a: &[u8], intent_blocks: u32, regions: u64) -> Result<Log, BlockFault> {
+    let (b, a) = b_then_a.split_at(b_then_a.len() / 2);
     let mut seen = 0;
-    for (slot, bytes) in [(Slot::B, &b_then_a[..half]), (Slot::A, &b_then_a[half..])] {
-        match parse_slot(bytes, intent_blocks, regions, &mut seen) {
-            Ok((sequence, list)) if best.as_ref().is_none_or(|b| b.sequence < sequence) => {
-                best = Some(Found {
-                    sequence,
-                    slot,
-                    regions: list,
-                });
-            }
-            Err(fault @ BlockFault::Newer(_)) => return Err(fault),
-            Ok(_) | Err(BlockFault::Foreign | BlockFault::Checksum | BlockFault::Misplaced) => {}
-        }
+    let [a, b] = [a, b].map(|bytes| parse_slot(bytes, intent_blocks, regions, &mut seen));
+    if let (Err(fault @ BlockFault::Newer(_)), _) | (_, Err(fault @ BlockFault::Newer(_))) =
+        (&a, &b)
+    {
+        return Err(*fault);
     }
-    Ok((best, seen))
+    let (found, incomplete) = match layout::newest(a, b) {
+        Newest::Known(slot, _, regions) => (Some(Found { slot, regions }), false),
+        Newest::Doubtful(slot, _, regions) => (Some(Found { slot, regions }), true),
+        Newest::Lost => (None, true),
+    };
+    Ok(Log {
+        found,
+        incomplete,
+        seen,
+    })
 }
 
+/// The list of one slot. A write of it that power interrupted may have left whole blocks of two lists.
 fn parse_slot(
     bytes: &[u8],
     intent_blocks: u32,
     regions: u64,
     seen: &mut u64,
 ) -> Result<(u64, Vec<u32>), BlockFault> {
+    let nonsense = BlockFault::Damaged { newest: None };
     let mut of_all = None;
     let mut list = Vec::new();
+    let mut fault = None;
     for (place, block) in (0..u64::from(intent_blocks)).zip(bytes.chunks(SEALED_BYTES)) {
-        let (sequence, content) = layout::open(BlockKind::Intent, place, block)?;
+        let (sequence, content) = match layout::open(BlockKind::Intent, place, block) {
+            Ok(opened) => opened,
+            Err(found) => {
+                fault = worse(fault, found);
+                continue;
+            }
+        };
         *seen = sequence.max(*seen);
         if *of_all.get_or_insert(sequence) != sequence {
-            return Err(BlockFault::Checksum);
+            fault = worse(fault, BlockFault::Torn);
         }
         for entry in content.chunks_exact(4) {
             let region = entry.try_into().map_or(u32::MAX, u32::from_le_bytes);
             if u64::from(region) >= regions {
-                return Err(BlockFault::Checksum);
+                return Err(nonsense);
             }
             list.push(region);
         }
     }
-    of_all
-        .map(|sequence| (sequence, list))
-        .ok_or(BlockFault::Foreign)
+    match (fault, of_all) {
+        (Some(fault), _) => Err(fault),
+        (None, Some(sequence)) => Ok((sequence, list)),
+        (None, None) => Err(BlockFault::Foreign),
+    }
+}
+
+/// Of two faults in one slot, the one that hides more.
+const fn worse(known: Option<BlockFault>, found: BlockFault) -> Option<BlockFault> {
+    match (known, found) {
+        (None | Some(BlockFault::Torn), _) | (_, BlockFault::Newer(_)) => Some(found),
+        (Some(known), BlockFault::Torn) => Some(known),
+        // Another release's word stands; two damaged blocks tell no sequence together.
+        (Some(BlockFault::Newer(version)), _) => Some(BlockFault::Newer(version)),
+        (Some(BlockFault::Foreign), BlockFault::Foreign) => Some(BlockFault::Foreign),
+        (Some(_), _) => Some(BlockFault::Damaged { newest: None }),
+    }
 }
 
 #[cfg(test)]
@@ -381,19 +417,28 @@ mod tests {
         let layout = layout();
         let mut disk = vec![0; 4 * SEALED_BYTES];
         let mut intent = Intent::new(2_000, None, 0);
-        intent.pin(0..1_500);
+        intent.pin(0..1_400);
+        both_slots(&mut intent, &mut disk);
+        intent.pin(1_400..1_500);
         both_slots(&mut intent, &mut disk);
         intent.pin(1_500..1_600);
         let whole = disk.clone();
         both_slots(&mut intent, &mut disk);
-        let (found, seen) = parse(&disk, 2, layout.regions()).unwrap();
-        assert_eq!((found.unwrap().regions.len(), seen), (1_600, 2));
+        let log = parse(&disk, 2, layout.regions()).unwrap();
+        assert_eq!((log.found.unwrap().regions.len(), log.seen), (1_600, 3));
         for sectors in 1..2 * SEALED_BYTES / 512 {
             let mut torn = whole.clone();
-            torn[..sectors * 512].copy_from_slice(&disk[..sectors * 512]);
-            let (found, _) = parse(&torn, 2, layout.regions()).unwrap();
+            let newest = 2 * SEALED_BYTES;
+            let landed = newest..newest + sectors * 512;
+            torn[landed.clone()].copy_from_slice(&disk[landed]);
+            let log = parse(&torn, 2, layout.regions()).unwrap();
+            assert!(!log.incomplete, "torn at {sectors}");
             let expected = if torn == disk { 1_600 } else { 1_500 };
-            assert_eq!(found.unwrap().regions.len(), expected, "torn at {sectors}");
+            assert_eq!(
+                log.found.unwrap().regions.len(),
+                expected,
+                "torn at {sectors}"
+            );
         }
     }
 

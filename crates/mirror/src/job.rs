@@ -19,7 +19,7 @@ use crate::nodes::NodeSet;
 use crate::role::Role;
 use std::ops::Range;
 use wire::digest::Digest;
-use wire::mutant::{self, Mutant};
+use wire::mutant::{self, Bug, Mutant};
 use wire::{ByteRange, NodeId};
 
 #[derive(Debug)]
@@ -209,7 +209,10 @@ impl Machine {
     }
 
     fn lock(&mut self, id: JobId, range: ByteRange) {
-        if self.locks.ask(id, range) || mutant::on(Mutant::OverlapUnordered) {
+        let granted = self.locks.ask(id, range);
+        let is_fetch = |job: &Job| job.action == Action::Fetch;
+        let barges = mutant::has(Bug::ChunkUnlocked) && self.jobs.get(&id).is_some_and(is_fetch);
+        if granted || barges || mutant::on(Mutant::OverlapUnordered) {
             self.on_locked(id);
         }
     }
@@ -345,7 +348,7 @@ impl Machine {
 
     /// Takes an idle region out of the log if its marks are durable; else has them written.
     pub(crate) fn evict(&mut self, region: u32) -> bool {
-        if self.bitmap.covers(region) {
+        if self.bitmap.covers(region) || mutant::has(Bug::MarksEvicted) {
             return self.intent.evict(region);
         }
         self.bitmap.want(region);
@@ -379,6 +382,11 @@ impl Machine {
             job.buf = Some(*buf);
         }
         self.start_disk(Purpose::Job(id), op);
+        if mutant::has(Bug::BufferReleasedEarly)
+            && let Some(buf) = self.jobs.get_mut(&id).and_then(|j| j.buf.take())
+        {
+            self.release(buf);
+        }
     }
 
     /// The local part is done.

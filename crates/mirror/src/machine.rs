@@ -23,7 +23,7 @@ use crate::verify::Verify;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use wire::layout::Layout;
 use wire::mirror_frame::Header;
-use wire::mutant::{self, Mutant};
+use wire::mutant::{self, Bug, Mutant};
 use wire::{ByteCount, ByteRange, Epoch, Generation, NodeId, Time};
 
 /// Smallest unit of offsets and lengths, in bytes; a disk may ask its front end for a larger one.
@@ -206,10 +206,8 @@ impl Machine {
         let Some(purpose) = self.disk.end(io) else {
             return;
         };
-        let retried = mutant::on(Mutant::FlushRetried)
-            && matches!(purpose, Purpose::Flush(_) | Purpose::PeerFlush(_));
         if let Err(errno) = result
-            && !retried
+            && !is_overlooked(purpose)
         {
             if self.failed.is_none() && self.survives(purpose) {
                 return;
@@ -433,5 +431,15 @@ impl Machine {
             answers: answer.into_iter().collect(),
             next,
         });
+    }
+}
+
+/// Never, but for deliberate defects: a failure of such an operation counts as success.
+fn is_overlooked(purpose: Purpose) -> bool {
+    match purpose {
+        Purpose::Flush(_) | Purpose::PeerFlush(_) => mutant::on(Mutant::FlushRetried),
+        Purpose::Intent | Purpose::Bitmap(_) => mutant::has(Bug::FailedLogIgnored),
+        Purpose::Job(_) => mutant::has(Bug::FailedWriteIgnored),
+        Purpose::Super | Purpose::Read { .. } => false,
     }
 }

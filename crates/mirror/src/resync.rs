@@ -16,7 +16,7 @@ use crate::machine::Machine;
 use crate::peer::{Await, Copying, Greeting, Link, Phase, Session, Start};
 use std::collections::{BTreeSet, VecDeque};
 use wire::mirror_frame::{Hello, Kind};
-use wire::mutant::{self, Mutant};
+use wire::mutant::{self, Bug, Mutant};
 use wire::units::BLOCK_BYTES;
 use wire::{ByteCount, ByteRange, Duration, NodeId};
 
@@ -95,7 +95,7 @@ impl Machine {
         for region in self.intent.regions() {
             todo.set(region_blocks(region));
         }
-        if hello.mirror.is_none() {
+        if hello.mirror.is_none() || mutant::has(Bug::AlwaysFullResync) {
             todo.set_all();
         }
         (todo, theirs.ones())

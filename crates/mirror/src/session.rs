@@ -11,6 +11,7 @@ use crate::peer::{Await, Awaited, Greeting, Link, Phase};
 use crate::role::Role;
 use wire::event::ReplicaLoss;
 use wire::mirror_frame::{FLAG_FUA, Header, Hello, Kind, Refuse, decode_payload, encode_payload};
+use wire::mutant::{self, Bug};
 use wire::units::BLOCK_BYTES;
 use wire::{ByteRange, Epoch, NodeId, SessionId, Time, version};
 
@@ -316,13 +317,20 @@ impl Machine {
         };
         let all = self.peers.keys().all(|n| required.contains(*n)) && !self.peers.is_empty();
         if !all {
-            self.bitmap.mark(range.cells(BLOCK_BYTES));
+            self.bitmap.mark(blocks_of(range));
         }
         self.bound_async(bytes);
         let header = Header {
             range,
             payload_len,
-            ..self.header(kind, if fua { FLAG_FUA } else { 0 })
+            ..self.header(
+                kind,
+                if fua && !mutant::has(Bug::FuaDropped) {
+                    FLAG_FUA
+                } else {
+                    0
+                },
+            )
         };
         let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
         for node in nodes {
@@ -536,4 +544,12 @@ impl Machine {
     pub(crate) const fn is_active(&self) -> bool {
         matches!(self.role, Role::Active(_))
     }
+}
+
+/// The blocks that a range touches.
+fn blocks_of(range: ByteRange) -> std::ops::Range<u64> {
+    if mutant::has(Bug::PartialBlocksUnmarked) {
+        return range.offset().div_ceil(BLOCK_BYTES)..range.end() / BLOCK_BYTES;
+    }
+    range.cells(BLOCK_BYTES)
 }

@@ -17,7 +17,7 @@ use std::collections::{BTreeSet, VecDeque};
 use wire::event::ReplicaLoss;
 use wire::layout::{Layout, ReplicaState};
 use wire::mirror_frame::{Header, Hello, Kind, Refuse, decode_payload, encode_payload};
-use wire::mutant::{self, Mutant};
+use wire::mutant::{self, Bug, Mutant};
 use wire::{Duration, Epoch, NodeId, SessionId, Time, version};
 
 #[derive(Debug)]
@@ -289,11 +289,15 @@ impl Machine {
             ReplicaState::Consistent | ReplicaState::Inconsistent => own.mirror == Some(mirror),
             ReplicaState::Origin => false,
         };
+        let same = same || mutant::has(Bug::ForeignOverwritten);
         same.then_some(mirror).ok_or(Refuse::ForeignDisk)
     }
 
     /// The active's size fits on this disk.
     fn fitting(&self, there_bytes: u64) -> Result<Layout, Refuse> {
+        if mutant::has(Bug::SizeIgnored) {
+            return Ok(self.layout);
+        }
         let here_bytes = self.layout.data_bytes;
         let own = &self.layout;
         let layout = Layout::with_data(own.disk_bytes, there_bytes, own.intent_blocks);

@@ -11,7 +11,7 @@ use wire::SessionId;
 use wire::event::ReplicaLoss;
 use wire::layout::ReplicaState;
 use wire::mirror_frame::{FLAG_FUA, FLAG_ORDERED, FLAG_RESYNC, Header, Kind, PAYLOAD_MAX};
-use wire::mutant::{self, Mutant};
+use wire::mutant::{self, Bug, Mutant};
 
 /// Most frames of a session that are not done; an active that sends more breaks the protocol. Far more than the front end and
 /// the bound of an asynchronous mirror let it send.
@@ -63,7 +63,7 @@ impl Machine {
             return self.lose_active(ReplicaLoss::Protocol);
         }
         let ordered = |op: &PeerOp| op.act == Act::Flush { ordered: true };
-        if following.ops.iter().any(ordered) {
+        if following.ops.iter().any(ordered) && !mutant::has(Bug::OrderedFlushIgnored) {
             following.backlog.push_back((header, payload));
             return;
         }
@@ -129,6 +129,10 @@ impl Machine {
             resync: header.flags & FLAG_RESYNC != 0,
         };
         let fua = header.flags & FLAG_FUA != 0;
+        if mutant::has(Bug::ZeroNotApplied) && action == Action::Zero {
+            self.acknowledge(self.following()?.conn, header.seq, None);
+            return Some(());
+        }
         // Named before it starts, because it may start at once.
         let id = JobId(self.jobs_made + 1);
         self.following_mut()?.jobs.insert(id);
@@ -198,11 +202,15 @@ impl Machine {
             let Some(op) = following.ops.front().copied() else {
                 return self.apply_backlog();
             };
-            let earlier = following.jobs.first().is_some_and(|id| *id < op.id);
+            let earlier = following.jobs.first().is_some_and(|id| *id < op.id)
+                && !mutant::has(Bug::FlushOvertakes);
             match (op.step, op.act) {
                 (Step::Waiting, _) if earlier => return,
                 (Step::Waiting, Act::Flush { .. } | Act::ResyncCommit) => {
                     self.set_step(Step::Flushing);
+                    if mutant::has(Bug::CommitUnflushed) && op.act == Act::ResyncCommit {
+                        return self.on_peer_flush_done(op.id);
+                    }
                     self.start_disk(Purpose::PeerFlush(op.id), DiskOp::Flush);
                     return;
                 }

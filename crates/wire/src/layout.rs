@@ -5,9 +5,12 @@
 //! | data (byte 0 = byte 0 of the volume) | bitmap pairs | intent B | intent A | super B | super A |
 //! ```
 //!
-//! Everything is made of sealed 4 KiB blocks with magic, kind, sequence and CRC-32C, written alternately to two places
-//! (A, B): a torn or lost write leaves the older one. The super blocks are found from the disk's end alone.
+//! Everything is made of sealed 4 KiB blocks with magic, kind and sequence, written alternately to two places (A, B): a torn or
+//! lost write leaves the older one. Every sector of a block carries a CRC-32C and the sequence of its own, so that a write which
+//! power interrupted (each sector whole, of different writes) is told from damage of what was durable. The super blocks
+//! are found from the disk's end alone.
 
+use crate::mutant::{self, Bug};
 use crate::units::{BLOCK_BYTES, REGION_BYTES};
 use crate::{Epoch, Generation, version};
 use serde::{Deserialize, Serialize};
@@ -18,26 +21,44 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub const SEALED_BYTES: usize = 4096;
 /// Size of a sealed block's header, in bytes.
 pub const SEAL_HEADER_BYTES: usize = 32;
+/// What a disk writes as a whole, in bytes: a crash leaves each sector old or new.
+pub const SECTOR_BYTES: usize = 512;
+/// Bytes at the end of every sector that tell whether it is whole, and of which write.
+pub const STAMP_BYTES: usize = 8;
 /// Bytes of content in a sealed block.
-pub const CONTENT_BYTES: usize = SEALED_BYTES - SEAL_HEADER_BYTES;
+pub const CONTENT_BYTES: usize = SECTORS * PIECE_BYTES - SEAL_HEADER_BYTES;
 /// Regions that one block of the intent log names.
 pub const REGIONS_PER_BLOCK: usize = CONTENT_BYTES / 4;
 /// Bitmap bits (4 KiB blocks of data) in one sealed block.
 pub const BITS_PER_BLOCK: u64 = (CONTENT_BYTES * 8) as u64;
 
+const SECTORS: usize = SEALED_BYTES / SECTOR_BYTES;
+/// What is left of a sector without its stamp.
+const PIECE_BYTES: usize = SECTOR_BYTES - STAMP_BYTES;
 const MAGIC: [u8; 4] = *b"BSMB";
 const _: () = assert!(size_of::<RawSeal>() == SEAL_HEADER_BYTES);
+const _: () = assert!(size_of::<Stamp>() == STAMP_BYTES);
+const _: () = assert!(BITS_PER_BLOCK.is_multiple_of(64), "whole words");
 
+/// Begins a block's first sector.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
 #[repr(C)]
 struct RawSeal {
     magic: [u8; 4],
-    crc: U32, // of the block with this field zero
+    reserved: U32,
     version: U16,
     kind: U16,
     len: U32,
     sequence: U64,
     place: U64, // index of the block among its kind: a misdirected write is noticed
+}
+
+/// Ends every sector.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
+#[repr(C)]
+struct Stamp {
+    crc: U32,      // of the sector before the stamp, its number in the block, and `sequence`
+    sequence: U32, // the lower half of the block's
 }
 
 /// What a sealed block holds.
@@ -57,8 +78,13 @@ pub enum BlockKind {
 pub enum BlockFault {
     /// Not a sealed block at all (blank, or other data).
     Foreign,
-    /// Damaged or torn.
-    Checksum,
+    /// Every sector is whole, but of different writes: power failed in the middle of one. It was never durable.
+    Torn,
+    /// The medium changed what was written: this may have been durable.
+    Damaged {
+        /// The lower half of the newest sequence that a whole sector of it shows.
+        newest: Option<u32>,
+    },
     /// Written by a newer release.
     Newer(u16),
     /// Of another kind or place than expected: a misdirected write.
@@ -69,63 +95,131 @@ pub enum BlockFault {
 #[must_use]
 pub fn seal(kind: BlockKind, place: u64, sequence: u64, content: &[u8]) -> [u8; SEALED_BYTES] {
     let content = &content[..content.len().min(CONTENT_BYTES)];
-    let mut block = [0; SEALED_BYTES];
-    block[SEAL_HEADER_BYTES..SEAL_HEADER_BYTES + content.len()].copy_from_slice(content);
-    let mut header = RawSeal {
+    let header = RawSeal {
         magic: MAGIC,
-        crc: U32::ZERO,
+        reserved: U32::ZERO,
         version: U16::new(version::LAYOUT),
         kind: U16::new(kind as u16),
         len: U32::new(u32::try_from(content.len()).unwrap_or(0)),
         sequence: U64::new(sequence),
         place: U64::new(place),
     };
+    let mut block = [0; SEALED_BYTES];
+    let first = PIECE_BYTES - SEAL_HEADER_BYTES;
+    let (head, tail) = content.split_at(content.len().min(first));
     block[..SEAL_HEADER_BYTES].copy_from_slice(header.as_bytes());
-    header.crc = U32::new(crc32c::crc32c(&block));
-    block[..SEAL_HEADER_BYTES].copy_from_slice(header.as_bytes());
+    block[SEAL_HEADER_BYTES..SEAL_HEADER_BYTES + head.len()].copy_from_slice(head);
+    let sectors = block[SECTOR_BYTES..].chunks_exact_mut(SECTOR_BYTES);
+    for (sector, piece) in sectors.zip(tail.chunks(PIECE_BYTES)) {
+        sector[..piece.len()].copy_from_slice(piece);
+    }
+    for (number, sector) in (0..).zip(block.chunks_exact_mut(SECTOR_BYTES)) {
+        let (piece, stamp) = sector.split_at_mut(PIECE_BYTES);
+        let sequence = U32::new(low(sequence));
+        let crc = U32::new(stamp_crc(piece, number, sequence));
+        stamp.copy_from_slice(Stamp { crc, sequence }.as_bytes());
+    }
     block
+}
+
+/// The lower half of a sequence number.
+fn low(sequence: u64) -> u32 {
+    u32::try_from(sequence & u64::from(u32::MAX)).unwrap_or(0)
+}
+
+fn stamp_crc(piece: &[u8], number: u8, sequence: U32) -> u32 {
+    let crc = crc32c::crc32c(piece);
+    crc32c::crc32c_append(crc32c::crc32c_append(crc, &[number]), sequence.as_bytes())
+}
+
+/// The sequence of each sector that is whole.
+fn stamps(block: &[u8; SEALED_BYTES]) -> impl Iterator<Item = Option<u32>> {
+    (0..)
+        .zip(block.chunks_exact(SECTOR_BYTES))
+        .map(|(number, sector)| {
+            let (piece, stamp) = sector.split_at(PIECE_BYTES);
+            let stamp = Stamp::read_from_bytes(stamp).ok()?;
+            let whole = stamp_crc(piece, number, stamp.sequence) == stamp.crc.get();
+            whole.then_some(stamp.sequence.get())
+        })
 }
 
 /// Opens a sealed block: its sequence and its content.
 ///
 /// # Errors
 /// [`BlockFault`] says why it cannot be used.
-pub fn open(kind: BlockKind, place: u64, block: &[u8]) -> Result<(u64, &[u8]), BlockFault> {
+pub fn open(kind: BlockKind, place: u64, block: &[u8]) -> Result<(u64, Vec<u8>), BlockFault> {
     let block: &[u8; SEALED_BYTES] = block.try_into().map_err(|_| BlockFault::Foreign)?;
-    let Ok((mut header, _)) = RawSeal::read_from_prefix(block) else {
-        return Err(BlockFault::Foreign);
-    };
-    if header.magic != MAGIC {
-        return Err(BlockFault::Foreign);
+    let (header, _) = RawSeal::read_from_prefix(block).map_err(|_| BlockFault::Foreign)?;
+    let ours = header.magic == MAGIC;
+    let whole: Vec<u32> = stamps(block).flatten().collect();
+    let newest = whole.iter().copied().max();
+    match newest {
+        None if !ours => return Err(BlockFault::Foreign),
+        Some(_) if ours && header.version.get() > version::LAYOUT => {
+            return Err(BlockFault::Newer(header.version.get()));
+        }
+        None | Some(_) if mutant::has(Bug::ChecksumIgnored) => {}
+        _ if whole.len() < SECTORS => return Err(BlockFault::Damaged { newest }),
+        _ if whole.iter().any(|s| Some(*s) != newest) => return Err(BlockFault::Torn),
+        None | Some(_) => {}
     }
-    let crc = header.crc.get();
-    header.crc = U32::ZERO;
-    let tail = &block[SEAL_HEADER_BYTES..];
-    if crc32c::crc32c_append(crc32c::crc32c(header.as_bytes()), tail) != crc {
-        return Err(BlockFault::Checksum);
-    }
-    if header.version.get() > version::LAYOUT {
-        return Err(BlockFault::Newer(header.version.get()));
-    }
-    if header.kind.get() != kind as u16 || header.place.get() != place {
+    if !ours || header.kind.get() != kind as u16 || header.place.get() != place {
         return Err(BlockFault::Misplaced);
     }
     let len = usize::try_from(header.len.get()).unwrap_or(usize::MAX);
-    let content = tail.get(..len).ok_or(BlockFault::Checksum)?;
-    Ok((header.sequence.get(), content))
+    let pieces = block.chunks_exact(SECTOR_BYTES).map(|s| &s[..PIECE_BYTES]);
+    let mut content = pieces.flatten().skip(SEAL_HEADER_BYTES).copied();
+    if len > CONTENT_BYTES {
+        return Err(BlockFault::Damaged { newest });
+    }
+    Ok((header.sequence.get(), content.by_ref().take(len).collect()))
 }
 
-/// Of two openings of one block's places, the newer valid one: (which place, sequence, content).
+/// What the two places of something say together; `T` is its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Newest<T> {
+    /// The newest that was ever durable: (which place, sequence, content).
+    Known(Slot, u64, T),
+    /// One is whole, but the damaged other one may have been newer.
+    Doubtful(Slot, u64, T),
+    /// Neither is whole.
+    Lost,
+}
+
+/// Of two openings of the same thing's places, the newer valid one.
+///
+/// A write that power interrupted was never durable, so what is before it counts. Damage is something else: it may have
+/// befallen what was relied upon (Alagappan et al., "Protocol-Aware Recovery for Consensus-Based Storage", FAST 2018).
 #[must_use]
-pub fn newer<'a>(
-    a: Result<(u64, &'a [u8]), BlockFault>,
-    b: Result<(u64, &'a [u8]), BlockFault>,
-) -> Option<(Slot, u64, &'a [u8])> {
-    match (a, b) {
-        (Ok((sa, ca)), Ok((sb, _))) if sa >= sb => Some((Slot::A, sa, ca)),
-        (_, Ok((sb, cb))) => Some((Slot::B, sb, cb)),
-        (Ok((sa, ca)), Err(_)) => Some((Slot::A, sa, ca)),
-        (Err(_), Err(_)) => None,
+pub fn newest<T>(a: Result<(u64, T), BlockFault>, b: Result<(u64, T), BlockFault>) -> Newest<T> {
+    let (slot, sequence, content, other) = match (a, b) {
+        (Ok((sa, ca)), Ok((sb, _))) if sa >= sb => return Newest::Known(Slot::A, sa, ca),
+        (Ok(_), Ok((sb, cb))) => return Newest::Known(Slot::B, sb, cb),
+        (Ok((sa, ca)), Err(fault)) => (Slot::A, sa, ca, fault),
+        (Err(fault), Ok((sb, cb))) => (Slot::B, sb, cb, fault),
+        (Err(_), Err(_)) => return Newest::Lost,
+    };
+    if other.may_hide_newer(sequence) && !mutant::has(Bug::RotTakenForTorn) {
+        Newest::Doubtful(slot, sequence, content)
+    } else {
+        Newest::Known(slot, sequence, content)
+    }
+}
+
+impl BlockFault {
+    /// True if what cannot be read may have been durable and newer than `sequence`.
+    fn may_hide_newer(self, sequence: u64) -> bool {
+        match self {
+            Self::Torn => false,
+            // The second place is written for the first time with the second sequence.
+            Self::Foreign => sequence > 1,
+            Self::Damaged { newest: Some(seen) } => {
+                let ahead = seen.wrapping_sub(low(sequence));
+                ahead != 0 && ahead < 1 << 31
+            }
+            Self::Damaged { newest: None } | Self::Misplaced | Self::Newer(_) => true,
+        }
     }
 }
 
@@ -141,7 +235,10 @@ pub enum Slot {
 impl Slot {
     /// The other place: where the next write goes.
     #[must_use]
-    pub const fn other(self) -> Self {
+    pub fn other(self) -> Self {
+        if mutant::has(Bug::SlotsNotAlternated) {
+            return self;
+        }
         match self {
             Self::A => Self::B,
             Self::B => Self::A,
@@ -297,9 +394,10 @@ impl Superblock {
     /// Parses a superblock's content.
     ///
     /// # Errors
-    /// [`BlockFault::Checksum`] when the content is not one; [`BlockFault::Newer`] when it needs an unknown feature.
+    /// [`BlockFault::Damaged`] when the content is not one; [`BlockFault::Newer`] when it needs an unknown feature.
     pub fn parse(content: &[u8]) -> Result<Self, BlockFault> {
-        let parsed: Self = postcard::from_bytes(content).map_err(|_| BlockFault::Checksum)?;
+        let parsed: Self =
+            postcard::from_bytes(content).map_err(|_| BlockFault::Damaged { newest: None })?;
         if !parsed.features.understood() {
             return Err(BlockFault::Newer(version::LAYOUT));
         }
@@ -330,15 +428,74 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_block_is_noticed_at_every_sector() {
+    fn a_torn_block_is_told_from_a_damaged_one_at_every_sector() {
         let old = seal(BlockKind::Intent, 0, 1, &[1; CONTENT_BYTES]);
-        let new = seal(BlockKind::Intent, 0, 2, &[2; CONTENT_BYTES]);
-        for sectors in 1..SEALED_BYTES / 512 {
+        let new = seal(BlockKind::Intent, 0, 3, &[2; CONTENT_BYTES]);
+        for landed in 1_u8..u8::MAX {
             let mut torn = old;
-            torn[..sectors * 512].copy_from_slice(&new[..sectors * 512]);
-            assert_eq!(open(BlockKind::Intent, 0, &torn), Err(BlockFault::Checksum));
+            for sector in (0..SECTORS).filter(|n| landed & (1 << n) != 0) {
+                let at = sector * SECTOR_BYTES..(sector + 1) * SECTOR_BYTES;
+                torn[at.clone()].copy_from_slice(&new[at]);
+            }
+            assert_eq!(open(BlockKind::Intent, 0, &torn), Err(BlockFault::Torn));
         }
-        assert_eq!(open(BlockKind::Intent, 0, &new).unwrap().0, 2);
+        for byte in (0..SEALED_BYTES).step_by(61) {
+            let mut rotten = new;
+            rotten[byte] ^= 4;
+            let newest = Some(3);
+            let fault = BlockFault::Damaged { newest };
+            assert_eq!(open(BlockKind::Intent, 0, &rotten), Err(fault));
+        }
+        let (sequence, content) = open(BlockKind::Intent, 0, &new).unwrap();
+        assert_eq!((sequence, content), (3, vec![2; CONTENT_BYTES]));
+    }
+
+    #[test]
+    fn content_of_any_length_comes_back() {
+        for len in [
+            0,
+            1,
+            471,
+            472,
+            473,
+            976,
+            977,
+            CONTENT_BYTES - 1,
+            CONTENT_BYTES,
+        ] {
+            let content: Vec<u8> = (0..=250).cycle().take(len).collect();
+            let block = seal(BlockKind::Super, 7, 1 << 33, &content);
+            assert_eq!(open(BlockKind::Super, 7, &block), Ok((1 << 33, content)));
+        }
+    }
+
+    #[test]
+    fn only_damage_that_may_hide_something_newer_is_doubtful() {
+        let older = Ok((6, ()));
+        let damaged = |newest| Err(BlockFault::Damaged { newest });
+        assert_eq!(
+            newest(older, Err(BlockFault::Torn)),
+            Newest::Known(Slot::A, 6, ())
+        );
+        assert_eq!(
+            newest(older, damaged(Some(5))),
+            Newest::Known(Slot::A, 6, ())
+        );
+        assert_eq!(
+            newest(damaged(Some(7)), older),
+            Newest::Doubtful(Slot::B, 6, ())
+        );
+        assert_eq!(
+            newest(damaged(None), older),
+            Newest::Doubtful(Slot::B, 6, ())
+        );
+        let foreign = Err(BlockFault::Foreign);
+        assert_eq!(newest(Ok((1, ())), foreign), Newest::Known(Slot::A, 1, ()));
+        assert_eq!(
+            newest(Ok((2, ())), foreign),
+            Newest::Doubtful(Slot::A, 2, ())
+        );
+        assert_eq!(newest::<()>(foreign, foreign), Newest::Lost);
     }
 
     #[test]

@@ -114,9 +114,86 @@ impl Mutant {
     ];
 }
 
+/// A deliberate defect that brings back a bug which other block replication had (`docs/bugs.md`): the mirror's named tests
+/// must notice each. The comment has the number of the bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bug {
+    /// 1: a write's buffer is given back while the disk still reads it.
+    BufferReleasedEarly,
+    /// 2: a failed write of the intent log or the bitmap counts as done.
+    FailedLogIgnored,
+    /// 3: a region leaves the intent log before its marks are durable.
+    MarksEvicted,
+    /// 3: what is hot when a peer leaves the set is not marked against it.
+    HotUnmarked,
+    /// 4: the end of a resync clears what was marked since it was asked for.
+    FreshMarksForgotten,
+    /// 4: a resync reads without regard to writes under way.
+    ChunkUnlocked,
+    /// 5: a target commits a resync without a flush.
+    CommitUnflushed,
+    /// 6: a replica whose resync did not end serves.
+    MixturePromoted,
+    /// 7: epoch, generation and state count as durable when their write is asked for.
+    EpochNotDurable,
+    /// 8: a write is acknowledged without the required peers.
+    AckWithoutPeer,
+    /// 9: a write waits for the overlapping ones under way, not for those that wait before it.
+    SmallOvertakes,
+    /// 10: FUA does not reach the peer.
+    FuaDropped,
+    /// 10: a standby flushes before the earlier writes are done.
+    FlushOvertakes,
+    /// 10: an asynchronous standby applies what comes behind a flush that is not done.
+    OrderedFlushIgnored,
+    /// 11: a failed write of data counts as done.
+    FailedWriteIgnored,
+    /// 12: checksums of metadata are not looked at.
+    ChecksumIgnored,
+    /// 12: metadata is overwritten in place.
+    SlotsNotAlternated,
+    /// 13: a standby acknowledges zeroing and does nothing.
+    ZeroNotApplied,
+    /// 13: only blocks that a write covers wholly are marked.
+    PartialBlocksUnmarked,
+    /// 16: damaged metadata is always taken for a torn write: what is before it counts.
+    RotTakenForTorn,
+    /// 17: a standby that is too small follows.
+    SizeIgnored,
+    /// 17: a disk with other data is overwritten.
+    ForeignOverwritten,
+    /// 17: the disk of another mirror is attached.
+    WrongMirrorAttached,
+    /// 18: a lost bitmap or intent log counts as empty.
+    LostMetadataClean,
+    /// 18: every session copies everything.
+    AlwaysFullResync,
+}
+
 #[cfg(feature = "mutants")]
 std::thread_local! {
     static ON: core::cell::Cell<Option<Mutant>> = const { core::cell::Cell::new(None) };
+    static BUG: core::cell::Cell<Option<Bug>> = const { core::cell::Cell::new(None) };
+}
+
+/// Brings one bug back for this thread, or none.
+#[cfg(feature = "mutants")]
+pub fn bring_back(bug: Option<Bug>) {
+    BUG.set(bug);
+}
+
+/// True if this bug is back in this thread.
+#[cfg(feature = "mutants")]
+#[must_use]
+pub fn has(bug: Bug) -> bool {
+    BUG.get() == Some(bug)
+}
+
+/// False: this build contains no bugs on purpose.
+#[cfg(not(feature = "mutants"))]
+#[must_use]
+pub const fn has(_bug: Bug) -> bool {
+    false
 }
 
 /// Switches one defect on for this thread, or all off.

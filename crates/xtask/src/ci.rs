@@ -56,6 +56,10 @@ pub(crate) fn all(project: &Project) -> Outcome {
                 run: |project| simulate(project, &["--mutants"]),
             },
             Step {
+                name: "bugs",
+                run: bugs,
+            },
+            Step {
                 name: "e2e",
                 run: |project| e2e::run(project, e2e::Depth::Once, None),
             },
@@ -147,6 +151,16 @@ fn unit_tests(project: &Project) -> Outcome {
     } else {
         shell::run(cargo(&project.root).args(["test", "--workspace", "--locked", "--quiet"]))
     }
+}
+
+/// Every test of a historical bug fails with the defects that bring the bug back.
+fn bugs(project: &Project) -> Outcome {
+    let args = ["test", "--package", "mirror", "--features", "mutants"];
+    shell::run(
+        cargo(&project.root)
+            .args(args)
+            .args(["--locked", "--quiet", "bug"]),
+    )
 }
 
 fn doc(project: &Project) -> Outcome {

@@ -1,5 +1,6 @@
 //! `cargo xtask tidy`: the rules of the code base that no compiler knows. One file per rule.
 
+mod bugs;
 mod edges;
 mod lengths;
 mod links;
@@ -13,11 +14,12 @@ use crate::project::Project;
 /// A rule lists what breaks it, one line each: `file:line: what is wrong`.
 type Rule = fn(&Project, &[String]) -> Outcome<Vec<String>>;
 
-const RULES: [(&str, Rule); 6] = [
+const RULES: [(&str, Rule); 7] = [
     ("dependency edges", edges::check),
     ("unsafe only in host", unsafety::check),
     ("links of the docs", links::check),
     ("named tests exist", promises::check),
+    ("historical bugs have tests", bugs::check),
     ("file lengths", lengths::check),
     ("unfinished words", words::check),
 ];

@@ -4,7 +4,7 @@ use crate::io::{DiskOp, IoId};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const SECTOR: usize = 512;
-type Sector = [u8; SECTOR];
+pub(super) type Sector = [u8; SECTOR];
 
 #[derive(Debug)]
 pub(super) struct SimDisk {
@@ -14,6 +14,8 @@ pub(super) struct SimDisk {
     /// Versions of a sector that were written and not flushed, with the number of the write.
     volatile: BTreeMap<usize, Vec<(u64, Sector)>>,
     writes: u64,
+    /// Operations that started or ended, and power failures.
+    changes: u64,
     under_way: Vec<UnderWay>,
     /// Every operation ends with this error.
     pub(super) broken: Option<i32>,
@@ -21,6 +23,12 @@ pub(super) struct SimDisk {
     pub(super) bad: BTreeSet<usize>,
     /// Writing does not help a bad sector.
     pub(super) worn: bool,
+}
+
+/// Sectors that are not durable, each with the versions it may have instead of the durable one.
+#[derive(Debug)]
+pub(super) struct Choices {
+    pub(super) versions: Vec<(usize, Vec<Sector>)>,
 }
 
 #[derive(Debug)]
@@ -57,6 +65,7 @@ impl SimDisk {
             durable: vec![0; to_usize(bytes)],
             volatile: BTreeMap::new(),
             writes: 0,
+            changes: 0,
             under_way: Vec::new(),
             broken: None,
             bad: BTreeSet::new(),
@@ -72,6 +81,7 @@ impl SimDisk {
     }
 
     pub(super) fn start(&mut self, io: IoId, op: DiskOp, data: Vec<u8>) {
+        self.changes += 1;
         let new = UnderWay {
             io,
             op,
@@ -94,6 +104,7 @@ impl SimDisk {
         if self.under_way.is_empty() {
             return None;
         }
+        self.changes += 1;
         let done = self.under_way.remove(pick % self.under_way.len());
         if let Some(errno) = self.broken {
             if done.op == DiskOp::Flush {
@@ -159,6 +170,59 @@ impl SimDisk {
             }
         }
         self.volatile.retain(|_, v| !v.is_empty());
+    }
+
+    /// What a power failure may leave: every version of each sector that is not durable.
+    pub(super) fn choices(&self) -> Choices {
+        let mut versions: BTreeMap<usize, Vec<Sector>> = BTreeMap::new();
+        for (sector, written) in &self.volatile {
+            let contents = written.iter().map(|(_, content)| *content);
+            versions.entry(*sector).or_default().extend(contents);
+        }
+        for op in &self.under_way {
+            let Some((at, _)) = op.target() else {
+                continue;
+            };
+            for (sector, content) in (at / SECTOR..).zip(op.data.chunks_exact(SECTOR)) {
+                let content = content.try_into().unwrap();
+                versions.entry(sector).or_default().push(content);
+            }
+        }
+        Choices {
+            versions: versions.into_iter().collect(),
+        }
+    }
+
+    /// What survives a power failure in any case.
+    pub(super) fn durable(&self) -> &[u8] {
+        &self.durable
+    }
+
+    /// The medium holds exactly this; nothing is volatile or under way.
+    pub(super) fn become_durable(&mut self, image: Vec<u8>) {
+        self.current.clone_from(&image);
+        self.durable = image;
+        self.volatile.clear();
+        self.under_way.clear();
+    }
+
+    /// Rises with everything that changes what a crash may leave.
+    pub(super) const fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// The place of the first operation under way that is wanted.
+    pub(super) fn find(&self, wanted: impl Fn(&DiskOp) -> bool) -> Option<usize> {
+        self.under_way.iter().position(|op| wanted(&op.op))
+    }
+
+    /// Power fails in the middle of one operation: these of its sectors land, and nothing else that is under way.
+    pub(super) fn tear(&mut self, pick: usize, keep: impl Fn(usize) -> bool) {
+        let torn = self.under_way.remove(pick);
+        self.under_way.clear();
+        if let Some((at, _)) = torn.target() {
+            self.land(at, &torn.data, true, keep);
+        }
     }
 
     /// The process died: what was under way landed or did not, whole sectors of it.

@@ -1,7 +1,9 @@
 //! A small world for tests: two replicas, disks that lose what was not flushed, a network that cuts, and a correct node
 //! that fences, promotes and changes sets by the rules. Everything is chosen by the caller, step by step.
 
+mod bugs;
 mod control;
+mod crash;
 mod disk;
 mod model;
 mod named;
@@ -23,7 +25,7 @@ use model::Model;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use wire::digest::Digest;
 use wire::event::ReplicaLoss;
-use wire::layout::{Layout, ReplicaState, Slot, Superblock};
+use wire::layout::{self, BlockKind, CONTENT_BYTES, Layout, ReplicaState, Slot, Superblock};
 use wire::mirror_frame::{FLAG_RESYNC, Header, Kind};
 use wire::{ByteRange, Duration, Epoch, Generation, NodeId, SessionId, Time, version};
 
@@ -179,10 +181,16 @@ impl World {
 
     fn create(&mut self, node: NodeId, state: ReplicaState) {
         let bytes = self.node(node).disk_bytes;
-        let data = Layout::for_disk(bytes, 1).unwrap().data_bytes;
-        let block = created(data, state).seal(1);
-        let at = Layout::super_offset(bytes, Slot::A);
-        self.node(node).disk.put(at, &block);
+        let layout = Layout::for_disk(bytes, 1).unwrap();
+        let superblock = created(layout.data_bytes, state).seal(1);
+        let bitmap = layout::seal(BlockKind::Bitmap, 0, 1, &[0; CONTENT_BYTES]);
+        let log = layout::seal(BlockKind::Intent, 0, 1, &[]);
+        let disk = &mut self.node(node).disk;
+        for slot in [Slot::A, Slot::B] {
+            disk.put(layout.bitmap_offset(0, slot), &bitmap);
+            disk.put(layout.intent_offset(slot), &log);
+            disk.put(Layout::super_offset(bytes, slot), &superblock);
+        }
     }
 
     fn node(&mut self, node: NodeId) -> &mut Node {

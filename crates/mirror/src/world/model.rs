@@ -53,7 +53,7 @@ enum Pending {
     },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Model {
     sectors: Vec<Vec<Version>>,
     pending: BTreeMap<RequestId, Pending>,
@@ -227,7 +227,7 @@ impl Model {
         }
     }
 
-    fn check(&self, n: usize, chunk: &[u8], who: &str) {
+    pub(super) fn check(&self, n: usize, chunk: &[u8], who: &str) {
         let token = token_of(chunk);
         let versions = &self.sectors[n];
         let superseded = |old: &Version| {

@@ -1,6 +1,8 @@
 //! G4: what serves is a point in the mirror's history, by its own metadata; whether it is the right one, the model says.
 
-use wire::layout::{BlockKind, Layout, ReplicaState, SEALED_BYTES, Slot, Superblock, newer, open};
+use wire::layout::{
+    BlockKind, Layout, Newest, ReplicaState, SEALED_BYTES, Slot, Superblock, newest, open,
+};
 
 /// Looks at the metadata of a disk that begins to serve.
 pub(crate) fn check(disk: &[u8]) -> Result<(), String> {
@@ -12,10 +14,10 @@ pub(crate) fn check(disk: &[u8]) -> Result<(), String> {
             .unwrap_or_default();
         open(BlockKind::Super, 0, block)
     };
-    let Some((_, _, content)) = newer(block(Slot::A), block(Slot::B)) else {
+    let Newest::Known(_, _, content) = newest(block(Slot::A), block(Slot::B)) else {
         return Err("its metadata cannot be read".to_owned());
     };
-    match Superblock::parse(content) {
+    match Superblock::parse(&content) {
         Err(fault) => Err(format!("its metadata is bad: {fault:?}")),
         Ok(found) => match found.state {
             ReplicaState::Origin | ReplicaState::Consistent => Ok(()),

@@ -1,0 +1,125 @@
+//! Bugs about who is who, and as of when: 7, 17.
+
+use super::*;
+use wire::mirror_frame::{Refuse, decode_payload};
+
+#[test]
+pub(super) fn bug_7_no_peer_hears_of_an_epoch_that_is_not_durable() {
+    let mut world = pair();
+    world.crash(A, false);
+    world.boot(A, false);
+    while !world.has_report(A, |r| matches!(r, Report::Attached { .. })) {
+        world.finish_disk(A, 0);
+    }
+    world.pass(Duration::from_millis(500));
+    assert_eq!(world.node(A).dials, 0, "its epoch is still being written");
+    world.settle_disk(A);
+    world.pass(Duration::from_millis(1));
+    assert_eq!(world.node(A).dials, 1);
+}
+
+#[test]
+pub(super) fn bug_7_a_standby_answers_when_epoch_and_generation_are_durable() {
+    let mut world = pair();
+    world.crash(B, false);
+    world.boot(B, false);
+    while !world.has_report(B, |r| matches!(r, Report::Attached { .. })) {
+        world.finish_disk(B, 0);
+    }
+    world.node(B).frames_sent.clear();
+    // Only the active's disk works: the standby hears the Hello, and cannot note it.
+    let heard = |w: &World| !w.sent(A, Kind::Hello).is_empty();
+    world.node(A).frames_sent.clear();
+    world.step_disks_until(&[A], "the active says hello", heard);
+    for _ in 0..20 {
+        world.deliver(B, 1);
+        world.pass(Duration::from_millis(1));
+    }
+    assert!(world.sent(B, Kind::Hello).is_empty(), "it is not durable");
+    assert!(!world.has_report(B, |r| matches!(r, Report::Following { .. })));
+    world.settle_disk(B);
+    assert_eq!(world.sent(B, Kind::Hello).len(), 1);
+    let before = world.machine(B).unwrap().superblock.get().clone();
+    world.crash(B, true);
+    world.boot(B, true);
+    world.settle_disk(B);
+    let after = world.machine(B).unwrap().superblock.get();
+    assert!(after.epoch >= before.epoch && after.generation >= before.generation);
+}
+
+#[test]
+pub(super) fn bug_17_a_larger_standby_takes_the_actives_size() {
+    let mut world = World::with_disks(DISK_BYTES, DISK_BYTES + (1 << 20), |_| {});
+    world.run();
+    world.write(1_900_000 / 512 * 512, 512, false);
+    world.heal_and_check();
+    let size = |n: NodeId| world.machine(n).unwrap().superblock.get().data_bytes;
+    assert_eq!(size(A), size(B));
+    world.crash(B, true);
+    world.boot(B, true);
+    world.heal_and_check();
+}
+
+/// Its metadata moves to other places meanwhile: power fails at every step of that.
+#[test]
+pub(super) fn bug_17_a_larger_standby_may_lose_power_while_it_takes_the_size() {
+    for steps in 0..60 {
+        let mut world = World::with_disks(DISK_BYTES, DISK_BYTES + (1 << 20), |_| {});
+        for _ in 0..steps {
+            world.pass(Duration::from_millis(5));
+            world.finish_disk(A, 0);
+            world.finish_disk(B, 0);
+            world.deliver(B, 1);
+            world.deliver(A, 1);
+        }
+        world.crash(B, true);
+        world.boot(B, true);
+        world.heal_and_check();
+    }
+}
+
+fn refusal(mut world: World) -> Refuse {
+    for _ in 0..RUN_MAX {
+        if !world.sent(B, Kind::Goodbye).is_empty() {
+            break;
+        }
+        world.pass(Duration::from_millis(10));
+        world.settle_disk(A);
+        world.settle_disk(B);
+        world.deliver(A, 0);
+        world.deliver(B, 0);
+    }
+    let queue = world.conns.first().map(|conn| &conn.queues[0]);
+    let Some(Parcel::Frame(_, Content::Bytes(bytes))) = queue.and_then(VecDeque::front) else {
+        panic!("no reason given");
+    };
+    decode_payload(bytes).unwrap()
+}
+
+#[test]
+pub(super) fn bug_17_a_smaller_standby_is_refused_with_both_sizes() {
+    let world = World::with_disks(DISK_BYTES, DISK_BYTES - (512 << 10), |_| {});
+    assert!(matches!(refusal(world), Refuse::TooSmall { .. }));
+}
+
+#[test]
+pub(super) fn bug_17_a_disk_with_data_of_its_own_is_never_overwritten() {
+    let mut world = World::new(|_| {});
+    world.crash(B, false);
+    world.create(B, ReplicaState::Origin);
+    world.boot(B, false);
+    assert_eq!(refusal(world), Refuse::ForeignDisk);
+}
+
+#[test]
+pub(super) fn bug_17_a_disk_of_another_mirror_is_not_attached() {
+    let mut world = pair();
+    world.crash(B, false);
+    world.config.expect_mirror = Some(78);
+    world.boot(B, false);
+    world.settle_disk(B);
+    assert!(world.has_report(
+        B,
+        |r| matches!(r, Report::AttachFailed { reason } if reason.contains("another"))
+    ));
+}
