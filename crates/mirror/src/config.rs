@@ -41,6 +41,9 @@ pub struct Config {
 pub enum Ack {
     /// When every required replica has it (R1).
     Sync,
+    /// A plain write when it is local and sent to every required replica; a flush, or a write with FUA, when everything
+    /// before it is durable on all of them. The promise of a disk with a write cache, in one round trip per commit.
+    Flush,
     /// When the local disk has it. The peer follows, at most this far behind; beyond it the peer is dropped and
     /// comes back by bitmap resync.
     Async {

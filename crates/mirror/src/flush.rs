@@ -60,7 +60,7 @@ impl Machine {
             return;
         }
         let flags = match self.config.ack {
-            Ack::Sync => 0,
+            Ack::Sync | Ack::Flush => 0,
             Ack::Async { .. } => FLAG_ORDERED,
         };
         self.ask(node, Kind::Flush, flags, Await::Flush(id));

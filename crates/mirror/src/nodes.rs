@@ -35,6 +35,11 @@ impl NodeSet {
         other.0 & !self.0 == 0
     }
 
+    /// The nodes of either.
+    pub(crate) const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// The nodes of both.
     pub(crate) const fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)

@@ -1,5 +1,6 @@
 //! The front end's side of the active: requests, replies, and the lease that lets replies out.
 
+use crate::config::Ack;
 use crate::disk::Purpose;
 use crate::io::{BufId, DiskOp, Errno, Op, Output, Request, RequestId};
 use crate::job::{Action, AppWrite, Origin, Stage};
@@ -111,15 +112,24 @@ impl Machine {
         let Some(app) = job.app().copied() else {
             return;
         };
-        let everywhere = app.acked.and(self.live).covers(required);
+        let fua = job.fua;
+        let everywhere = self.counts_for(&app, fua).and(self.live).covers(required);
         if !everywhere && !mutant::has(Bug::AckWithoutPeer) {
             return;
         }
-        let fua = job.fua;
         self.forget(id);
         match app.rest {
             Some(rest) => self.zero(app.request, rest, fua),
             None => self.complete(app.request, None),
+        }
+    }
+
+    /// Peers that need not be waited for any more, as far as they are live. With [`Ack::Flush`] a plain write only has to be on
+    /// its way: whatever flush comes later is behind it on the same connection.
+    const fn counts_for(&self, app: &AppWrite, fua: bool) -> NodeSet {
+        match self.config.ack {
+            Ack::Flush if !fua => app.acked.or(app.sent),
+            Ack::Sync | Ack::Flush | Ack::Async { .. } => app.acked,
         }
     }
 

@@ -46,6 +46,11 @@ enum Step {
     Sealing(Ticket),
 }
 
+/// What was acknowledged because it was sent is durable only if a flush waits for it here.
+fn overtakes(act: Act) -> bool {
+    matches!(act, Act::Flush { .. }) && mutant::on(Mutant::FlushOvertakes)
+}
+
 impl Machine {
     /// A frame of the session that is up.
     pub(crate) fn on_session_frame(&mut self, header: Header, payload: Payload) {
@@ -205,7 +210,7 @@ impl Machine {
             let earlier = following.jobs.first().is_some_and(|id| *id < op.id)
                 && !mutant::has(Bug::FlushOvertakes);
             match (op.step, op.act) {
-                (Step::Waiting, _) if earlier => return,
+                (Step::Waiting, act) if earlier && !overtakes(act) => return,
                 (Step::Waiting, Act::Flush { .. } | Act::ResyncCommit) => {
                     self.set_step(Step::Flushing);
                     if mutant::has(Bug::CommitUnflushed) && op.act == Act::ResyncCommit {

@@ -44,6 +44,6 @@ pub use checkers::Violation;
 pub use clock::Moment;
 pub use fault::Fault;
 pub use node::Timing;
-pub use options::{FaultMix, Options, Outcome};
+pub use options::{FaultMix, Level, Options, Outcome};
 pub use run::run;
 pub use world::{A, B, W, World};

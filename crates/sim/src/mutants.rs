@@ -3,7 +3,7 @@
 //! A place (a scenario or a random run, with its seed) counts only if it passes without the defect: what fails anyway
 //! proves nothing about the defect.
 
-use crate::options::{FaultMix, Options, Outcome};
+use crate::options::{FaultMix, Level, Options, Outcome};
 use crate::{run, scenario};
 use node::Timing;
 pub use wire::mutant::Mutant;
@@ -182,6 +182,7 @@ const fn hunted(mutant: Mutant) -> (&'static str, &'static [&'static str]) {
         Mutant::AcceptorNotDurable => ("register", &["decided_survives_the_voters"]),
         Mutant::PromiseIgnored => ("register", &["duel_of_two_proposals"]),
         Mutant::FlushLocalOnly => ("G2", &["flushed_is_on_both_disks"]),
+        Mutant::FlushOvertakes => ("G2", &["flush_covers_what_was_sent"]),
         Mutant::FlushRetried => ("G2", &["failed_flush_is_final"]),
         Mutant::RenewalSkipped => ("G2", &["failed_flush_is_not_forgotten"]),
         Mutant::OverlapUnordered => ("G5", &["planned_move"]),
@@ -196,6 +197,8 @@ fn bend(mutant: Mutant) -> fn(&mut Options) {
     } else if mutant == Mutant::StuckPeerKept {
         // One fault at a time, and a bound for each.
         |options| options.faults = FaultMix::Polite
+    } else if mutant == Mutant::FlushOvertakes {
+        |options| options.level = Level::Flush
     } else {
         |_| {}
     }

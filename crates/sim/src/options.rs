@@ -19,8 +19,8 @@ pub struct Options {
     pub clocks_stop: bool,
     /// Mirrors of the group: 1 or 2.
     pub mirrors: u8,
-    /// The mirrors acknowledge before the standby has a write: nobody is promoted without a person (R11).
-    pub asynchronous: bool,
+    /// When the mirrors acknowledge.
+    pub level: Level,
     /// The application's mean pause between two requests.
     pub pace: Duration,
     /// Most regions in a replica's intent log; few, so that they come and go.
@@ -29,6 +29,17 @@ pub struct Options {
     pub watch: Option<u64>,
     /// How many lines of the story are kept for a failure.
     pub keep: usize,
+}
+
+/// When a mirror acknowledges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// A write when every required replica has it.
+    Write,
+    /// A plain write when it is sent, a flush when everything is durable everywhere.
+    Flush,
+    /// A write when the active has it; the standby follows within a bound (R11).
+    Async,
 }
 
 /// What goes wrong in a run.
@@ -40,6 +51,16 @@ pub enum FaultMix {
     Polite,
     /// Everything, overlapping.
     Rough,
+}
+
+impl Level {
+    /// Of five seeds, three acknowledge writes, one flushes.
+    const fn of_seed(seed: u64) -> Self {
+        match seed % 5 {
+            3 => Self::Flush,
+            _ => Self::Write,
+        }
+    }
 }
 
 impl Options {
@@ -58,7 +79,7 @@ impl Options {
             faults,
             length: Duration::from_secs(rng.between(20, 70)),
             clocks_stop: faults == FaultMix::Rough && rng.chance(200),
-            asynchronous: false,
+            level: Level::of_seed(seed),
             mirrors: if rng.chance(200) { 2 } else { 1 },
             pace: Duration::from_millis(rng.between(4, 20)),
             hot_regions: rng.between(3, 14),
@@ -77,7 +98,7 @@ impl Options {
             length: Duration::ZERO,
             clocks_stop: false,
             mirrors: 1,
-            asynchronous: false,
+            level: Level::Write,
             pace: Duration::from_millis(5),
             hot_regions: 8,
             watch: None,

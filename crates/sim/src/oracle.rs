@@ -4,6 +4,7 @@
 //! it, when the next activation has settled what became of it. A write hides every write that ended before it was issued.
 
 use crate::disk::SECTOR_BYTES;
+use crate::options::Level;
 use std::collections::BTreeMap;
 use wire::NodeId;
 
@@ -53,6 +54,9 @@ pub(crate) struct Oracle {
     tick: Tick,
     /// Sectors with a write that is acknowledged and not durable, or open.
     soft: std::collections::BTreeSet<u64>,
+    level: Level,
+    /// Whose disk was served last.
+    server: Option<NodeId>,
 }
 
 /// What eight bytes repeated a sector holds; none if it is torn.
@@ -74,7 +78,7 @@ pub(crate) fn bytes_of(content: u64, sectors: u64) -> Vec<u8> {
 
 impl Oracle {
     /// A volume whose sectors hold these contents, durably.
-    pub(crate) fn new(contents: &[u64]) -> Self {
+    pub(crate) fn new(contents: &[u64], level: Level) -> Self {
         let base = |content: &u64| {
             vec![Write {
                 op: OpId(0),
@@ -91,6 +95,8 @@ impl Oracle {
             open: BTreeMap::new(),
             tick: 0,
             soft: std::collections::BTreeSet::new(),
+            level,
+            server: None,
         }
     }
 
@@ -299,6 +305,11 @@ impl Oracle {
     pub(crate) fn settle(&mut self, node: NodeId, disk: &[u8]) -> Result<(), String> {
         let bit = bit(node);
         self.step();
+        // What was only on its way to this node may never have arrived; a flush waited for it (G2's first half).
+        if self.level == Level::Flush && self.server != Some(node) {
+            self.lost_cache(node);
+        }
+        self.server = Some(node);
         for (index, (cell, sector)) in self
             .sectors
             .iter_mut()
@@ -401,7 +412,7 @@ mod tests {
     const B: NodeId = NodeId(1);
 
     fn volume() -> Oracle {
-        Oracle::new(&[0; 4])
+        Oracle::new(&[0; 4], Level::Write)
     }
 
     fn disk(contents: [u64; 4]) -> Vec<u8> {
@@ -428,6 +439,19 @@ mod tests {
         oracle.lost_cache(A);
         oracle.settle(B, &disk([0, 0, 0, 0])).unwrap_err();
         oracle.settle(A, &disk([0, 0, 0, 0])).unwrap();
+    }
+
+    #[test]
+    fn with_ack_flush_another_node_owes_only_what_was_flushed() {
+        let mut oracle = Oracle::new(&[0; 4], Level::Flush);
+        oracle.settle(A, &disk([0; 4])).unwrap();
+        acked(&mut oracle, 1, 5);
+        oracle.settle(A, &disk([0; 4])).unwrap_err();
+        oracle.settle(B, &disk([0; 4])).unwrap();
+        acked(&mut oracle, 2, 6);
+        oracle.issue_flush(OpId(3));
+        oracle.acknowledge(OpId(3), &[]).unwrap();
+        oracle.settle(A, &disk([0; 4])).unwrap_err();
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::clock::Moment;
 use crate::disk::Disk;
 use crate::fault::Faults;
 use crate::network::Network;
-use crate::options::{FaultMix, Options};
+use crate::options::{FaultMix, Level, Options};
 use crate::oracle::{Oracle, bytes_of};
 use crate::queue::{Event, Queue};
 use crate::rng::Rng;
@@ -39,7 +39,7 @@ impl World {
         let mut rng = Rng::new(options.seed);
         let contents: Vec<u64> = (0..DATA_BYTES / 512).map(|i| ORIGIN + i).collect();
         let oracles = (0..options.mirrors)
-            .map(|_| Oracle::new(&contents))
+            .map(|_| Oracle::new(&contents, options.level))
             .collect();
         let disks = |id: NodeId| match id {
             A => (0..options.mirrors)
@@ -125,7 +125,7 @@ pub(crate) fn node_config(options: &Options, me: NodeId, life: u64, seed: u64) -
         groups: vec![GroupConfig {
             id: GROUP,
             members: BTreeSet::from([A, B]),
-            asynchronous: options.asynchronous,
+            asynchronous: options.level == Level::Async,
             mirrors: options.mirrors,
             resources,
         }],
@@ -144,12 +144,12 @@ pub(crate) fn replica_config(
     identity: u128,
 ) -> mirror::Config {
     let boot = boot * 16 + u64::from(node.0);
-    let ack = if options.asynchronous {
-        mirror::Ack::Async {
+    let ack = match options.level {
+        Level::Write => mirror::Ack::Sync,
+        Level::Flush => mirror::Ack::Flush,
+        Level::Async => mirror::Ack::Async {
             buffer_max_bytes: ASYNC_BYTES,
-        }
-    } else {
-        mirror::Ack::Sync
+        },
     };
     mirror::Config {
         ack,

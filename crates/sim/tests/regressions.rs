@@ -1,6 +1,6 @@
 //! Runs that must stay well: seeds that once broke a promise, every scenario, and the replay itself.
 
-use sim::{Options, Outcome, Timing, run, scenario};
+use sim::{Level, Options, Outcome, Timing, run, scenario};
 
 /// Scenarios are played with so many seeds here; `cargo xtask sim --mutants` plays twenty.
 const SCENARIO_SEEDS: u64 = 4;
@@ -18,7 +18,15 @@ fn recorded(line: &str) -> Option<Options> {
         "fast" => Timing::FAST,
         other => panic!("there is no profile {other}"),
     };
-    Some(Options::of_seed(seed, timing))
+    let level = match words.next() {
+        Some("flush") => Level::Flush,
+        Some("async") => Level::Async,
+        Some(_) | None => Level::Write,
+    };
+    Some(Options {
+        level,
+        ..Options::of_seed(seed, timing)
+    })
 }
 
 #[test]

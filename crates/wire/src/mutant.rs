@@ -73,11 +73,13 @@ pub enum Mutant {
     RenewalSkipped,
     /// A replica in mid-resync reports itself consistent.
     ResyncConsistentEarly,
+    /// G2: a standby answers a flush before the writes that were sent ahead of it are done.
+    FlushOvertakes,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::AckKnownSetOnly,
         Self::UnchangedResolves,
         Self::PromoteOutOfSync,
@@ -111,6 +113,7 @@ impl Mutant {
         Self::FlushRetried,
         Self::RenewalSkipped,
         Self::ResyncConsistentEarly,
+        Self::FlushOvertakes,
     ];
 }
 

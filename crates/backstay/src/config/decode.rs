@@ -7,8 +7,8 @@ use wire::NodeId;
 
 use super::diagnostic::{Diagnostic, Fault};
 use super::model::{
-    Address, AddressDriver, Config, Exec, Filesystem, FrontEnd, Group, Lab, Mirror, Mode, Node,
-    NodeRole, Ports, Register, Resource,
+    Ack, Address, AddressDriver, Config, Exec, Filesystem, FrontEnd, Group, Lab, Mirror, Mode,
+    Node, NodeRole, Ports, Register, Resource,
 };
 use super::profile::Profile;
 use super::reader::{PathPerNode, Reader};
@@ -218,7 +218,7 @@ fn mirror(reader: &Reader<'_>, data_names: &[String]) -> Option<Mirror> {
     let disk = reader.path_per_node("disk");
     let mode = reader.text("mode");
     let size = reader.bytes("size");
-    reader.text("ack");
+    let ack = reader.text("ack");
     let max_lag = reader.bytes("max_lag");
     let max_lag_seconds = reader.count("max_lag_seconds");
     let front_end = reader.text("front_end");
@@ -228,6 +228,11 @@ fn mirror(reader: &Reader<'_>, data_names: &[String]) -> Option<Mirror> {
         _ => Mode::Sync,
     };
     only_async(reader, mode);
+    only_sync(reader, mode);
+    let ack = match ack?.value.as_str() {
+        "flush" => Ack::Flush,
+        _ => Ack::Write,
+    };
     let front_end = match front_end?.value.as_str() {
         "fuse-loop" => FrontEnd::FuseLoop,
         "nbd-socket" => FrontEnd::NbdSocket,
@@ -238,6 +243,7 @@ fn mirror(reader: &Reader<'_>, data_names: &[String]) -> Option<Mirror> {
         name: name?.value,
         disks,
         mode,
+        ack,
         max_lag: max_lag?,
         max_lag_time: Duration::from_secs(max_lag_seconds?.value),
         size,
@@ -254,6 +260,15 @@ fn only_async(reader: &Reader<'_>, mode: Mode) {
             let diagnostic = Diagnostic::new(Fault::Clash, reader.place(key), what);
             reader.report(diagnostic.hint("leave it out: a synchronous mirror has no lag"));
         }
+    }
+}
+
+/// An asynchronous mirror waits for nobody, whatever is written.
+fn only_sync(reader: &Reader<'_>, mode: Mode) {
+    if mode == Mode::Async && reader.has("ack") {
+        let what = format!("`ack` in {} is for mode = \"sync\"", reader.object());
+        let diagnostic = Diagnostic::new(Fault::Clash, reader.place("ack"), what);
+        reader.report(diagnostic.hint("leave it out: an asynchronous mirror waits for nobody"));
     }
 }
 

@@ -98,6 +98,8 @@ const fn default(key: &'static str, shape: Shape, value: &'static str, doc: &'st
 
 pub(super) const PROFILES: &[&str] = &["lan", "fast", "cloud"];
 pub(super) const ROLES: &[&str] = &["data", "witness"];
+/// When a synchronous mirror acknowledges.
+pub(super) const ACKS: &[&str] = &["write", "flush"];
 pub(super) const MODES: &[&str] = &["sync", "async"];
 pub(super) const FRONT_ENDS: &[&str] = &["auto", "fuse-loop", "nbd-socket"];
 pub(super) const FILE_SYSTEMS: &[&str] = &["ext4", "xfs"];
@@ -211,9 +213,10 @@ const MIRROR: &[Field] = &[
     ),
     default(
         "ack",
-        Shape::Choice(&["write"]),
+        Shape::Choice(ACKS),
         "\"write\"",
-        "`write`: a write is acknowledged by both nodes.",
+        "Only sync. `write`: a write is acknowledged when both nodes have it; `flush`: when it is local and sent, and a flush \
+         when everything before it is durable on both.",
     ),
     default(
         "max_lag",

@@ -107,6 +107,8 @@ pub struct Mirror {
     pub disks: Vec<(NodeId, PathBuf)>,
     /// When a write is acknowledged.
     pub mode: Mode,
+    /// Only for [`Mode::Sync`]: what an acknowledged plain write is worth.
+    pub ack: Ack,
     /// Only for [`Mode::Async`]: most bytes that the standby may lack before it is brought back by resync.
     pub max_lag: ByteCount,
     /// Only for [`Mode::Async`]: longest time that the standby may lack a write.
@@ -117,6 +119,15 @@ pub struct Mirror {
     pub front_end: FrontEnd,
     /// Most bytes that are resynchronised after a crash of the active.
     pub intent_bound: ByteCount,
+}
+
+/// What an acknowledged plain write of a synchronous mirror is worth; flushes and writes with FUA are worth the same in both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// Every replica in sync has it.
+    Write,
+    /// It is local, and sent to every replica in sync.
+    Flush,
 }
 
 /// When a write is acknowledged.

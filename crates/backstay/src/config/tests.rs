@@ -70,6 +70,17 @@ fn asynchronous_mirrors_have_a_bound() {
 }
 
 #[test]
+fn the_acknowledge_level_is_a_mirrors_own() {
+    let name = "name = \"pgdata\"";
+    let level = |config: &Config| config.groups[0].mirrors().next().expect("a mirror").ack;
+    let written = pair_with(name, name).unwrap_or_else(|wrong| panic!("{wrong}"));
+    assert_eq!(level(&written), model::Ack::Write);
+    let flush = pair_with(name, &format!("{name}\nack = \"flush\""));
+    let flush = flush.unwrap_or_else(|wrong| panic!("{wrong}"));
+    assert_eq!(level(&flush), model::Ack::Flush);
+}
+
+#[test]
 fn all_mistakes_are_told_at_once() {
     let text = PAIR
         .replacen("zone = \"a\"", "zonne = \"a\"", 1)
@@ -218,8 +229,8 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     (
         "name = \"pgdata\"",
-        "name = \"pgdata\"\nack = \"flush\"",
-        "is `flush`, which is not in this release",
+        "name = \"pgdata\"\nmode = \"async\"\nack = \"flush\"",
+        "`ack` in mirror `pgdata` of group `db` is for mode = \"sync\" [BS-506]",
     ),
     (
         "name = \"pgdata\"",

@@ -6,7 +6,7 @@ use super::links::Links;
 use super::resources::Resources;
 use super::snapshot::{Publisher, snapshot};
 use super::{Args, convert, member};
-use crate::config::model::{Address, Config, Group, Mirror, Mode, NodeRole, Resource};
+use crate::config::model::{self, Address, Config, Group, Mirror, Mode, NodeRole, Resource};
 use crate::config::profile::Profile;
 use crate::engine::{Engine, EngineConfig};
 use crate::eventlog::EventLog;
@@ -286,7 +286,10 @@ fn engine_config(
 fn replica_config(config: &Config, me: NodeId, mirror: &Mirror) -> mirror::Config {
     let timings = config.timings();
     let ack = match mirror.mode {
-        Mode::Sync => Ack::Sync,
+        Mode::Sync => match mirror.ack {
+            model::Ack::Write => Ack::Sync,
+            model::Ack::Flush => Ack::Flush,
+        },
         Mode::Async => Ack::Async {
             buffer_max_bytes: mirror.max_lag.0,
         },

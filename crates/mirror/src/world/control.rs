@@ -172,6 +172,10 @@ impl World {
         }
         self.control.required.clone_from(&self.control.in_sync);
         self.model.give_up();
+        if self.config.ack == crate::config::Ack::Flush {
+            // What was only on its way here is gone: the promise of a disk with a write cache.
+            self.model.power_failed();
+        }
         self.activate(node);
         if self.machine(old).is_some_and(Machine::is_active) {
             self.command(old, Command::Abort);

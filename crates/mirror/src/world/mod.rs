@@ -163,7 +163,7 @@ impl World {
             conns: Vec::new(),
             next_conn: 1,
             link_up: true,
-            control: Control::new(config.ack != crate::config::Ack::Sync),
+            control: Control::new(matches!(config.ack, crate::config::Ack::Async { .. })),
             model: Model::new(layout.data_bytes),
             next_request: 1,
             next_token: 1,

@@ -181,6 +181,17 @@ proptest! {
     }
 
     #[test]
+    fn a_pair_that_acknowledges_what_is_sent_keeps_what_was_flushed(plan in plan()) {
+        let mut world = World::new(|config| config.ack = Ack::Flush);
+        world.run();
+        prop_assert_eq!(world.control.in_sync.len(), 2);
+        for step in &plan.0 {
+            world.take(step);
+        }
+        world.heal_and_check();
+    }
+
+    #[test]
     fn an_asynchronous_pair_ends_equal(plan in plan()) {
         run(&plan, |config| config.ack = Ack::Async { buffer_max_bytes: 256 << 10 });
     }

@@ -2,6 +2,7 @@
 
 use super::{Scenario, millis, secs};
 use crate::fault::Fault;
+use crate::options::Level;
 use crate::world::{A, B, W, World};
 
 pub(super) const ALL: &[Scenario] = &[
@@ -16,7 +17,7 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario::of("duel_of_two_proposals", duel_of_two_proposals),
     Scenario::of("fenced_standby_is_silent", fenced_standby_is_silent),
     Scenario::of("async_waits_for_a_person", async_waits_for_a_person)
-        .with(|o| o.asynchronous = true),
+        .with(|o| o.level = Level::Async),
 ];
 
 /// The active dies just after it decided to count its standby in: whatever became of that, nothing is lost.
