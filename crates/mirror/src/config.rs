@@ -80,7 +80,7 @@ impl Config {
             redial_min: Duration::from_millis(20),
             redial_max: Duration::from_millis(1_000),
             point_interval: Duration::from_millis(1_000),
-            resync_chunks_max: 8,
+            resync_chunks_max: 32,
             compare: Compare::Doubtful,
             hot_regions_max: 1_024,
         }

@@ -20,7 +20,7 @@ use crate::role::Role;
 use std::ops::Range;
 use wire::digest::Digest;
 use wire::mutant::{self, Bug, Mutant};
-use wire::{ByteRange, NodeId};
+use wire::{ByteRange, NodeId, Time};
 
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -84,6 +84,8 @@ pub(crate) enum Origin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AppWrite {
     pub(crate) request: RequestId,
+    /// When it came.
+    pub(crate) since: Time,
     /// What is left of a large zeroing after this piece.
     pub(crate) rest: Option<ByteRange>,
     /// Peers that it was sent to in their present session.

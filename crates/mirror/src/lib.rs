@@ -14,7 +14,7 @@
 //! | `request`, `flush` | the front end while active: requests, lease, flushes |
 //! | `activate` | becoming active, changes of the sets, the orderly end |
 //! | `renew` | what a restarted replica writes again before it serves |
-//! | `session`, `peer`, `resync` | the active's side of a session |
+//! | `session`, `peer`, `resync`, `pace` | the active's side of a session |
 //! | `standby`, `standby_ops` | the standby's side |
 //! | `compare`, `verify`, `mend` | chunks compared by digest; verifying online; places that cannot be read |
 //! | `superblock`, `intent`, `bitmap` | metadata: wanted, being written, durable |
@@ -45,6 +45,7 @@ mod job;
 mod machine;
 mod mend;
 mod nodes;
+mod pace;
 mod peer;
 mod ranges;
 mod renew;

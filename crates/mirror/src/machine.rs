@@ -14,6 +14,7 @@ use crate::intent::{Intent, Period};
 use crate::io::{BufId, ConnId, DiskOp, Errno, Input, IoId, Output, Payload, Request, RequestId};
 use crate::job::Job;
 use crate::nodes::NodeSet;
+use crate::pace::Pace;
 use crate::peer::Peer;
 use crate::ranges::Locks;
 use crate::request::Frozen;
@@ -101,6 +102,7 @@ pub(crate) struct Machine {
     /// Of these: whose acknowledgements count (R10).
     pub(crate) live: NodeSet,
     pub(crate) resync_sent: u64,
+    pub(crate) pace: Pace,
     /// A verification that is going on.
     pub(crate) verify: Option<Verify>,
     /// What the last one that ended found.
@@ -125,6 +127,7 @@ pub(crate) struct Parts {
 impl Machine {
     pub(crate) fn new(config: Config, now: Time, parts: Parts) -> Self {
         let floor = parts.superblock.get().epoch;
+        let pace = Pace::new(config.resync_chunks_max);
         Self {
             config,
             now,
@@ -158,6 +161,7 @@ impl Machine {
             peers: BTreeMap::new(),
             live: NodeSet::EMPTY,
             resync_sent: 0,
+            pace,
             verify: None,
             verified: None,
             verifies: 0,

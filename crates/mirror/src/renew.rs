@@ -16,6 +16,9 @@ use wire::layout::Layout;
 use wire::mutant::{self, Mutant};
 use wire::units::BLOCK_BYTES;
 
+/// Regions read or written at the same time.
+const UNDER_WAY_MAX: usize = 8;
+
 /// How far it is.
 #[derive(Debug)]
 pub(crate) enum Renewal {
@@ -75,7 +78,7 @@ impl Machine {
     }
 
     fn next_renewal(&mut self) -> Option<ByteRange> {
-        let max = self.config.resync_chunks_max.max(1);
+        let max = self.config.resync_chunks_max.clamp(1, UNDER_WAY_MAX);
         let Role::Active(active) = &mut self.role else {
             return None;
         };

@@ -37,6 +37,7 @@ impl Machine {
         let Request { id, op, range, buf } = request;
         let app = Origin::App(AppWrite {
             request: id,
+            since: self.now,
             rest: None,
             sent: NodeSet::EMPTY,
             acked: NodeSet::EMPTY,
@@ -75,6 +76,7 @@ impl Machine {
         let rest = ByteRange::new(piece.end(), range.len() - len).filter(|r| !r.is_empty());
         let app = Origin::App(AppWrite {
             request,
+            since: self.now,
             rest,
             sent: NodeSet::EMPTY,
             acked: NodeSet::EMPTY,
@@ -117,6 +119,8 @@ impl Machine {
         if !everywhere && !mutant::has(Bug::AckWithoutPeer) {
             return;
         }
+        let resyncing = self.peers.values().any(|peer| peer.todo().is_some());
+        self.pace.wrote(self.now.since(app.since), resyncing);
         self.forget(id);
         match app.rest {
             Some(rest) => self.zero(app.request, rest, fua),

@@ -158,6 +158,7 @@ impl Machine {
         let copying = self.peers.iter().filter(|(_, p)| p.todo().is_some());
         let nodes: Vec<NodeId> = copying.map(|(node, _)| *node).collect();
         for node in nodes {
+            self.pace.look(self.now);
             self.retry_stuck(node);
             while self.next_chunk(node) {}
             let copying = self.peers.get_mut(&node).and_then(|p| p.copying_mut());
@@ -170,7 +171,7 @@ impl Machine {
 
     /// Starts the next chunk; false if there is none, or too many are under way.
     fn next_chunk(&mut self, node: NodeId) -> bool {
-        let max = self.config.resync_chunks_max.max(1);
+        let max = self.pace.window();
         let Some(peer) = self.peers.get_mut(&node) else {
             return false;
         };
