@@ -195,9 +195,11 @@ impl Machine {
                 }
             }
             self.cold.pop_front();
-            let added = self.intent.pin(regions);
+            let added = self.intent.pin(regions.clone());
+            let cold = !self.intent.is_logged(regions);
             if let Some(job) = self.jobs.get_mut(&id) {
                 job.pinned = true;
+                self.cold_writes += u64::from(cold && job.app().is_some());
             }
             if !added.is_empty() {
                 self.announce_hot(&added);

@@ -100,6 +100,8 @@ pub(crate) struct Machine {
     /// Of these: whose acknowledgements count (R10).
     pub(crate) live: NodeSet,
     pub(crate) resync_sent: u64,
+    /// Writes of the front end whose regions were not in the intent log.
+    pub(crate) cold_writes: u64,
 }
 
 /// What attaching found.
@@ -152,6 +154,7 @@ impl Machine {
             peers: BTreeMap::new(),
             live: NodeSet::EMPTY,
             resync_sent: 0,
+            cold_writes: 0,
         }
     }
 
@@ -343,6 +346,7 @@ impl Machine {
             lag_age: oldest.map_or(wire::Duration::ZERO, |at| self.now.since(at)),
             resync_sent: ByteCount(self.resync_sent),
             hot_regions: self.intent.len(),
+            cold_writes: self.cold_writes,
             io_under_way: self.disk.len(),
         }
     }

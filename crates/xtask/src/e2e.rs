@@ -5,13 +5,13 @@
 
 mod breaks;
 pub(crate) mod demo;
-mod lab;
+pub(crate) mod lab;
 mod leftovers;
 mod nbd;
 mod resync;
-mod running;
+pub(crate) mod running;
 mod silence;
-mod wait;
+pub(crate) mod wait;
 mod way_out;
 
 use std::path::PathBuf;

@@ -259,6 +259,7 @@ fn schemas() -> Value {
             ("name", "string"), ("state", "string"), ("lag_bytes", "integer"),
             ("lag_seconds", "number"), ("out_of_sync_bytes", "integer"),
             ("intent_bytes", "integer"), ("resync_sent_bytes", "integer"),
+            ("cold_writes", "integer"),
         ]),
         "Mirrors": object(&[("schema", "string"), ("mirrors", "[]Mirror")]),
         "Address": object(&[

@@ -115,6 +115,8 @@ pub struct MirrorState {
     pub intent: ByteCount,
     /// Bytes that this node's resyncs have sent since its daemon started.
     pub resync_sent: ByteCount,
+    /// Writes since then that waited until their regions were durable in the intent log.
+    pub cold_writes: u64,
 }
 
 /// How the replicas of a mirror stand to each other, seen from this node.
@@ -284,6 +286,8 @@ pub struct MirrorView {
     pub intent_bytes: u64,
     /// Bytes that the answering node's resyncs have sent since its daemon started.
     pub resync_sent_bytes: u64,
+    /// Writes since then that waited until their regions were durable in the intent log.
+    pub cold_writes: u64,
 }
 
 /// An address in the status document.
@@ -423,6 +427,7 @@ impl MirrorState {
             out_of_sync_bytes: self.out_of_sync.0,
             intent_bytes: self.intent.0,
             resync_sent_bytes: self.resync_sent.0,
+            cold_writes: self.cold_writes,
         }
     }
 }

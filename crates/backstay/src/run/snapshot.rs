@@ -243,6 +243,7 @@ fn mirror_state(
             out_of_sync: ByteCount(0),
             intent: ByteCount(0),
             resync_sent: ByteCount(0),
+            cold_writes: 0,
         };
     };
     let out_of_sync = ByteCount(figures.out_of_sync.iter().map(|(_, bytes)| bytes.0).sum());
@@ -268,5 +269,6 @@ fn mirror_state(
         out_of_sync,
         intent: ByteCount(figures.hot_regions * REGION_BYTES),
         resync_sent: figures.resync_sent,
+        cold_writes: figures.cold_writes,
     }
 }
