@@ -95,6 +95,8 @@ pub(crate) struct Machine {
     pub(crate) period: Period,
     /// Everything that settled up to this period is durable on all required replicas.
     pub(crate) clean: Period,
+    /// Every region that may leave the intent log up to this period has left it: only a later flush lets more go.
+    pub(crate) relieved: Option<Period>,
     /// While active: the other replicas.
     pub(crate) peers: BTreeMap<NodeId, Peer>,
     /// Of these: whose acknowledgements count (R10).
@@ -151,6 +153,7 @@ impl Machine {
             flushes_made: 0,
             period: Period(1),
             clean: Period(0),
+            relieved: None,
             peers: BTreeMap::new(),
             live: NodeSet::EMPTY,
             resync_sent: 0,

@@ -12,6 +12,7 @@ mod stats;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 
 use crate::e2e::{Depth, World};
 use crate::failure::{Context, Failure, Outcome};
@@ -52,6 +53,9 @@ struct Mirror {
     /// Rounds of each load
     #[arg(long)]
     rounds: Option<usize>,
+    /// Measure this program instead of building one
+    #[arg(long)]
+    binary: Option<PathBuf>,
 }
 
 /// Who a sample is of.
@@ -93,7 +97,10 @@ struct Line {
 pub(crate) fn run(project: &Project, args: &Args) -> Outcome {
     let What::Mirror(mirror) = &args.what;
     let scale = mirror.scale();
-    let world = World::build(project, Depth::Long)?;
+    let world = match &mirror.binary {
+        Some(binary) => World::of(project, Depth::Long, binary.clone()),
+        None => World::build(project, Depth::Long)?,
+    };
     let disk = project.cache.join("bench");
     fs::create_dir_all(&disk).context(format!("create {}", disk.display()))?;
     let on_disk = World {
@@ -124,7 +131,7 @@ pub(crate) fn run(project: &Project, args: &Args) -> Outcome {
     let table = table(&lines);
     print!("\n{}", table.text());
     notes.iter().for_each(|note| println!("{note}"));
-    if mirror.row.is_none() && !mirror.quick {
+    if mirror.row.is_none() && !mirror.quick && mirror.binary.is_none() {
         page::write(project, scale, &table, &notes)?;
     }
     let below = lines.iter().filter(|l| l.verdict == Verdict::Below);

@@ -93,9 +93,15 @@ impl World {
     pub(crate) fn build(project: &Project, depth: Depth) -> Outcome<Self> {
         let build = ["build", "--release", "--locked", "--package", "backstay"];
         shell::run(shell::cargo(&project.root).args(build))?;
+        let backstay = project.target().join("release/backstay");
+        Ok(Self::of(project, depth, backstay))
+    }
+
+    /// With a binary that is there already.
+    pub(crate) fn of(project: &Project, depth: Depth, backstay: PathBuf) -> Self {
         let memory = PathBuf::from("/dev/shm");
-        Ok(Self {
-            backstay: project.target().join("release/backstay"),
+        Self {
+            backstay,
             scratch: if memory.is_dir() {
                 memory
             } else {
@@ -103,7 +109,7 @@ impl World {
             },
             logs: project.cache.join("e2e"),
             depth,
-        })
+        }
     }
 }
 

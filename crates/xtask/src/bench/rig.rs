@@ -269,10 +269,10 @@ impl Drop for Daemons {
     }
 }
 
-/// The file as QEMU opens it fastest on this kernel: past the page cache, by io_uring.
+/// The file as QEMU opens it fastest, of the three ways that it has: past the page cache, by the kernel's own queue.
 fn disk(path: &Path) -> String {
     format!(
-        "--blockdev=driver=file,node-name=disk,filename={},cache.direct=on,aio=io_uring",
+        "--blockdev=driver=file,node-name=disk,filename={},cache.direct=on,aio=native",
         path.display()
     )
 }

@@ -11,7 +11,9 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 /// Size of the volumes, and the part of them that is written, in all setups but the wide one.
 const VOLUME_BYTES: u64 = 512 * MIB;
-const SPAN_BYTES: u64 = 256 * MIB;
+/// Its regions stay in the intent log, whose default bound is 64 MiB.
+const SPAN_BYTES: u64 = 40 * MIB;
+const SEQUENTIAL_BYTES: u64 = 256 * MIB;
 const WIDE_BYTES: u64 = 16 * GIB;
 
 /// Random writes, many at a time.
@@ -34,7 +36,7 @@ pub(super) const SEQUENTIAL: Load = Load {
     rw: "write",
     block_bytes: MIB,
     depth: 8,
-    span_bytes: SPAN_BYTES,
+    span_bytes: SEQUENTIAL_BYTES,
 };
 const READS: Load = Load {
     name: "read-qd32",
