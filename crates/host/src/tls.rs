@@ -217,6 +217,12 @@ impl MirrorStream {
         self.peer.as_deref()
     }
 
+    /// True if TLS is between the two ends.
+    #[must_use]
+    pub const fn is_encrypted(&self) -> bool {
+        matches!(self.layer, Layer::Tls(_))
+    }
+
     /// The peer's address.
     #[must_use]
     pub const fn remote(&self) -> SocketAddr {
@@ -263,6 +269,29 @@ impl MirrorStream {
         }
         self.outgoing.extend(bytes);
         Ok(())
+    }
+
+    /// Hands pieces over in order, as far as TLS or the kernel takes them now; how many bytes they took. Nothing waits here:
+    /// what was not taken is to be offered again when the stream is writable.
+    ///
+    /// # Errors
+    /// [`StreamError`]: drop the stream.
+    pub fn send(&mut self, pieces: &[IoSlice<'_>]) -> Result<usize, StreamError> {
+        // What was queued goes first.
+        if self.flush()? == Flushed::WouldBlock {
+            return Ok(0);
+        }
+        match &mut self.layer {
+            Layer::Plain { .. } => send_plain(&mut self.socket, pieces),
+            Layer::Tls(layer) => {
+                layer.taken = layer.connection.writer().write_vectored(pieces)?;
+                let taken = layer.taken;
+                if layer.write_out(&mut self.socket)? == Flushed::All {
+                    layer.taken = 0;
+                }
+                Ok(taken)
+            }
+        }
     }
 
     /// Reads what is there into `buffer`, which must not be empty.
@@ -467,6 +496,18 @@ fn read_plain(
 }
 
 const _: () = assert!(wire::mirror_frame::MAGIC[0] != 0x16);
+
+fn send_plain(socket: &mut TcpStream, pieces: &[IoSlice<'_>]) -> Result<usize, StreamError> {
+    loop {
+        match socket.write_vectored(pieces) {
+            Ok(0) => return Err(closed().into()),
+            Ok(n) => return Ok(n),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
 
 fn flush_plain(
     socket: &mut TcpStream,

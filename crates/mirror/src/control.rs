@@ -169,6 +169,8 @@ pub struct Figures {
     pub resync_sent: ByteCount,
     /// Regions in the intent log.
     pub hot_regions: u64,
+    /// Writes of the front end since attach that waited until their regions were durable in the intent log.
+    pub cold_writes: u64,
     /// Local disk operations under way. Not zero after [`Report::Closed`] if one hangs: it may still land, so the
     /// node must not promote this replica (R15); the failed disk stays unused for the replica's life.
     pub io_under_way: u64,

@@ -100,9 +100,10 @@ impl Intent {
         self.len() >= self.limit - self.limit / 4
     }
 
-    /// True if so much is free that the next flush for room is far off.
+    /// True if so much is free that the next flush for room is far off. What was not used for long is of little use, and a
+    /// flush costs both disks.
     pub(crate) fn is_roomy(&self) -> bool {
-        self.len() * 8 <= self.limit * 5
+        self.len() * 8 <= self.limit * 3
     }
 
     /// True if `wanted` fits without a region leaving. A request larger than the limit gets the log for itself.

@@ -255,9 +255,11 @@ impl Machine {
                 }
             }
             self.cold.pop_front();
-            let added = self.intent.pin(regions);
+            let added = self.intent.pin(regions.clone());
+            let cold = !self.intent.is_logged(regions);
             if let Some(job) = self.jobs.get_mut(&id) {
                 job.pinned = true;
+                self.cold_writes += u64::from(cold && job.app().is_some());
             }
             if !added.is_empty() {
                 self.announce_hot(&added);
@@ -302,22 +304,30 @@ impl Machine {
         } else {
             self.clean
         };
-        let mut gone = Vec::new();
-        for region in self.intent.idle(clean) {
-            if wanted.contains(&region) {
-                continue;
+        if standby || self.relieved != Some(self.clean) {
+            let mut gone = Vec::new();
+            let mut all = true;
+            for region in self.intent.idle(clean) {
+                if self.intent.has_room(wanted) {
+                    all = false;
+                    break;
+                }
+                if wanted.contains(&region) {
+                    all = false;
+                    continue;
+                }
+                if standby {
+                    self.bitmap.mark_region(region);
+                }
+                if self.evict(region) {
+                    gone.push(region);
+                } else {
+                    all = false;
+                }
             }
-            if self.intent.has_room(wanted) {
-                break;
-            }
-            if standby {
-                self.bitmap.mark_region(region);
-            }
-            if self.evict(region) {
-                gone.push(region);
-            }
+            self.relieved = (all && clean == self.clean).then_some(clean);
+            self.announce_cold(&gone);
         }
-        self.announce_cold(&gone);
         if !standby && !self.intent.has_room(wanted) && self.intent.wants_flush(self.clean) {
             self.begin_internal_flush();
         }
@@ -328,21 +338,28 @@ impl Machine {
         if self.active().is_none() || !self.intent.is_crowded() {
             return;
         }
-        let mut gone = Vec::new();
         let clean = if mutant::on(Mutant::IntentDroppedEarly) {
             Period(u64::MAX)
         } else {
             self.clean
         };
-        for region in self.intent.idle(clean) {
-            if self.intent.is_roomy() {
-                break;
+        if self.relieved != Some(self.clean) {
+            let mut gone = Vec::new();
+            let mut all = true;
+            for region in self.intent.idle(clean) {
+                if self.intent.is_roomy() {
+                    all = false;
+                    break;
+                }
+                if self.evict(region) {
+                    gone.push(region);
+                } else {
+                    all = false;
+                }
             }
-            if self.evict(region) {
-                gone.push(region);
-            }
+            self.relieved = (all && clean == self.clean).then_some(clean);
+            self.announce_cold(&gone);
         }
-        self.announce_cold(&gone);
         if self.intent.is_crowded() && self.intent.wants_flush(self.clean) {
             self.begin_internal_flush();
         }

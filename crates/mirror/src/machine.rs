@@ -97,11 +97,15 @@ pub(crate) struct Machine {
     pub(crate) period: Period,
     /// Everything that settled up to this period is durable on all required replicas.
     pub(crate) clean: Period,
+    /// Every region that may leave the intent log up to this period has left it: only a later flush lets more go.
+    pub(crate) relieved: Option<Period>,
     /// While active: the other replicas.
     pub(crate) peers: BTreeMap<NodeId, Peer>,
     /// Of these: whose acknowledgements count (R10).
     pub(crate) live: NodeSet,
     pub(crate) resync_sent: u64,
+    /// Writes of the front end whose regions were not in the intent log.
+    pub(crate) cold_writes: u64,
     pub(crate) pace: Pace,
     /// A verification that is going on.
     pub(crate) verify: Option<Verify>,
@@ -158,9 +162,11 @@ impl Machine {
             flushes_made: 0,
             period: Period(1),
             clean: Period(0),
+            relieved: None,
             peers: BTreeMap::new(),
             live: NodeSet::EMPTY,
             resync_sent: 0,
+            cold_writes: 0,
             pace,
             verify: None,
             verified: None,
@@ -359,6 +365,7 @@ impl Machine {
             lag_age: oldest.map_or(wire::Duration::ZERO, |at| self.now.since(at)),
             resync_sent: ByteCount(self.resync_sent),
             hot_regions: self.intent.len(),
+            cold_writes: self.cold_writes,
             io_under_way: self.disk.len(),
             verify: self.verify_figures(),
         }

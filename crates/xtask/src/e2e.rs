@@ -5,14 +5,14 @@
 
 mod breaks;
 pub(crate) mod demo;
-mod lab;
+pub(crate) mod lab;
 mod leftovers;
 mod nbd;
 mod resync;
-mod running;
+pub(crate) mod running;
 mod silence;
 mod verify;
-mod wait;
+pub(crate) mod wait;
 mod way_out;
 
 use std::path::PathBuf;
@@ -98,9 +98,15 @@ impl World {
     pub(crate) fn build(project: &Project, depth: Depth) -> Outcome<Self> {
         let build = ["build", "--release", "--locked", "--package", "backstay"];
         shell::run(shell::cargo(&project.root).args(build))?;
+        let backstay = project.target().join("release/backstay");
+        Ok(Self::of(project, depth, backstay))
+    }
+
+    /// With a binary that is there already.
+    pub(crate) fn of(project: &Project, depth: Depth, backstay: PathBuf) -> Self {
         let memory = PathBuf::from("/dev/shm");
-        Ok(Self {
-            backstay: project.target().join("release/backstay"),
+        Self {
+            backstay,
             scratch: if memory.is_dir() {
                 memory
             } else {
@@ -108,7 +114,7 @@ impl World {
             },
             logs: project.cache.join("e2e"),
             depth,
-        })
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! A file states the commands, the commit, the machine and a table. Figures in other documents come from these files only. A
 //! campaign that fails writes its file as well, and says so in it.
 
-mod machine;
+pub(crate) mod machine;
 
 use std::fmt::Write as _;
 use std::fs;

@@ -10,6 +10,7 @@
     reason = "a command line tool talks to its terminal"
 )]
 
+mod bench;
 mod ci;
 mod e2e;
 mod evidence;
@@ -65,6 +66,8 @@ enum Command {
         /// Only scenarios whose name contains this.
         only: Option<String>,
     },
+    /// Measures beside others, interleaved.
+    Bench(bench::Args),
     /// Runs a long campaign and writes docs/evidence/NAME.md; without a name, lists them.
     Evidence {
         /// The campaign.
@@ -109,6 +112,7 @@ fn run(args: &Args) -> Outcome {
             };
             e2e::run(&project, depth, only.as_deref())
         }
+        Command::Bench(args) => bench::run(&project, args),
         Command::Evidence { name } => evidence::run(&project, name.as_deref()),
         Command::Sim(args) => sim::run(&project, args),
         Command::Fix => fix::run(&project),

@@ -258,7 +258,8 @@ fn schemas() -> Value {
         "Mirror": object(&[
             ("name", "string"), ("state", "string"), ("lag_bytes", "integer"),
             ("lag_seconds", "number"), ("out_of_sync_bytes", "integer"),
-            ("intent_bytes", "integer"), ("resync_sent_bytes", "integer"), ("verify", "Verify?"),
+            ("intent_bytes", "integer"), ("resync_sent_bytes", "integer"), ("cold_writes", "integer"),
+            ("verify", "Verify?"),
         ]),
         "Verify": object(&[
             ("number", "integer"), ("running", "boolean"), ("total_bytes", "integer"),

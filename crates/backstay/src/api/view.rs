@@ -115,6 +115,8 @@ pub struct MirrorState {
     pub intent: ByteCount,
     /// Bytes that this node's resyncs have sent since its daemon started.
     pub resync_sent: ByteCount,
+    /// Writes since then that waited until their regions were durable in the intent log.
+    pub cold_writes: u64,
     /// The verification that is going on, or the last one of this daemon's life.
     pub verify: Option<VerifyView>,
 }
@@ -286,6 +288,8 @@ pub struct MirrorView {
     pub intent_bytes: u64,
     /// Bytes that the answering node's resyncs have sent since its daemon started.
     pub resync_sent_bytes: u64,
+    /// Writes since then that waited until their regions were durable in the intent log.
+    pub cold_writes: u64,
     /// The verification that is going on, or the last one since the answering node's daemon started; only the active has one.
     #[serde(default)]
     pub verify: Option<VerifyView>,
@@ -449,6 +453,7 @@ impl MirrorState {
             out_of_sync_bytes: self.out_of_sync.0,
             intent_bytes: self.intent.0,
             resync_sent_bytes: self.resync_sent.0,
+            cold_writes: self.cold_writes,
             verify: self.verify.clone(),
         }
     }

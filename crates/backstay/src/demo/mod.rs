@@ -22,7 +22,7 @@ use clap::ValueEnum;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
-use crate::lab::state::{Mode, Options, Profile, Switch, Workload, word};
+use crate::lab::state::{Bench, Mode, Options, Profile, Switch, Workload, word};
 use crate::lab::{Topology, interrupt, lifecycle, tools};
 use crate::output::{Format, Ui};
 use document::{Document, Run};
@@ -138,6 +138,7 @@ impl Args {
             tls: self.tls,
             profile,
             workload,
+            bench: Bench::NONE,
         }
     }
 

@@ -1,8 +1,8 @@
 //! The buffers that the replica names.
 
+use super::numbered::Numbered;
 use host::ring::{Buf, Frozen};
 use mirror::io::BufId;
-use std::collections::HashMap;
 
 /// A buffer's content.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ enum Slot {
 /// All buffers in use, by the machine's names.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
-    slots: HashMap<BufId, (Slot, usize)>,
+    slots: Numbered<BufId, (Slot, usize)>,
     /// Invariant: the sum of all sizes in `slots`.
     bytes: usize,
     next: u64,

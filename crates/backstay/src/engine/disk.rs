@@ -1,10 +1,10 @@
 //! The replica's disk operations on the ring.
 
 use super::buffers::Buffers;
+use super::numbered::Numbered;
 use host::disk::Disk;
 use host::ring::{Buf, Completion, Op, Ring};
 use mirror::io::{BufId, DiskOp, Errno, Input, IoId};
-use std::collections::HashMap;
 use std::sync::Arc;
 use wire::digest::Digest;
 
@@ -29,14 +29,14 @@ enum After {
 #[derive(Debug)]
 pub(super) struct Disks {
     disk: Arc<Disk>,
-    under_way: HashMap<u64, After>,
+    under_way: Numbered<u64, After>,
 }
 
 impl Disks {
     pub(super) fn new(disk: Arc<Disk>) -> Self {
         Self {
             disk,
-            under_way: HashMap::new(),
+            under_way: Numbered::default(),
         }
     }
 

@@ -41,94 +41,144 @@ impl std::fmt::Display for End {
     }
 }
 
+/// Bytes that one read takes off the stream, and the longest content that is copied out of them.
+const STAGE_BYTES: usize = 256 << 10;
+/// Content of which at least so much is missing is read into its own buffer, not through the stage.
+const DIRECT_MIN: usize = 32 << 10;
+
 /// A frame that is arriving.
 #[derive(Debug)]
 enum State {
     Header,
-    Payload { header: Header, buf: Buf },
+    Payload {
+        header: Header,
+        buf: Buf,
+        filled: usize,
+    },
 }
 
-/// Puts frames together.
+/// Puts frames together. Many small ones come by one read.
 #[derive(Debug)]
 pub(super) struct Reader {
     state: State,
-    head: [u8; HEADER_BYTES],
+    stage: Box<[u8]>,
+    /// What was read and not yet used: `stage[used..filled]`.
+    used: usize,
     filled: usize,
+    /// The last read brought less than it could: the stream is empty until it says otherwise.
+    drained: bool,
 }
 
 impl Reader {
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             state: State::Header,
-            head: [0; HEADER_BYTES],
+            stage: vec![0; STAGE_BYTES].into_boxed_slice(),
+            used: 0,
             filled: 0,
+            drained: false,
         }
     }
 
     /// The next frame; none when the stream has no more for now.
     pub(super) fn next(&mut self, stream: &mut MirrorStream) -> Result<Option<Frame>, End> {
         loop {
-            let target = match &mut self.state {
-                State::Header => &mut self.head[self.filled..],
-                State::Payload { buf, .. } => &mut buf[self.filled..],
-            };
-            if !target.is_empty() {
-                match stream.read_into(target).map_err(End::Stream)? {
-                    Received::Bytes(count) => self.filled += count,
-                    Received::WouldBlock => return Ok(None),
-                    Received::Closed => return Err(End::Closed),
-                }
-            }
             if let Some(frame) = self.step().map_err(End::Fault)? {
                 return Ok(Some(frame));
+            }
+            if std::mem::take(&mut self.drained) || !self.read(stream)? {
+                return Ok(None);
             }
         }
     }
 
+    /// Reads once. False if there is nothing for now.
+    fn read(&mut self, stream: &mut MirrorStream) -> Result<bool, End> {
+        let room = match &mut self.state {
+            State::Payload { buf, filled, .. } if buf.len() - *filled >= DIRECT_MIN => {
+                &mut buf[*filled..]
+            }
+            State::Header | State::Payload { .. } => {
+                // What is left of the stage is less than a header, or nothing.
+                self.stage.copy_within(self.used..self.filled, 0);
+                self.filled -= self.used;
+                self.used = 0;
+                &mut self.stage[self.filled..]
+            }
+        };
+        let wanted = room.len();
+        let count = match stream.read_into(room).map_err(End::Stream)? {
+            Received::Bytes(count) => count,
+            Received::WouldBlock => return Ok(false),
+            Received::Closed => return Err(End::Closed),
+        };
+        // TLS gives out what it has decrypted, however much there is to be decrypted.
+        self.drained = count < wanted && !stream.is_encrypted();
+        match &mut self.state {
+            State::Payload { buf, filled, .. } if buf.len() - *filled >= DIRECT_MIN => {
+                *filled += count;
+            }
+            State::Header | State::Payload { .. } => self.filled += count,
+        }
+        Ok(true)
+    }
+
+    /// Goes on with what was read; a frame if one is whole.
     fn step(&mut self) -> Result<Option<Frame>, FrameFault> {
+        if let State::Header = self.state {
+            let Some(head) = self.stage[self.used..self.filled].first_chunk() else {
+                return Ok(None);
+            };
+            let header = Header::decode(head)?;
+            self.used += HEADER_BYTES;
+            if header.payload_len == 0 {
+                let payload = Body::Nothing;
+                return Ok(Some(Frame { header, payload }));
+            }
+            let len = usize::try_from(header.payload_len).map_err(|_| FrameFault::Length)?;
+            let (buf, filled) = (Buf::new(len), 0);
+            self.state = State::Payload {
+                header,
+                buf,
+                filled,
+            };
+        }
+        let State::Payload { buf, filled, .. } = &mut self.state else {
+            return Ok(None);
+        };
+        let at_hand = &self.stage[self.used..self.filled];
+        let count = at_hand.len().min(buf.len() - *filled);
+        buf[*filled..*filled + count].copy_from_slice(&at_hand[..count]);
+        *filled += count;
+        self.used += count;
+        if *filled < buf.len() {
+            return Ok(None);
+        }
         match std::mem::replace(&mut self.state, State::Header) {
-            State::Header if self.filled < HEADER_BYTES => Ok(None),
-            State::Header => {
-                self.filled = 0;
-                let header = Header::decode(&self.head)?;
-                if header.payload_len == 0 {
-                    return Ok(Some(Frame {
-                        header,
-                        payload: Body::Nothing,
-                    }));
-                }
-                let len = usize::try_from(header.payload_len).map_err(|_| FrameFault::Length)?;
-                self.state = State::Payload {
-                    header,
-                    buf: Buf::new(len),
-                };
-                Ok(None)
-            }
-            State::Payload { header, buf } if self.filled < buf.len() => {
-                self.state = State::Payload { header, buf };
-                Ok(None)
-            }
-            State::Payload { header, buf } => {
-                self.filled = 0;
-                header.check(&buf)?;
-                let payload = match header.kind {
-                    Kind::Write | Kind::Data => Body::Content(buf),
-                    Kind::Hello
-                    | Kind::Zero
-                    | Kind::Flush
-                    | Kind::Ack
-                    | Kind::IntentAdd
-                    | Kind::IntentDrop
-                    | Kind::ResyncStart
-                    | Kind::ResyncCommit
-                    | Kind::Read
-                    | Kind::Unreadable
-                    | Kind::Compare
-                    | Kind::Differs
-                    | Kind::Goodbye => Body::Bytes(buf.to_vec()),
-                };
-                Ok(Some(Frame { header, payload }))
-            }
+            State::Payload { header, buf, .. } => whole(header, buf).map(Some),
+            State::Header => Ok(None),
         }
     }
+}
+
+/// A frame of which everything has arrived.
+fn whole(header: Header, buf: Buf) -> Result<Frame, FrameFault> {
+    header.check(&buf)?;
+    let payload = match header.kind {
+        Kind::Write | Kind::Data => Body::Content(buf),
+        Kind::Hello
+        | Kind::Zero
+        | Kind::Flush
+        | Kind::Ack
+        | Kind::IntentAdd
+        | Kind::IntentDrop
+        | Kind::ResyncStart
+        | Kind::ResyncCommit
+        | Kind::Read
+        | Kind::Unreadable
+        | Kind::Compare
+        | Kind::Differs
+        | Kind::Goodbye => Body::Bytes(buf.to_vec()),
+    };
+    Ok(Frame { header, payload })
 }

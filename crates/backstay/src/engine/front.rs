@@ -1,9 +1,9 @@
 //! What all front ends have in common: requests on their way through the replica.
 
 use super::buffers::Buffers;
+use super::numbered::Numbered;
 use host::ring::{Buf, Frozen};
 use mirror::io::{BufId, Op, Request, RequestId};
-use std::collections::HashMap;
 use wire::ByteRange;
 
 /// Where a request came from.
@@ -42,7 +42,7 @@ struct UnderWay {
 /// All requests under way.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
-    under_way: HashMap<RequestId, UnderWay>,
+    under_way: Numbered<RequestId, UnderWay>,
     next: u64,
 }
 

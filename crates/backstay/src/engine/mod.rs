@@ -12,6 +12,7 @@ mod frames;
 mod front;
 mod fuse;
 mod nbd;
+mod numbered;
 mod peers;
 mod thread;
 

@@ -20,7 +20,7 @@ const EXTENTS_MAX: usize = 256;
 struct Client {
     stream: Stream,
     watch: Watch,
-    /// There may be a request to read: the socket was ready, or an answer made room for another one.
+    /// There may be a request to take: the socket was ready, or an answer made room for one that was read already.
     answered: bool,
     /// The client is gone or was cut off: dropped when nothing is in work and no completion is to come.
     ended: bool,
@@ -149,7 +149,7 @@ impl Server {
         let Some(client) = self.clients.get_mut(&client) else {
             return;
         };
-        client.answered = true;
+        client.answered |= client.stream.is_full();
         match (result, data) {
             (Err(errno), _) => {
                 let code = ErrorCode::from_io(&io::Error::from_raw_os_error(errno.0));

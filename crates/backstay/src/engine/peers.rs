@@ -2,25 +2,26 @@
 
 use super::EngineConfig;
 use super::buffers::Buffers;
-use super::frames::{Body, End, Frame, Reader};
+use super::frames::{self, End, Frame, Reader};
 use host::pki::Tls;
 use host::ring::{Descriptor, Frozen, Interest, Ring, Watch};
 use host::tls::{MirrorStream, Phase, Tuning};
 use mirror::io::{ConnId, Input, Payload, Side};
 use std::collections::{BTreeMap, VecDeque};
+use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use wire::event::ReplicaLoss;
-use wire::mirror_frame::{FLAG_RESYNC, Header, Kind};
+use wire::mirror_frame::{FLAG_RESYNC, HEADER_BYTES, Header, Kind};
 use wire::{Duration, NodeId, SessionId, Time};
 
 /// Connections that have not said who they are yet; more are refused.
 const STRANGERS_MAX: usize = 8;
 /// Longest connecting and negotiating.
 const SETUP_LIMIT: Duration = Duration::from_millis(1_500);
-/// Bytes handed to a stream ahead of the kernel; the rest waits as buffers, not as copies.
-const AHEAD_MAX: usize = 1 << 20;
+/// Pieces of frames that one system call sends.
+const PIECES_MAX: usize = 128;
 
 /// Bytes that wait for a peer beyond which front ends are not read from: a peer that is being brought up to date, and is
 /// not waited for by writes, must still be able to catch up.
@@ -30,6 +31,35 @@ const STALL_MAX: Duration = Duration::from_millis(1_000);
 /// Bytes that wait for a peer that does not keep up; beyond it the connection is given up and the peer comes back by its
 /// bitmap.
 const BACKLOG_MAX: usize = 256 << 20;
+
+/// A frame to be sent.
+#[derive(Debug)]
+struct Outgoing {
+    head: [u8; HEADER_BYTES],
+    body: Body,
+}
+
+impl Outgoing {
+    fn len(&self) -> usize {
+        HEADER_BYTES + self.content().len()
+    }
+
+    fn content(&self) -> &[u8] {
+        match &self.body {
+            Body::None => &[],
+            Body::Content(content) => content,
+            Body::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+/// What follows its header.
+#[derive(Debug)]
+enum Body {
+    None,
+    Content(Frozen),
+    Bytes(Vec<u8>),
+}
 
 /// One connection.
 #[derive(Debug)]
@@ -43,7 +73,10 @@ struct Conn {
     /// Told to the replica.
     announced: bool,
     opened: Time,
-    backlog: VecDeque<(Vec<u8>, Option<Frozen>)>,
+    backlog: VecDeque<Outgoing>,
+    /// Bytes of the first frame that are sent.
+    sent: usize,
+    /// Invariant: bytes of all frames in the backlog, without those that are sent.
     backlog_bytes: usize,
     /// When a frame last left the backlog, or began to wait in an empty one.
     moved: Time,
@@ -128,6 +161,7 @@ impl Peers {
             announced: false,
             opened,
             backlog: VecDeque::new(),
+            sent: 0,
             backlog_bytes: 0,
             moved: opened,
             closing: false,
@@ -146,13 +180,12 @@ impl Peers {
 
     /// The next input that a connection has for the replica. Call until none.
     pub(super) fn next_input(&mut self, token: u64, buffers: &mut Buffers) -> Option<Input> {
-        let names = self.nodes.clone();
         let conn = self.conns.get_mut(&token)?;
         if conn.dead || conn.closing {
             return None;
         }
         if !conn.announced {
-            return conn.announce(token, &names);
+            return conn.announce(token, &self.nodes);
         }
         match conn.reader.next(&mut conn.stream) {
             Ok(Some(frame)) => Some(frame_input(token, frame, buffers)),
@@ -166,36 +199,36 @@ impl Peers {
         &mut self,
         conn: ConnId,
         mut header: Header,
-        payload: &Payload,
+        payload: Payload,
         buffers: &Buffers,
     ) {
         let Some(conn) = self.conns.get_mut(&conn.0) else {
             return;
         };
-        let (mut head, body) = match payload {
-            Payload::None => (Vec::new(), None),
-            Payload::Buf(id) => (Vec::new(), buffers.content(*id)),
-            Payload::Bytes(bytes) => (bytes.clone(), None),
+        let mut body = match payload {
+            Payload::None => Body::None,
+            Payload::Buf(id) => buffers.content(id).map_or(Body::None, Body::Content),
+            Payload::Bytes(bytes) => Body::Bytes(bytes),
         };
         let resync = header.kind == Kind::Write && header.flags & FLAG_RESYNC != 0;
-        let body = body.filter(|body| {
-            let zeros = resync && body.iter().all(|byte| *byte == 0);
-            if zeros {
-                header.kind = Kind::Zero;
-                header.payload_len = 0;
-            }
-            !zeros
-        });
-        let content: &[u8] = body.as_deref().unwrap_or(&head);
-        header.payload_crc = if content.is_empty() {
-            0
-        } else {
-            crc32c::crc32c(content)
+        if let (true, Body::Content(content)) = (resync, &body)
+            && content.iter().all(|byte| *byte == 0)
+        {
+            header.kind = Kind::Zero;
+            header.payload_len = 0;
+            body = Body::None;
+        }
+        let mut frame = Outgoing {
+            head: [0; HEADER_BYTES],
+            body,
         };
-        let mut bytes = header.encode().to_vec();
-        bytes.append(&mut head);
-        conn.backlog_bytes += bytes.len() + body.as_ref().map_or(0, |body| body.len());
-        conn.backlog.push_back((bytes, body));
+        header.payload_crc = match frame.content() {
+            [] => 0,
+            content => crc32c::crc32c(content),
+        };
+        frame.head = header.encode();
+        conn.backlog_bytes += frame.len();
+        conn.backlog.push_back(frame);
     }
 
     /// The replica gave a connection up.
@@ -318,7 +351,7 @@ impl Conn {
         if self.dead {
             self.watch.end(ring);
         } else {
-            self.watch.want(ring, interest(&self.stream));
+            self.watch.want(ring, self.interest());
         }
         input
     }
@@ -326,42 +359,56 @@ impl Conn {
     fn send_backlog(&mut self, now: Time) -> Result<(), host::tls::StreamError> {
         if self.backlog.is_empty() {
             self.moved = now;
+            return self.stream.flush().map(drop);
         }
-        loop {
-            while self.stream.pending() < AHEAD_MAX
-                && let Some((head, body)) = self.backlog.pop_front()
-            {
-                self.moved = now;
-                self.backlog_bytes -= head.len() + body.as_ref().map_or(0, |body| body.len());
-                // Room is certain: the stream's own bound is far above what is handed ahead.
-                let queued = self.stream.queue(&head).is_ok()
-                    && body.is_none_or(|body| self.stream.queue(&body).is_ok());
-                assert!(queued, "a frame did not fit into the stream's queue");
+        while !self.backlog.is_empty() {
+            let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+            let mut skip = self.sent;
+            for (frame, places) in self.backlog.iter().zip(pieces.chunks_exact_mut(2)) {
+                let of_head = skip.min(HEADER_BYTES);
+                places[0] = IoSlice::new(&frame.head[of_head..]);
+                places[1] = IoSlice::new(&frame.content()[skip - of_head..]);
+                skip = 0;
             }
-            let before = self.backlog.len();
-            self.stream.flush()?;
-            if before == 0 || self.stream.pending() >= AHEAD_MAX {
-                return Ok(());
+            let used = PIECES_MAX.min(2 * self.backlog.len());
+            let taken = self.stream.send(&pieces[..used])?;
+            if taken == 0 {
+                break;
             }
+            self.moved = now;
+            self.consume(taken);
+        }
+        Ok(())
+    }
+
+    /// So many bytes of the backlog are on their way.
+    fn consume(&mut self, taken: usize) {
+        self.backlog_bytes -= taken;
+        self.sent += taken;
+        while let Some(frame) = self.backlog.front()
+            && self.sent >= frame.len()
+        {
+            self.sent -= frame.len();
+            self.backlog.pop_front();
         }
     }
-}
 
-fn interest(stream: &MirrorStream) -> Option<Interest> {
-    let wanted = stream.interest();
-    match (wanted.readable, wanted.writable) {
-        (true, true) => Some(Interest::BOTH),
-        (true, false) => Some(Interest::READ),
-        (false, true) => Some(Interest::WRITE),
-        (false, false) => None,
+    fn interest(&self) -> Option<Interest> {
+        let wanted = self.stream.interest();
+        match (wanted.readable, wanted.writable || !self.backlog.is_empty()) {
+            (true, true) => Some(Interest::BOTH),
+            (true, false) => Some(Interest::READ),
+            (false, true) => Some(Interest::WRITE),
+            (false, false) => None,
+        }
     }
 }
 
 fn frame_input(token: u64, frame: Frame, buffers: &mut Buffers) -> Input {
     let payload = match frame.payload {
-        Body::Nothing => Payload::None,
-        Body::Content(buf) => Payload::Buf(buffers.full(buf)),
-        Body::Bytes(bytes) => Payload::Bytes(bytes),
+        frames::Body::Nothing => Payload::None,
+        frames::Body::Content(buf) => Payload::Buf(buffers.full(buf)),
+        frames::Body::Bytes(bytes) => Payload::Bytes(bytes),
     };
     Input::Frame {
         conn: ConnId(token),

@@ -178,7 +178,7 @@ impl Core {
         while !self.ended {
             self.take_orders();
             self.take_frames();
-            self.turn();
+            let lost = self.turn();
             let deadline = self
                 .replica
                 .wake_at()
@@ -186,7 +186,8 @@ impl Core {
                 .chain(self.peers.deadline());
             let deadline = deadline.chain([clock::now() + FIGURES_PAUSE]).min();
             let busy = !self.readable.is_empty() && self.buffers.bytes() < CONTENT_MAX;
-            self.ring.wait(usize::from(!busy), deadline, &mut done)?;
+            let at_least = usize::from(!busy && !lost);
+            self.ring.wait(at_least, deadline, &mut done)?;
             for completion in done.drain(..) {
                 self.complete(completion);
             }
@@ -220,7 +221,7 @@ impl Core {
                     header,
                     payload,
                 } => {
-                    self.peers.send(conn, header, &payload, &self.buffers);
+                    self.peers.send(conn, header, payload, &self.buffers);
                 }
                 Output::Disconnect { conn } => self.peers.disconnect(conn),
                 Output::Reply { id, result } => {
@@ -288,11 +289,10 @@ impl Core {
         }
     }
 
-    /// Sends what waits to be sent and waits for what may come.
-    fn turn(&mut self) {
-        for input in self.peers.turn(&mut self.ring, clock::now()) {
-            self.feed(input);
-        }
+    /// Takes what clients want, sends what there is to send, and waits for what may come. The mirror's frames go last: those of
+    /// the requests just taken leave before anybody waits for the disk. True if a connection was lost, and what follows from
+    /// that is still to be sent.
+    fn turn(&mut self) -> bool {
         let room = !self.peers.congested();
         let wanted = self.nbd.turn(&mut self.ring, room);
         self.take_requests(wanted);
@@ -303,9 +303,15 @@ impl Core {
         {
             self.fuse = None;
         }
+        let lost = self.peers.turn(&mut self.ring, clock::now());
+        let any = !lost.is_empty();
+        for input in lost {
+            self.feed(input);
+        }
         self.bell_watch.want(&mut self.ring, Some(Interest::READ));
         self.peer_watch.want(&mut self.ring, Some(Interest::READ));
         self.nbd_watch.want(&mut self.ring, Some(Interest::READ));
+        any
     }
 
     /// Frames of the connections that have some, a bounded number of each.

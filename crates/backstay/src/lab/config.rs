@@ -58,9 +58,10 @@ pub(super) fn configuration(lab: &Lab) -> String {
     let options = &lab.options;
     let mut text = format!(
         "# Made by `backstay lab up`.\ncluster = \"{CLUSTER}\"\nprofile = \"{}\"\ntls = {}\n\n\
-         [register]\nkind = \"embedded\"\n\n[lab]\nfault_shim = true\n",
+         [register]\nkind = \"embedded\"\n\n[lab]\nfault_shim = {}\n",
         word(options.profile),
         options.tls == Switch::On,
+        !options.bench.plain_disks,
     );
     for node in Node::ALL {
         text.push_str(&node_table(node));
@@ -93,7 +94,7 @@ fn node_table(node: Node) -> String {
 }
 
 fn mirror_table(lab: &Lab) -> String {
-    let front_end = if lab.options.workload == Workload::None {
+    let front_end = if lab.options.workload == Workload::None && !lab.options.bench.fuse {
         "nbd-socket"
     } else {
         "fuse-loop"

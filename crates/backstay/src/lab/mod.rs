@@ -35,7 +35,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output::Ui;
 use cut::LinkFault;
 use fault::{NodeFault, Target};
-use state::{Lab, Mode, Options, Profile, Switch, Workload};
+use state::{Bench, Lab, Mode, Options, Profile, Switch, Workload};
 
 /// `backstay lab`.
 #[derive(Clone, Debug, clap::Args)]
@@ -103,6 +103,12 @@ struct Up {
     /// What runs in the group
     #[arg(long, default_value = "none")]
     workload: Workload,
+    /// Leave the fault shim out: disks cannot be broken, and cost what a disk costs
+    #[arg(long, hide = true)]
+    plain_disks: bool,
+    /// Serve the mirror as a FUSE file, whatever the workload
+    #[arg(long, hide = true)]
+    fuse: bool,
 }
 
 /// Registers that a lab can have.
@@ -159,6 +165,10 @@ impl Up {
             tls: self.tls,
             profile: self.profile,
             workload: self.workload,
+            bench: Bench {
+                plain_disks: self.plain_disks,
+                fuse: self.fuse,
+            },
         }
     }
 }

@@ -28,6 +28,26 @@ pub struct Options {
     pub profile: Profile,
     /// What runs in the group.
     pub workload: Workload,
+    /// For measurements.
+    #[serde(default)]
+    pub bench: Bench,
+}
+
+/// What a measurement wants otherwise than a lab to break.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bench {
+    /// The disks are files without a fault shim before them: their faults and `power` do nothing.
+    pub plain_disks: bool,
+    /// The mirror is a FUSE file even though nothing is mounted from it.
+    pub fuse: bool,
+}
+
+impl Bench {
+    /// Nothing.
+    pub const NONE: Self = Self {
+        plain_disks: false,
+        fuse: false,
+    };
 }
 
 /// Replication mode of the mirror.

@@ -108,7 +108,8 @@ pub fn nbd_uri(lab: &Lab, node: Node) -> String {
 
 /// The loop device under the mounted file system: the active's, if it mounts one.
 fn device(lab: &Lab, node: Node, active: Option<Node>) -> Option<String> {
-    if lab.options.workload == Workload::None || active != Some(node) {
+    let has_device = lab.options.workload != Workload::None || lab.options.bench.fuse;
+    if !has_device || active != Some(node) {
         return None;
     }
     loops::backed_by(&lab.state_dir(node)).into_iter().next()

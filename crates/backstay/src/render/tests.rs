@@ -60,6 +60,7 @@ pub(crate) fn ready() -> Snapshot {
         out_of_sync: ByteCount(0),
         intent: ByteCount(0),
         resync_sent: ByteCount(0),
+        cold_writes: 0,
         verify: None,
     };
     let address = AddressState {

@@ -243,6 +243,7 @@ fn mirror_state(
             out_of_sync: ByteCount(0),
             intent: ByteCount(0),
             resync_sent: ByteCount(0),
+            cold_writes: 0,
             verify: None,
         };
     };
@@ -269,6 +270,7 @@ fn mirror_state(
         out_of_sync,
         intent: ByteCount(figures.hot_regions * REGION_BYTES),
         resync_sent: figures.resync_sent,
+        cold_writes: figures.cold_writes,
         verify: figures.verify.as_ref().map(verify_state),
     }
 }

@@ -26,6 +26,7 @@ pub struct Disk {
     size: u64,
     logical_block: u32,
     is_device: bool,
+    in_memory: bool,
     fault: Option<FaultShim>,
 }
 
@@ -78,6 +79,12 @@ impl Disk {
     #[must_use]
     pub fn is_device(&self) -> bool {
         self.is_device
+    }
+
+    /// A file of a file system in memory: a system call on it copies, and never waits for a device.
+    #[must_use]
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.in_memory
     }
 
     /// Whether the lab's fault shim is in the path.

@@ -15,6 +15,9 @@ const LOGICAL_BLOCK_MIN: u32 = 512;
 /// The largest logical block that the mirror can work with, in bytes.
 const LOGICAL_BLOCK_MAX: u32 = 4096;
 
+/// What tmpfs calls itself in `statfs(2)`.
+const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
+
 /// How to open a [`Disk`].
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
@@ -172,6 +175,7 @@ impl Disk {
         } else {
             (meta.len(), file_block(&file))
         };
+        let in_memory = !is_device && is_in_memory(&file);
         let size = bytes - bytes % u64::from(logical_block.max(1));
         if size == 0 || !(LOGICAL_BLOCK_MIN..=LOGICAL_BLOCK_MAX).contains(&logical_block) {
             return Err(OpenError::Geometry {
@@ -190,6 +194,7 @@ impl Disk {
             size,
             logical_block,
             is_device,
+            in_memory,
             fault,
         })
     }
@@ -242,6 +247,11 @@ fn open_exclusively(
         }
         Err(errno) => Err(failed(errno)),
     }
+}
+
+/// True for files of tmpfs.
+fn is_in_memory(file: &File) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|fs| fs.f_type == TMPFS_MAGIC)
 }
 
 /// Size in bytes and logical block of a block device.

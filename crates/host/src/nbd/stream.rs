@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 /// Bytes that one read takes off the socket.
-const CHUNK: usize = 64 << 10;
+const CHUNK: usize = 256 << 10;
 
 /// Payload of the requests in work, in bytes; more requests wait in the socket.
 const BYTES_IN_WORK_MAX: u64 = 64 << 20;
@@ -70,6 +70,8 @@ pub struct Stream {
     sent: usize,
     in_work: usize,
     bytes_in_work: u64,
+    /// The last read brought less than it could: the socket is empty until it says otherwise.
+    drained: bool,
     ended: bool,
 }
 
@@ -95,6 +97,7 @@ impl Stream {
             sent: 0,
             in_work: 0,
             bytes_in_work: 0,
+            drained: false,
             ended: false,
         })
     }
@@ -111,6 +114,12 @@ impl Stream {
     #[must_use]
     pub fn in_work(&self) -> usize {
         self.in_work
+    }
+
+    /// True if no more requests are taken until some are answered: what was read already may hold further ones.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        !self.may_take()
     }
 
     /// What to wait for: input unless there is enough in work, output if some is left.
@@ -132,6 +141,9 @@ impl Stream {
         while !self.ended && self.may_take() {
             if let Some(incoming) = self.poll() {
                 return Ok(Some(incoming));
+            }
+            if std::mem::take(&mut self.drained) {
+                break;
             }
             match self.receive() {
                 Ok(0) => {
@@ -259,12 +271,15 @@ impl Stream {
 
     fn receive(&mut self) -> io::Result<usize> {
         if let Some(arriving) = &mut self.arriving {
-            let count = self.socket.read(&mut arriving.buf[arriving.filled..])?;
+            let room = &mut arriving.buf[arriving.filled..];
+            let count = self.socket.read(room)?;
+            self.drained = count < room.len();
             arriving.filled += count;
             self.connection.payload_received(count);
             return Ok(count);
         }
         let count = self.socket.read(&mut self.chunk)?;
+        self.drained = count < self.chunk.len();
         self.connection.input(&self.chunk[..count]);
         Ok(count)
     }

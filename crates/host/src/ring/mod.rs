@@ -30,6 +30,9 @@ use wire::Time;
 /// Operations that are handed to the kernel in one call at most; more are handed over in several.
 const BATCH_MAX: u32 = 256;
 
+/// Waits in a row that may leave what is queued to the next one.
+const PUT_OFF_MAX: u32 = 8;
+
 /// What zeroing by writing writes at once, in bytes.
 const ZEROS_LEN: usize = 1 << 20;
 
@@ -60,6 +63,10 @@ pub struct Ring {
     held: Vec<Held>,
     over: VecDeque<Completion>,
     finished: Vec<(Flight, io::Result<u32>)>,
+    /// What is done here, by the next wait: what its owner sends meanwhile is on its way first.
+    immediate: Vec<Flight>,
+    /// Waits in a row that left what is queued to the next one.
+    put_off: u32,
     in_flight: usize,
     /// The kernel ties a ring to the thread that first used it.
     _not_send: PhantomData<*const ()>,
@@ -101,6 +108,8 @@ impl Ring {
             held: Vec::new(),
             over: VecDeque::new(),
             finished: Vec::new(),
+            immediate: Vec::new(),
+            put_off: 0,
             in_flight: 0,
             _not_send: PhantomData,
         })
@@ -153,7 +162,7 @@ impl Ring {
             self.collect(done);
             let enough = done.len() >= goal;
             if enough && !(first && at_least == 0) {
-                return self.poke();
+                return self.poke_unless_soon(first);
             }
             if !enough && deadline.is_some_and(|at| at <= clock::now()) {
                 return self.poke();
@@ -168,6 +177,17 @@ impl Ring {
         }
     }
 
+    /// Starts what is queued. A caller that got something without the kernel comes back soon: then the call that waits next
+    /// starts it, but not for long.
+    fn poke_unless_soon(&mut self, without_kernel: bool) -> io::Result<()> {
+        if without_kernel && self.put_off < PUT_OFF_MAX {
+            self.put_off += 1;
+            return Ok(());
+        }
+        self.put_off = 0;
+        self.poke()
+    }
+
     /// Starts what is queued, without waiting.
     fn poke(&mut self) -> io::Result<()> {
         match &mut self.core {
@@ -180,13 +200,27 @@ impl Ring {
         if let Core::Uring(uring) = &mut self.core {
             uring.reap(&mut self.finished);
         }
-        let mut finished = std::mem::take(&mut self.finished);
-        for (flight, result) in finished.drain(..) {
-            self.step_over(flight, result);
+        // Until none is left: the next step of an immediate one is immediate, too.
+        while !self.finished.is_empty() || !self.immediate.is_empty() {
+            self.run_immediate();
+            let mut finished = std::mem::take(&mut self.finished);
+            for (flight, result) in finished.drain(..) {
+                self.step_over(flight, result);
+            }
+            if self.finished.is_empty() {
+                // Its memory is used again.
+                self.finished = finished;
+            }
         }
-        self.finished = finished;
         self.in_flight -= self.over.len();
         done.extend(self.over.drain(..));
+    }
+
+    fn run_immediate(&mut self) {
+        for mut flight in self.immediate.drain(..) {
+            let result = threads::run(flight.step(&self.zeros)).map_err(Into::into);
+            self.finished.push((flight, result));
+        }
     }
 
     fn step_over(&mut self, mut flight: Flight, result: io::Result<u32>) {
@@ -226,6 +260,11 @@ impl Ring {
     }
 
     fn start(&mut self, flight: Flight) {
+        if flight.is_immediate() {
+            // The kernel would hand it to a worker thread, which costs more than doing it.
+            self.immediate.push(flight);
+            return;
+        }
         match &mut self.core {
             Core::Uring(uring) => uring.start(flight),
             Core::Threads(threads) => threads.start(flight),

@@ -162,6 +162,9 @@ impl ZeroBy {
     }
 }
 
+/// Most bytes that are copied at once to or from a file in memory: while more are, another processor could help.
+const IMMEDIATE_MAX: usize = 64 << 10;
+
 /// An operation under way.
 #[derive(Debug)]
 pub(super) struct Flight {
@@ -259,6 +262,17 @@ impl Flight {
             )),
             Op::Ready { .. } => None,
         }
+    }
+
+    /// True if doing it is less work than handing it over: little of a file in memory.
+    pub(super) fn is_immediate(&self) -> bool {
+        let (disk, bytes) = match &self.op {
+            Op::Read { disk, buf, .. } => (disk, buf.len()),
+            Op::Write { disk, data, .. } => (disk, data.len()),
+            Op::Flush { disk } => (disk, 0),
+            Op::Zero { .. } | Op::Ready { .. } => return false,
+        };
+        bytes <= IMMEDIATE_MAX && disk.is_in_memory()
     }
 
     /// The next system call. `zeros` is what zeroing by writing writes.

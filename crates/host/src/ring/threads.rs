@@ -198,7 +198,8 @@ fn work(shared: &Shared, zeros: &Frozen) {
     }
 }
 
-fn run(step: Step<'_>) -> rustix::io::Result<u32> {
+/// One system call, on the calling thread.
+pub(super) fn run(step: Step<'_>) -> rustix::io::Result<u32> {
     let count = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
     match step {
         Step::Read { disk, offset, into } => rustix::io::pread(disk, into, offset).map(count),

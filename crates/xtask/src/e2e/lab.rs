@@ -121,6 +121,22 @@ impl Lab {
         parse(&shell::capture(&mut curl)?)
     }
 
+    /// The loop device of the active node's mirror.
+    pub(crate) fn device(&self) -> Outcome<String> {
+        let status = self.status()?;
+        let nodes = status["nodes"].as_array().into_iter().flatten();
+        let device = nodes.into_iter().find_map(|node| node["device"].as_str());
+        device
+            .map(str::to_owned)
+            .ok_or_else(|| Failure::new("the lab has no device"))
+    }
+
+    /// Writes of the node `name` that had to wait until their regions were durable in the intent log.
+    pub(crate) fn cold_writes(&self, name: &str) -> Outcome<f64> {
+        let count = self.group(name)?["mirrors"][0]["cold_writes"].as_f64();
+        count.ok_or_else(|| Failure::new(format!("{name} does not count cold writes")))
+    }
+
     /// Runs a command on the node `name`, in its namespaces.
     pub(crate) fn exec(&self, name: &str, words: &[&str]) -> Outcome {
         let mut exec = Command::new(&self.backstay);

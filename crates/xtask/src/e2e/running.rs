@@ -17,6 +17,11 @@ impl Running {
         command.spawn().map(Self).context(format!("start `{line}`"))
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
     /// True until it has ended by itself.
     pub(crate) fn is_alive(&mut self) -> bool {
         matches!(self.0.try_wait(), Ok(None))

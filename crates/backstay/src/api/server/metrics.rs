@@ -178,6 +178,12 @@ impl Metrics {
                 &labels,
                 float(mirror.resync_sent_bytes),
             );
+            let help = "Writes that waited for the intent log on this node.";
+            self.add(
+                ("backstay_mirror_cold_writes_total", "counter", help),
+                &labels,
+                float(mirror.cold_writes),
+            );
         }
         for address in &group.addresses {
             let ip = address.ip.to_string();
