@@ -220,7 +220,7 @@ fn tests(project: &Project, args: &[&str]) -> Outcome<Found> {
     let mut cargo = shell::cargo(&project.root);
     cargo.args(["test", "--profile", "sim", "--locked", "--lib"]);
     cargo.args(args).args(["--", "--show-output"]);
-    cargo.env("CRASH_STATES_PER_POINT", "4096");
+    cargo.env("CRASH_STATES_PER_POINT", "1024");
     let line = shell::describe(&cargo);
     let output = cargo
         .stderr(std::process::Stdio::inherit())

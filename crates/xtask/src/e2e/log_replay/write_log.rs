@@ -3,7 +3,7 @@
 
 use crate::failure::{Failure, Outcome};
 
-const MAGIC: u64 = 0x6a73_6677_7368_7265;
+const MAGIC: u64 = 0x006a_7366_7773_6872;
 const VERSION: u64 = 1;
 const FLUSH: u64 = 1;
 const DISCARD: u64 = 4;
@@ -43,10 +43,13 @@ pub(crate) fn parse(log: &[u8]) -> Outcome<Vec<Entry<'_>>> {
         let (Some(bytes), Some(offset)) = (bytes, offset) else {
             return Err(bad("an entry lies outside of every disk"));
         };
-        let stored = if flags & DISCARD == 0 { bytes } else { 0 };
-        let data = rest.get(sector..).and_then(|behind| behind.get(..stored));
+        if flags & DISCARD != 0 {
+            // What a discarded range holds is the disk's secret, and no load here discards.
+            return Err(bad("it has a discard"));
+        }
+        let data = rest.get(sector..).and_then(|behind| behind.get(..bytes));
         let data = data.ok_or_else(|| bad("it ends in the middle of an entry"))?;
-        rest = &rest[sector + stored..];
+        rest = &rest[sector + bytes..];
         entries.push(Entry {
             flush: flags & FLUSH != 0,
             offset,
