@@ -4,9 +4,11 @@
 //! kept then. `cargo xtask e2e NAME` repeats one.
 
 mod breaks;
+pub(crate) mod crash;
 pub(crate) mod demo;
 pub(crate) mod lab;
 mod leftovers;
+mod log_replay;
 mod nbd;
 mod resync;
 pub(crate) mod running;
@@ -50,7 +52,7 @@ struct Scenario {
     run: fn(&World) -> Outcome,
 }
 
-const SCENARIOS: [Scenario; 10] = [
+const SCENARIOS: [Scenario; 12] = [
     Scenario {
         name: "every_break_passes",
         run: breaks::every_break_passes,
@@ -86,6 +88,14 @@ const SCENARIOS: [Scenario; 10] = [
     Scenario {
         name: "lab_down_leaves_nothing_after_every_break",
         run: leftovers::every_break,
+    },
+    Scenario {
+        name: "crashes_under_load_lose_nothing",
+        run: crash::lose_nothing,
+    },
+    Scenario {
+        name: "every_prefix_of_the_disks_write_log_recovers",
+        run: log_replay::every_prefix_recovers,
     },
     Scenario {
         name: "disks_are_plain_without_backstay",

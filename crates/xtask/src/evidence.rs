@@ -3,6 +3,7 @@
 //! A file states the commands, the commit, the machine and a table. Figures in other documents come from these files only. A
 //! campaign that fails writes its file as well, and says so in it.
 
+mod crashes;
 pub(crate) mod machine;
 
 use std::fmt::Write as _;
@@ -30,6 +31,8 @@ enum What {
     Demo(&'static [&'static [&'static str]]),
     /// Unit tests; what they print goes into the file.
     Tests(&'static [&'static str]),
+    /// Crashes at random moments, resumed where they were interrupted.
+    Crashes,
     /// Our own commands; their output goes into the file as it is.
     Xtask(&'static [&'static [&'static str]]),
 }
@@ -109,6 +112,16 @@ const CAMPAIGNS: &[Campaign] = &[
         what: What::Tests(&["--package", "mirror", "--package", "host", "crash_state"]),
     },
     Campaign {
+        name: "log-replay",
+        shows: "Every prefix of what a daemon wrote to its disk attaches and names all that differs; the daemon goes on from it.",
+        what: What::Xtask(&[&["e2e", "--long", "write_log"]]),
+    },
+    Campaign {
+        name: "crash-campaign",
+        shows: "Crashes of the active, and of both, at random moments under fio and under pgbench lose nothing that G2 promises.",
+        what: What::Crashes,
+    },
+    Campaign {
         name: "models",
         shows: "Every TLA+ model holds and every mutant of a rule is caught.",
         what: What::Xtask(&[&["tlc", "--mutants"]]),
@@ -116,7 +129,7 @@ const CAMPAIGNS: &[Campaign] = &[
 ];
 
 /// Runs the campaign, or lists all of them.
-pub(crate) fn run(project: &Project, name: Option<&str>) -> Outcome {
+pub(crate) fn run(project: &Project, name: Option<&str>, count: Option<u64>) -> Outcome {
     let Some(name) = name else {
         print!("{}", list().text());
         return Ok(());
@@ -134,6 +147,7 @@ pub(crate) fn run(project: &Project, name: Option<&str>) -> Outcome {
         What::Demo(calls) => demo(project, calls)?,
         What::Xtask(calls) => xtask(project, calls)?,
         What::Tests(args) => tests(project, args)?,
+        What::Crashes => crashes::run(project, &commit, count)?,
     };
     let text = page(campaign, &found, &commit, started.elapsed())?;
     let file = project.root.join(format!("docs/evidence/{name}.md"));
@@ -206,7 +220,7 @@ fn tests(project: &Project, args: &[&str]) -> Outcome<Found> {
     let mut cargo = shell::cargo(&project.root);
     cargo.args(["test", "--profile", "sim", "--locked", "--lib"]);
     cargo.args(args).args(["--", "--show-output"]);
-    cargo.env("CRASH_STATES_PER_POINT", "4096");
+    cargo.env("CRASH_STATES_PER_POINT", "1024");
     let line = shell::describe(&cargo);
     let output = cargo
         .stderr(std::process::Stdio::inherit())

@@ -72,6 +72,9 @@ enum Command {
     Evidence {
         /// The campaign.
         name: Option<String>,
+        /// Of crash-campaign: rounds per part (100, and three tenths of that for power failures of both nodes).
+        #[arg(long)]
+        count: Option<u64>,
     },
     /// A seeded world of nodes with everything that can go wrong, or every deliberate defect in it.
     Sim(sim::Args),
@@ -113,7 +116,7 @@ fn run(args: &Args) -> Outcome {
             e2e::run(&project, depth, only.as_deref())
         }
         Command::Bench(args) => bench::run(&project, args),
-        Command::Evidence { name } => evidence::run(&project, name.as_deref()),
+        Command::Evidence { name, count } => evidence::run(&project, name.as_deref(), *count),
         Command::Sim(args) => sim::run(&project, args),
         Command::Fix => fix::run(&project),
     }
