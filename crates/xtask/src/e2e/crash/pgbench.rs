@@ -12,6 +12,8 @@ use crate::shell;
 
 /// The lab's service address, and the workload's port.
 const SERVER: [&str; 6] = ["-h", "10.88.0.10", "-p", "7000", "-U", "postgres"];
+/// With keepalives: a client whose question the dead server had acknowledged would wait for two hours else.
+const DATABASE: &str = "dbname=postgres keepalives_idle=1 keepalives_interval=1 keepalives_count=5";
 const CLIENTS: u64 = 4;
 /// A server that recovers answers within this time.
 const READY_MAX: Duration = Duration::from_secs(60);
@@ -68,7 +70,7 @@ impl Bench {
         let clients = CLIENTS.to_string();
         let mut command = self.client("pgbench", "90");
         command
-            .args(["-n", "-c", &clients, "-j", "2", "-T", "60", "postgres"])
+            .args(["-n", "-c", &clients, "-j", "2", "-T", "60", DATABASE])
             .stdout(report)
             .stderr(Stdio::null());
         Running::start(&mut command)
