@@ -87,6 +87,16 @@ impl Intent {
         u64::try_from(self.hot.len()).unwrap_or(u64::MAX)
     }
 
+    /// Most regions.
+    pub(crate) const fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// True if the region is in the log, or about to be.
+    pub(crate) fn is_hot(&self, region: u32) -> bool {
+        self.hot.contains_key(&region)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.hot.is_empty()
     }

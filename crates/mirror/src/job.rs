@@ -255,11 +255,16 @@ impl Machine {
                 }
             }
             self.cold.pop_front();
-            let added = self.intent.pin(regions.clone());
-            let cold = !self.intent.is_logged(regions);
+            let mut added = self.intent.pin(regions.clone());
+            let cold = !self.intent.is_logged(regions.clone());
+            let mut of_app = false;
             if let Some(job) = self.jobs.get_mut(&id) {
                 job.pinned = true;
-                self.cold_writes += u64::from(cold && job.app().is_some());
+                of_app = job.app().is_some();
+            }
+            if of_app {
+                self.cold_writes += u64::from(cold);
+                self.look_ahead(range, &regions, &mut added);
             }
             if !added.is_empty() {
                 self.announce_hot(&added);

@@ -31,6 +31,7 @@
 #![forbid(unsafe_code)]
 
 mod activate;
+mod ahead;
 mod attach;
 mod bitmap;
 mod bits;

@@ -104,6 +104,8 @@ pub(crate) struct Machine {
     /// Of these: whose acknowledgements count (R10).
     pub(crate) live: NodeSet,
     pub(crate) resync_sent: u64,
+    /// Where the front end's last write ended, in bytes.
+    pub(crate) stream_end: u64,
     /// Writes of the front end whose regions were not in the intent log.
     pub(crate) cold_writes: u64,
     pub(crate) pace: Pace,
@@ -166,6 +168,7 @@ impl Machine {
             peers: BTreeMap::new(),
             live: NodeSet::EMPTY,
             resync_sent: 0,
+            stream_end: u64::MAX,
             cold_writes: 0,
             pace,
             verify: None,

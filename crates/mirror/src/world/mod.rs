@@ -1,6 +1,7 @@
 //! A small world for tests: two replicas, disks that lose what was not flushed, a network that cuts, and a correct node
 //! that fences, promotes and changes sets by the rules. Everything is chosen by the caller, step by step.
 
+mod ahead;
 mod bugs;
 mod control;
 mod crash;

@@ -195,6 +195,11 @@ proptest! {
     fn an_asynchronous_pair_ends_equal(plan in plan()) {
         run(&plan, |config| config.ack = Ack::Async { buffer_max_bytes: 256 << 10 });
     }
+
+    #[test]
+    fn a_log_that_looks_ahead_of_streams_loses_nothing(plan in plan()) {
+        run(&plan, |config| config.hot_regions_max = 16);
+    }
 }
 
 /// A frame that a broken or hostile member may send.

@@ -262,7 +262,18 @@ impl Drop for Daemons {
         {
             eprintln!("{failure}");
         }
+        // The kernel gives a loop device's file back a moment later, and ends the export's mount with its daemon.
+        drop(wait::until("the export is free", START_MAX, || {
+            let device = self.loop_device.as_deref().unwrap_or_default();
+            let said = shell::capture(Command::new("losetup").args(["--list", "--noheadings"]));
+            (device.is_empty() || !said.ok()?.contains(device)).then_some(())
+        }));
         self.running.clear();
+        drop(shell::capture(
+            Command::new("umount")
+                .args(["--quiet", "--lazy"])
+                .arg(self.dir.join("export")),
+        ));
         if let Err(error) = fs::remove_dir_all(&self.dir) {
             eprintln!("cannot remove {}: {error}", self.dir.display());
         }
