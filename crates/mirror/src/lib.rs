@@ -15,6 +15,7 @@
 //! | `activate` | becoming active, changes of the sets, the orderly end |
 //! | `renew` | what a restarted replica writes again before it serves |
 //! | `session`, `peer`, `resync` | the active's side of a session |
+//! | `follower`, `spool`, `lag` | asynchronous: what waits for a follower, and its bound |
 //! | `standby`, `standby_ops` | the standby's side |
 //! | `superblock`, `intent`, `bitmap` | metadata: wanted, being written, durable |
 //! | `ranges`, `bits`, `nodes`, `disk` | small parts without opinions |
@@ -37,9 +38,11 @@ pub mod config;
 pub mod control;
 mod disk;
 mod flush;
+mod follower;
 mod intent;
 pub mod io;
 mod job;
+mod lag;
 mod machine;
 mod nodes;
 mod peer;
@@ -50,11 +53,12 @@ mod request;
 mod resync;
 mod role;
 mod session;
+mod spool;
 mod standby;
 mod standby_ops;
 mod superblock;
 #[cfg(test)]
 mod world;
 
-pub use config::{Ack, Config};
+pub use config::{Ack, Bound, Config};
 pub use replica::Replica;

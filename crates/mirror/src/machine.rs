@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::control::{Command, Figures, Report};
 use crate::disk::{Disk, Purpose};
 use crate::flush::FlushOp;
+use crate::follower::Spool;
 use crate::intent::{Intent, Period};
 use crate::io::{BufId, ConnId, DiskOp, Errno, Input, IoId, Output, Payload, Request, RequestId};
 use crate::job::Job;
@@ -100,6 +101,9 @@ pub(crate) struct Machine {
     /// Of these: whose acknowledgements count (R10).
     pub(crate) live: NodeSet,
     pub(crate) resync_sent: u64,
+    /// Buffers of frames that wait for a follower; true once nothing else needs them.
+    pub(crate) kept: BTreeMap<BufId, bool>,
+    pub(crate) spool: Spool,
 }
 
 /// What attaching found.
@@ -119,6 +123,7 @@ pub(crate) struct Parts {
 impl Machine {
     pub(crate) fn new(config: Config, now: Time, parts: Parts) -> Self {
         let floor = parts.superblock.get().epoch;
+        let spool = Spool::new(config.ack);
         Self {
             config,
             now,
@@ -152,6 +157,8 @@ impl Machine {
             peers: BTreeMap::new(),
             live: NodeSet::EMPTY,
             resync_sent: 0,
+            kept: BTreeMap::new(),
+            spool,
         }
     }
 
@@ -165,6 +172,7 @@ impl Machine {
             Input::Command(command) => self.on_command(command),
             Input::Request(request) => self.on_request(request),
             Input::DiskDone { io, result } => self.on_disk_done(io, result),
+            Input::SpoolDone { io, result } => self.on_spool_done(io, result),
             Input::Connected { conn, node, side } => self.on_connected(conn, node, side),
             Input::ConnectFailed { node } => self.on_connect_failed(node),
             Input::Frame {
@@ -336,10 +344,10 @@ impl Machine {
             let todo = peer.todo().map_or(0, Bits::ones);
             ByteCount(self.bitmap.base().ones().max(todo) * wire::units::BLOCK_BYTES)
         };
-        let oldest = self.peers.values().filter_map(Peer::oldest_write).min();
+        let oldest = self.peers.values().filter_map(Peer::lacks_since).min();
         Figures {
             out_of_sync: self.peers.iter().map(|(n, p)| (*n, marked(p))).collect(),
-            lag: ByteCount(self.peers.values().map(Peer::unacked_bytes).sum()),
+            lag: ByteCount(self.peers.values().map(|peer| peer.lag.bytes()).sum()),
             lag_age: oldest.map_or(wire::Duration::ZERO, |at| self.now.since(at)),
             resync_sent: ByteCount(self.resync_sent),
             hot_regions: self.intent.len(),
@@ -352,6 +360,11 @@ impl Machine {
             Role::Active(active) => Some(active),
             Role::Attaching(_) | Role::Idle | Role::Settling(_) | Role::Standby(_) => None,
         }
+    }
+
+    /// Asynchronous: other nodes that may be promoted, and so must be within their bound (R11).
+    pub(crate) fn eligible(&self) -> NodeSet {
+        self.active().map_or(NodeSet::EMPTY, |a| a.eligible)
     }
 
     /// Other nodes that must hold a write before it is acknowledged; none while not active.
@@ -372,6 +385,10 @@ impl Machine {
     }
 
     pub(crate) fn release(&mut self, buf: BufId) {
+        if let Some(unneeded) = self.kept.get_mut(&buf) {
+            *unneeded = true;
+            return;
+        }
         self.out.push_back(Output::Release { buf });
     }
 

@@ -108,10 +108,14 @@ impl Machine {
         let Some(app) = job.app().copied() else {
             return;
         };
-        let fua = job.fua;
+        let (fua, bytes) = (job.fua, job.range.len());
         if !self.counts_for(&app, fua).and(self.live).covers(required) {
             return;
         }
+        if !self.keeps_bound(app.acked, bytes) {
+            return;
+        }
+        self.note_told(id, app.acked, bytes);
         self.forget(id);
         match app.rest {
             Some(rest) => self.zero(app.request, rest, fua),
@@ -124,7 +128,7 @@ impl Machine {
     const fn counts_for(&self, app: &AppWrite, fua: bool) -> NodeSet {
         match self.config.ack {
             Ack::Flush if !fua => app.acked.or(app.sent),
-            Ack::Sync | Ack::Flush | Ack::Async { .. } => app.acked,
+            Ack::Sync | Ack::Flush | Ack::Async(_) => app.acked,
         }
     }
 

@@ -58,6 +58,8 @@ pub(super) struct Model {
     sectors: Vec<Vec<Version>>,
     pending: BTreeMap<RequestId, Pending>,
     events: u64,
+    /// Nothing is gone for good: an asynchronous follower may be behind.
+    pub(super) keeps_all: bool,
 }
 
 impl Model {
@@ -72,6 +74,16 @@ impl Model {
             sectors: vec![vec![zero]; super::disk::to_usize(data_bytes) / SECTOR],
             pending: BTreeMap::new(),
             events: 1,
+            keeps_all: false,
+        }
+    }
+
+    /// Another replica of an asynchronous mirror takes over: any of the latest writes may be missing there.
+    pub(super) fn cut_off(&mut self) {
+        for version in self.sectors.iter_mut().flatten() {
+            if version.standing.must() {
+                version.standing = Standing::Lapsed;
+            }
         }
     }
 
@@ -239,6 +251,9 @@ impl Model {
 
     /// Keeps the lists short: what a durable version came after is gone for good.
     fn forget_superseded(&mut self) {
+        if self.keeps_all {
+            return;
+        }
         for sector in self.sectors.iter_mut().filter(|s| s.len() > 6) {
             let last = sector
                 .iter()
