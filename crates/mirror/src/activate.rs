@@ -23,6 +23,8 @@ pub(crate) struct Active {
     pub(crate) epoch: Epoch,
     /// R1: the other nodes that must hold a write before it is acknowledged.
     pub(crate) required: NodeSet,
+    /// Asynchronous: the other nodes that may be promoted, and so must be within their bound (R11). Then nobody is required.
+    pub(crate) eligible: NodeSet,
     pub(crate) stage: Stage,
     pub(crate) renewal: Renewal,
 }
@@ -53,9 +55,17 @@ impl Active {
         matches!(self.stage, Stage::Serving)
     }
 
-    /// True once peers may hear of the epoch.
-    pub(crate) const fn dials(&self) -> bool {
-        !matches!(self.stage, Stage::Opening(_))
+    /// True while the orderly end is under way.
+    pub(crate) const fn is_draining(&self) -> bool {
+        matches!(self.stage, Stage::Draining(_))
+    }
+
+    /// True if a session with the peer is wanted, once peers may hear of the epoch. An eligible follower without one lacks
+    /// what others were told, and a copy would make it a mixture: it is taken out of the set first. But at the orderly end
+    /// it is waited for, whatever that takes.
+    pub(crate) const fn dials_to(&self, node: NodeId) -> bool {
+        let open = !matches!(self.stage, Stage::Opening(_));
+        open && (self.is_draining() || !self.eligible.contains(node))
     }
 }
 
@@ -95,15 +105,26 @@ impl Machine {
             s.mirror = s.mirror.or(Some(mirror));
             s.state = ReplicaState::Consistent;
         });
-        let required = NodeSet::others(&required, own);
+        let (required, eligible) = self.sort_out(&required);
         self.role = Role::Active(Active {
             epoch,
             required,
+            eligible,
             stage: Stage::Opening(ticket),
             renewal: Renewal::of(&self.intent, &self.layout),
         });
         if !self.peers.keys().all(|n| required.contains(*n)) {
             self.mark_hot();
+        }
+    }
+
+    /// Who is waited for, and who must be within the bound.
+    fn sort_out(&self, members: &BTreeSet<NodeId>) -> (NodeSet, NodeSet) {
+        let others = NodeSet::others(members, self.config.node);
+        if self.config.ack.is_async() {
+            (NodeSet::EMPTY, others)
+        } else {
+            (others, NodeSet::EMPTY)
         }
     }
 
@@ -141,11 +162,14 @@ impl Machine {
     /// The sets or the epoch changed.
     pub(crate) fn change_sets(&mut self, epoch: Epoch, required: &BTreeSet<NodeId>) {
         let own = self.config.node;
+        let (new_required, new_eligible) = self.sort_out(required);
         let Role::Active(active) = &mut self.role else {
             return;
         };
-        let new = NodeSet::others(required, own);
-        let old = std::mem::replace(&mut active.required, new);
+        let old = active.required.or(active.eligible);
+        let new = new_required.or(new_eligible);
+        active.required = new_required;
+        active.eligible = new_eligible;
         active.epoch = active.epoch.max(epoch);
         self.floor = self.floor.max(epoch);
         // Only for a later start of this disk: the register itself guards against older epochs.
@@ -171,14 +195,16 @@ impl Machine {
 
     /// R5: every reply from here on needs the peer. Its answer to a commit proves that it holds all the earlier ones.
     fn count_in(&mut self, node: NodeId) {
-        let now = self.now;
+        let (now, asynchronous) = (self.now, self.config.ack.is_async());
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
         peer.lost = false;
         match peer.session().map(|s| &s.phase) {
             Some(Phase::Live) => {
-                self.live.remove(node);
+                if !asynchronous {
+                    self.live.remove(node);
+                }
                 self.commit(node, 0);
             }
             // The commit on its way does not cover what was replied to since: another one does.
@@ -193,6 +219,10 @@ impl Machine {
 
     /// R7: the peer is out by a confirmed change. It comes back as any other, by resync.
     fn count_out(&mut self, node: NodeId) {
+        if self.config.ack.is_async() {
+            // It goes on following; nothing waits for it any more.
+            return;
+        }
         self.mark_hot();
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.lost = true;
@@ -215,7 +245,8 @@ impl Machine {
             Stage::Opening(_) => return,
             Stage::Reconciling
                 if self.advance_renewal()
-                    && (self.live.covers(required) || mutant::on(Mutant::ServeBeforeReconcile)) =>
+                    && (self.live.covers(required) && self.eligible() == NodeSet::EMPTY
+                        || mutant::on(Mutant::ServeBeforeReconcile)) =>
             {
                 self.enter(Stage::Serving);
                 self.report(Report::Serving { epoch });
@@ -227,10 +258,12 @@ impl Machine {
         if !self.is_active() {
             return;
         }
+        self.watch_bounds();
         self.dial();
         self.pump_resyncs();
         self.pump_verify();
         self.make_points();
+        self.pump_streams();
         self.admit();
     }
 

@@ -128,7 +128,10 @@ impl Attach {
                 }
                 None
             }
-            Input::Command(_) | Input::ConnectFailed { .. } | Input::Disconnected { .. } => None,
+            Input::Command(_)
+            | Input::SpoolDone { .. }
+            | Input::ConnectFailed { .. }
+            | Input::Disconnected { .. } => None,
         }
     }
 

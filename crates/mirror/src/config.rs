@@ -44,12 +44,31 @@ pub enum Ack {
     /// A plain write when it is local and sent to every required replica; a flush, or a write with FUA, when everything
     /// before it is durable on all of them. The promise of a disk with a write cache, in one round trip per commit.
     Flush,
-    /// When the local disk has it. The peer follows, at most this far behind; beyond it the peer is dropped and
-    /// comes back by bitmap resync.
-    Async {
-        /// Most bytes sent and not acknowledged.
-        buffer_max_bytes: u64,
-    },
+    /// When the local disk has it. The peer follows; while the record may promote it, at most so far behind (R11).
+    Async(Bound),
+}
+
+/// How far an asynchronous follower may be behind, and what may wait for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Most bytes that the application was told of and an eligible follower may lack.
+    pub max_bytes: u64,
+    /// Longest time for which it may lack one of them.
+    pub max_time: Duration,
+    /// Bytes that are sent and not answered, about: what a connection needs to be kept busy.
+    pub window_bytes: u64,
+    /// Bytes that wait for the follower in memory, about; for a moment up to twice as many.
+    pub memory_bytes: u64,
+    /// Bytes that wait for it on disk; beyond that it is given up, and comes back by resync.
+    pub spool_bytes: u64,
+}
+
+impl Ack {
+    /// True for [`Ack::Async`].
+    #[must_use]
+    pub const fn is_async(self) -> bool {
+        matches!(self, Self::Async(_))
+    }
 }
 
 /// Which chunks of a resync are compared by digest, and sent only if they differ. It saves bytes on the link and costs a

@@ -22,7 +22,8 @@ pub enum Command {
     Activate {
         /// Epoch of the confirmed record.
         epoch: Epoch,
-        /// R1: who must hold a write before it is acknowledged: this node's replica and these.
+        /// R1: who must hold a write before it is acknowledged: this node's replica and these. Of an asynchronous mirror:
+        /// who must be within its bound then, because it may be promoted (R11).
         required: BTreeSet<NodeId>,
         /// All replicas that a session is wanted with, required or not.
         peers: BTreeSet<NodeId>,
@@ -96,6 +97,23 @@ pub enum Report {
         node: NodeId,
         /// Why.
         why: ReplicaLoss,
+    },
+    /// An asynchronous follower is at its bound, or will be soon: replies wait, or will, until [`Command::Sets`] leaves it out
+    /// (R11).
+    PeerBehind {
+        /// Which.
+        node: NodeId,
+        /// What the application was told of and the follower may lack.
+        lag: ByteCount,
+        /// Since when it may lack something.
+        age: Duration,
+    },
+    /// A follower that was behind is well within its bound again, without a resync.
+    PeerWithin {
+        /// Which.
+        node: NodeId,
+        /// Its generation.
+        generation: Generation,
     },
     /// A required peer holds everything: it is back without having left the set (R10), or [`Command::Sets`] has just
     /// made it required (R5). *A grow is proposed only after this*: between [`Report::PeerSynced`] and the

@@ -1,14 +1,16 @@
 //! Flushes while active: durable here and on every required peer.
 
+use crate::activate::Active;
 use crate::config::Ack;
 use crate::disk::Purpose;
 use crate::intent::Period;
 use crate::io::{DiskOp, RequestId};
+use crate::lag::Sent;
 use crate::machine::{FlushId, Machine};
 use crate::nodes::NodeSet;
 use crate::peer::Await;
 use wire::NodeId;
-use wire::mirror_frame::{FLAG_ORDERED, Kind};
+use wire::mirror_frame::Kind;
 use wire::mutant::{self, Mutant};
 
 #[derive(Debug)]
@@ -56,16 +58,31 @@ impl Machine {
 
     /// Passes a flush on to a peer whose acknowledgements count. Others get it when theirs do.
     pub(crate) fn send_flush(&mut self, node: NodeId, id: FlushId) {
-        if !self.live.contains(node) {
+        let Some(peer) = self.peers.get_mut(&node) else {
             return;
-        }
+        };
         let flags = match self.config.ack {
-            Ack::Sync | Ack::Flush => 0,
-            Ack::Async { .. } => FLAG_ORDERED,
+            Ack::Sync | Ack::Flush if self.live.contains(node) => 0,
+            // From the commit on what it holds is a prefix, epoch by epoch.
+            Ack::Async(_) if peer.is_in_order() => {
+                peer.lag.sent(Sent::Flush(id), 0, self.now);
+                Self::ordered()
+            }
+            Ack::Sync | Ack::Flush | Ack::Async(_) => return,
         };
         self.ask(node, Kind::Flush, flags, Await::Flush(id));
         if let Some(flush) = self.flushes.get_mut(&id) {
             flush.sent.insert(node);
+        }
+    }
+
+    /// Peers on which a flush must be durable. An orderly end leaves nothing behind that an eligible follower lacks.
+    fn needed_by_flush(&self) -> NodeSet {
+        let draining = self.active().is_some_and(Active::is_draining);
+        if draining {
+            self.required().or(self.eligible())
+        } else {
+            self.required()
         }
     }
 
@@ -90,7 +107,7 @@ impl Machine {
 
     /// Ends a flush that is done here and on every required peer. Only its reply needs a lease.
     pub(crate) fn settle_flush(&mut self, id: FlushId) {
-        let required = self.required();
+        let required = self.needed_by_flush();
         let may_reply = self.has_lease();
         let Some(flush) = self.flushes.get(&id) else {
             return;
@@ -103,7 +120,14 @@ impl Machine {
         if !flush.local || !everywhere {
             return;
         }
-        self.clean = self.clean.max(flush.period);
+        let (period, told) = (flush.period, flush.request.is_some());
+        if told && !self.keeps_bound(NodeSet::EMPTY, 0) {
+            return;
+        }
+        let Some(flush) = self.flushes.get(&id) else {
+            return;
+        };
+        self.clean = self.clean.max(period);
         let request = flush.request;
         self.flushes.remove(&id);
         if let Some(request) = request {

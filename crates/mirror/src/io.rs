@@ -136,6 +136,13 @@ pub enum Input {
         /// What came of it.
         result: Result<Vec<u8>, Errno>,
     },
+    /// An operation of the spool ended. A read checked the content against its checksum.
+    SpoolDone {
+        /// Which operation.
+        io: IoId,
+        /// What came of it.
+        result: Result<(), Errno>,
+    },
     /// A connection to or from a node is ready, its certificate checked.
     Connected {
         /// The connection.
@@ -216,6 +223,26 @@ pub enum DiskOp {
     },
 }
 
+/// An operation of the spool: a file of the engine's own, of [`Bound::spool_bytes`](crate::Bound::spool_bytes), whose content is
+/// worth nothing to a later life. Offsets are multiples of 4 KiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpoolOp {
+    /// Write the buffer.
+    Write {
+        /// Byte offset in the spool.
+        offset: u64,
+        /// As long as what is written.
+        buf: BufId,
+    },
+    /// Fill the buffer with what was written there, or fail.
+    Read {
+        /// Byte offset in the spool.
+        offset: u64,
+        /// As long as what is read.
+        buf: BufId,
+    },
+}
+
 /// What comes out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
@@ -226,11 +253,18 @@ pub enum Output {
         /// What to do.
         op: DiskOp,
     },
+    /// Start an operation of the spool (asynchronous mirrors only): answered by [`Input::SpoolDone`].
+    Spool {
+        /// Its name; a counter of its own.
+        io: IoId,
+        /// What to do.
+        op: SpoolOp,
+    },
     /// Make a buffer.
     Alloc {
         /// Its name, from [`BufId::MACHINE`] on.
         buf: BufId,
-        /// Bytes; at most 64 KiB.
+        /// Bytes; at most 64 KiB, or what one frame of the stream carries.
         len: u64,
     },
     /// The machine does not name this buffer any more.

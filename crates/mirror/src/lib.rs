@@ -15,6 +15,7 @@
 //! | `activate` | becoming active, changes of the sets, the orderly end |
 //! | `renew` | what a restarted replica writes again before it serves |
 //! | `session`, `peer`, `resync`, `pace` | the active's side of a session |
+//! | `follower`, `spool`, `lag` | asynchronous: what waits for a follower, and its bound |
 //! | `standby`, `standby_ops` | the standby's side |
 //! | `compare`, `verify`, `mend` | chunks compared by digest; verifying online; places that cannot be read |
 //! | `superblock`, `intent`, `bitmap` | metadata: wanted, being written, durable |
@@ -40,9 +41,11 @@ pub mod config;
 pub mod control;
 mod disk;
 mod flush;
+mod follower;
 mod intent;
 pub mod io;
 mod job;
+mod lag;
 mod machine;
 mod mend;
 mod nodes;
@@ -55,6 +58,7 @@ mod request;
 mod resync;
 mod role;
 mod session;
+mod spool;
 mod standby;
 mod standby_ops;
 mod superblock;
@@ -62,5 +66,5 @@ mod verify;
 #[cfg(test)]
 mod world;
 
-pub use config::{Ack, Config};
+pub use config::{Ack, Bound, Config};
 pub use replica::Replica;

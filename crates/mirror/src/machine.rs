@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::control::{Command, Figures, Report, VerifyResult};
 use crate::disk::{Disk, Purpose};
 use crate::flush::FlushOp;
+use crate::follower::Spool;
 use crate::intent::{Intent, Period};
 use crate::io::{BufId, ConnId, DiskOp, Errno, Input, IoId, Output, Payload, Request, RequestId};
 use crate::job::Job;
@@ -114,6 +115,9 @@ pub(crate) struct Machine {
     /// What the last one that ended found.
     pub(crate) verified: Option<VerifyResult>,
     pub(crate) verifies: u64,
+    /// Buffers of frames that wait for a follower; true once nothing else needs them.
+    pub(crate) kept: BTreeMap<BufId, bool>,
+    pub(crate) spool: Spool,
 }
 
 /// What attaching found.
@@ -134,6 +138,7 @@ impl Machine {
     pub(crate) fn new(config: Config, now: Time, parts: Parts) -> Self {
         let floor = parts.superblock.get().epoch;
         let pace = Pace::new(config.resync_chunks_max);
+        let spool = Spool::new(config.ack);
         Self {
             config,
             now,
@@ -174,6 +179,8 @@ impl Machine {
             verify: None,
             verified: None,
             verifies: 0,
+            kept: BTreeMap::new(),
+            spool,
         }
     }
 
@@ -187,6 +194,7 @@ impl Machine {
             Input::Command(command) => self.on_command(command),
             Input::Request(request) => self.on_request(request),
             Input::DiskDone { io, result } => self.on_disk_done(io, result),
+            Input::SpoolDone { io, result } => self.on_spool_done(io, result),
             Input::Connected { conn, node, side } => self.on_connected(conn, node, side),
             Input::ConnectFailed { node } => self.on_connect_failed(node),
             Input::Frame {
@@ -361,10 +369,10 @@ impl Machine {
             let todo = peer.todo().map_or(0, Bits::ones);
             ByteCount(self.bitmap.base().ones().max(todo) * wire::units::BLOCK_BYTES)
         };
-        let oldest = self.peers.values().filter_map(Peer::oldest_write).min();
+        let oldest = self.peers.values().filter_map(Peer::lacks_since).min();
         Figures {
             out_of_sync: self.peers.iter().map(|(n, p)| (*n, marked(p))).collect(),
-            lag: ByteCount(self.peers.values().map(Peer::unacked_bytes).sum()),
+            lag: ByteCount(self.peers.values().map(|peer| peer.lag.bytes()).sum()),
             lag_age: oldest.map_or(wire::Duration::ZERO, |at| self.now.since(at)),
             resync_sent: ByteCount(self.resync_sent),
             hot_regions: self.intent.len(),
@@ -379,6 +387,11 @@ impl Machine {
             Role::Active(active) => Some(active),
             Role::Attaching(_) | Role::Idle | Role::Settling(_) | Role::Standby(_) => None,
         }
+    }
+
+    /// Asynchronous: other nodes that may be promoted, and so must be within their bound (R11).
+    pub(crate) fn eligible(&self) -> NodeSet {
+        self.active().map_or(NodeSet::EMPTY, |a| a.eligible)
     }
 
     /// Other nodes that must hold a write before it is acknowledged; none while not active.
@@ -399,6 +412,10 @@ impl Machine {
     }
 
     pub(crate) fn release(&mut self, buf: BufId) {
+        if let Some(unneeded) = self.kept.get_mut(&buf) {
+            *unneeded = true;
+            return;
+        }
         self.out.push_back(Output::Release { buf });
     }
 

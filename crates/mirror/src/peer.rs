@@ -8,8 +8,11 @@
 
 use crate::bits::Bits;
 use crate::config::Compare;
+use crate::follower::Standing;
 use crate::io::ConnId;
+use crate::lag::Lag;
 use crate::machine::{FlushId, JobId};
+use crate::spool::Outbox;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use wire::{Duration, Generation, SessionId, Time};
@@ -23,6 +26,9 @@ pub(crate) struct Peer {
     pub(crate) missing_since: Time,
     /// The node was told of the loss and not yet of the return.
     pub(crate) lost: bool,
+    /// Asynchronous: what it may lack.
+    pub(crate) lag: Lag,
+    pub(crate) standing: Standing,
 }
 
 #[derive(Debug)]
@@ -53,8 +59,12 @@ pub(crate) struct Session {
     pub(crate) awaiting: BTreeMap<u64, Awaited>,
     /// The last answer.
     pub(crate) progress: Time,
-    /// Bytes of the front end's writes without an answer.
-    pub(crate) unacked_bytes: u64,
+    /// Asynchronous: frames that wait for their turn.
+    pub(crate) outbox: Outbox,
+    /// Nothing more can wait: the session is given up.
+    pub(crate) full: bool,
+    /// Bytes of the front end's writes since the latest point.
+    pub(crate) point_bytes: u64,
     /// When the next point is due, if anything is marked.
     pub(crate) point_at: Time,
 }
@@ -132,16 +142,17 @@ pub(crate) enum Start {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Awaited {
     pub(crate) since: Time,
+    /// What it takes of the window.
+    pub(crate) weight: u64,
     pub(crate) what: Await,
 }
 
 /// What an answer is awaited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Await {
-    Write {
-        job: JobId,
-        bytes: u64,
-    },
+    Write(JobId),
+    /// The flush behind a write that must be durable.
+    Barrier(JobId),
     Flush(FlushId),
     /// A flush that ends this point of the bitmap.
     Point(u64),
@@ -156,12 +167,14 @@ pub(crate) enum Await {
 }
 
 impl Peer {
-    pub(crate) const fn new(now: Time, backoff: Duration) -> Self {
+    pub(crate) fn new(now: Time, backoff: Duration) -> Self {
         Self {
             link: Link::Down { redial_at: now },
             backoff,
             missing_since: now,
             lost: false,
+            lag: Lag::default(),
+            standing: Standing::Within,
         }
     }
 
@@ -202,17 +215,20 @@ impl Peer {
         }
     }
 
-    pub(crate) fn unacked_bytes(&self) -> u64 {
-        self.session().map_or(0, |s| s.unacked_bytes)
+    /// Since when it may lack something that the application was told of.
+    pub(crate) fn lacks_since(&self) -> Option<Time> {
+        self.lag.since().filter(|_| self.lag.bytes() > 0)
     }
 
-    /// When the oldest write without an answer was sent.
-    pub(crate) fn oldest_write(&self) -> Option<Time> {
-        self.session()?
-            .awaiting
-            .values()
-            .find(|a| matches!(a.what, Await::Write { .. }))
-            .map(|a| a.since)
+    /// True once everything that differed is sent: what follows is applied in its order.
+    pub(crate) fn is_in_order(&self) -> bool {
+        self.session()
+            .is_some_and(|s| matches!(s.phase, Phase::Live | Phase::Committing { .. }))
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        self.session()
+            .is_some_and(|s| matches!(s.phase, Phase::Live))
     }
 
     /// When the peer counts as lost if nothing comes: (required, by these limits).
@@ -233,7 +249,8 @@ impl Peer {
             Link::Up(session) => {
                 let oldest = session.awaiting.first_key_value()?.1;
                 Some(match oldest.what {
-                    Await::Write { .. }
+                    Await::Write(_)
+                    | Await::Barrier(_)
                     | Await::Flush(_)
                     | Await::Chunk
                     | Await::Compare(_)
@@ -243,7 +260,8 @@ impl Peer {
                         oldest.since + ack_timeout
                     }
                     // A slow link or a long flush is no fault of a peer that nobody waits for.
-                    Await::Write { .. }
+                    Await::Write(_)
+                    | Await::Barrier(_)
                     | Await::Flush(_)
                     | Await::Chunk
                     | Await::Compare(_)

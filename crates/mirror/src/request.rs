@@ -114,11 +114,15 @@ impl Machine {
         let Some(app) = job.app().copied() else {
             return;
         };
-        let fua = job.fua;
+        let (fua, bytes) = (job.fua, job.range.len());
         let everywhere = self.counts_for(&app, fua).and(self.live).covers(required);
         if !everywhere && !mutant::has(Bug::AckWithoutPeer) {
             return;
         }
+        if !self.keeps_bound(app.acked, bytes) {
+            return;
+        }
+        self.note_told(id, app.acked, bytes);
         let resyncing = self.peers.values().any(|peer| peer.todo().is_some());
         self.pace.wrote(self.now.since(app.since), resyncing);
         self.forget(id);
@@ -133,7 +137,7 @@ impl Machine {
     const fn counts_for(&self, app: &AppWrite, fua: bool) -> NodeSet {
         match self.config.ack {
             Ack::Flush if !fua => app.acked.or(app.sent),
-            Ack::Sync | Ack::Flush | Ack::Async { .. } => app.acked,
+            Ack::Sync | Ack::Flush | Ack::Async(_) => app.acked,
         }
     }
 

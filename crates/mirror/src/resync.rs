@@ -15,6 +15,7 @@ use crate::job::{Action, Origin};
 use crate::machine::Machine;
 use crate::peer::{Await, Copying, Greeting, Link, Phase, Session, Start};
 use std::collections::{BTreeSet, VecDeque};
+use wire::event::ReplicaLoss;
 use wire::mirror_frame::{Hello, Kind};
 use wire::mutant::{self, Bug, Mutant};
 use wire::units::BLOCK_BYTES;
@@ -28,6 +29,10 @@ const STUCK_PAUSE: Duration = Duration::from_millis(1_000);
 impl Machine {
     /// The peer said who it is: finds out what may differ, and begins to copy.
     pub(crate) fn begin_session(&mut self, node: NodeId, greeting: Greeting, hello: &Hello) {
+        if self.active().is_some_and(|a| !a.dials_to(node)) {
+            // It may be promoted, so it must not be made a mixture: out of the set first (R11).
+            return self.lose(node, ReplicaLoss::Closed);
+        }
         let required = self.required().contains(node);
         let (todo, theirs) = self.differences(hello);
         let equal = todo.is_clear() && hello.consistent && hello.mirror.is_some()
@@ -56,7 +61,9 @@ impl Machine {
             next_seq: 1,
             awaiting: std::collections::BTreeMap::new(),
             progress: self.now,
-            unacked_bytes: 0,
+            outbox: self.outbox(),
+            full: false,
+            point_bytes: 0,
             point_at: self.now + self.config.point_interval,
         };
         let dirty = session_dirty(&session);
@@ -240,6 +247,7 @@ impl Machine {
         };
         peer.lost = false;
         peer.backoff = backoff;
+        peer.lag.caught_up();
         let Some(session) = peer.session_mut() else {
             return;
         };
@@ -252,7 +260,7 @@ impl Machine {
                 app.acked.insert(node);
             }
         }
-        self.report(if self.required().contains(node) {
+        self.report(if self.required().or(self.eligible()).contains(node) {
             Report::PeerBack { node, generation }
         } else {
             let sent = ByteCount(sent_bytes);
@@ -271,6 +279,7 @@ impl Machine {
         for id in waiting {
             self.send_flush(node, id);
         }
+        self.judge_return(node);
         self.settle_all();
     }
 
@@ -292,10 +301,14 @@ impl Machine {
             return;
         }
         let (now, interval) = (self.now, self.config.point_interval);
+        // What an active that is cut off may have to put aside is what is marked: kept near the bound.
+        let often = self.bound().map_or(u64::MAX, |bound| bound.max_bytes / 2);
         let due = self.peers.iter_mut().find_map(|(node, peer)| {
             let session = peer.session_mut()?;
-            let due = matches!(session.phase, Phase::Live) && session.point_at <= now;
+            let ripe = session.point_at <= now || session.point_bytes > often;
+            let due = matches!(session.phase, Phase::Live) && ripe;
             due.then(|| {
+                session.point_bytes = 0;
                 session.point_at = now + interval;
                 *node
             })

@@ -203,6 +203,12 @@ impl Machine {
     }
 
     fn drop_sessions(&mut self) {
+        let take =
+            |p: &mut crate::peer::Peer| p.session_mut().map(|s| std::mem::take(&mut s.outbox));
+        let outboxes: Vec<_> = self.peers.values_mut().filter_map(take).collect();
+        for outbox in outboxes {
+            self.drop_outbox(outbox);
+        }
         let conns: Vec<_> = self.peers.values().filter_map(|p| p.conn()).collect();
         for conn in conns {
             self.disconnect(conn);

@@ -3,12 +3,14 @@
 use crate::activate::Active;
 use crate::bitmap::RUNS_MAX;
 use crate::compare::Verdict;
-use crate::config::Ack;
+use crate::follower::Standing;
 use crate::io::{ConnId, Payload, Side};
 use crate::job::Action;
+use crate::lag::Sent;
 use crate::machine::{JobId, Machine};
 use crate::peer::{Await, Awaited, Greeting, Link, Phase};
 use crate::role::Role;
+use crate::spool::weight;
 use wire::event::ReplicaLoss;
 use wire::mirror_frame::{FLAG_FUA, Header, Hello, Kind, Refuse, decode_payload, encode_payload};
 use wire::mutant::{self, Bug};
@@ -163,15 +165,18 @@ impl Machine {
 
     fn on_ack(&mut self, node: NodeId, seq: u64) -> Option<()> {
         match self.answered(node, seq)? {
-            Await::Write { job, bytes } => {
-                let session = self.peers.get_mut(&node)?.session_mut()?;
-                session.unacked_bytes = session.unacked_bytes.saturating_sub(bytes);
+            Await::Write(job) => {
                 if let Some(app) = self.jobs.get_mut(&job).and_then(|j| j.app_mut()) {
                     app.acked.insert(node);
-                    self.settle_write(job);
                 }
+                self.note_answered(node, Sent::Write(job));
+                self.settle_write(job);
             }
-            Await::Flush(flush) => self.on_flush_acked(node, flush),
+            Await::Barrier(job) => self.note_answered(node, Sent::Barrier(job)),
+            Await::Flush(flush) => {
+                self.note_answered(node, Sent::Flush(flush));
+                self.on_flush_acked(node, flush);
+            }
             Await::Point(point) => self.bitmap.commit_point(point),
             Await::ResyncStart => self.on_start_acked(node),
             Await::Chunk => self.on_chunk_acked(node),
@@ -188,7 +193,8 @@ impl Machine {
             Await::Compare(job) => self.on_verdict(node, job, verdict),
             Await::Content(job) if verdict == Verdict::Unreadable => self.mend_failed(job),
             Await::Content(_)
-            | Await::Write { .. }
+            | Await::Write(_)
+            | Await::Barrier(_)
             | Await::Flush(_)
             | Await::Point(_)
             | Await::ResyncStart
@@ -214,12 +220,16 @@ impl Machine {
         Some(if kept { Taken::Kept } else { Taken::Done })
     }
 
-    /// What was awaited under this number.
+    /// What was awaited under this number, if it was sent at all.
     fn answered(&mut self, node: NodeId, seq: u64) -> Option<Await> {
-        let now = self.now;
+        let (now, asynchronous) = (self.now, self.config.ack.is_async());
         let session = self.peers.get_mut(&node)?.session_mut()?;
+        if asynchronous && seq > session.outbox.sent_seq {
+            return None;
+        }
         let awaited = session.awaiting.remove(&seq)?;
         session.progress = now;
+        session.outbox.answered(awaited.weight);
         Some(awaited.what)
     }
 
@@ -287,14 +297,26 @@ impl Machine {
         };
         let seq = session.next_seq;
         session.next_seq += 1;
-        session.awaiting.insert(seq, Awaited { since, what });
+        let weight = weight(&header);
+        session.awaiting.insert(
+            seq,
+            Awaited {
+                since,
+                weight,
+                what,
+            },
+        );
         let conn = session.conn;
         let header = Header {
             seq,
             session: session.session,
             ..header
         };
-        self.send(conn, header, payload);
+        if self.config.ack.is_async() {
+            self.enqueue(node, header, payload);
+        } else {
+            self.send(conn, header, payload);
+        }
     }
 
     /// A write starts: it goes to every peer with a session, and is marked unless all peers are required.
@@ -319,13 +341,14 @@ impl Machine {
         if !all {
             self.bitmap.mark(blocks_of(range));
         }
-        self.bound_async(bytes);
+        // An asynchronous follower gets a flush of its own behind such a write.
+        let durable = fua && !self.config.ack.is_async();
         let header = Header {
             range,
             payload_len,
             ..self.header(
                 kind,
-                if fua && !mutant::has(Bug::FuaDropped) {
+                if durable && !mutant::has(Bug::FuaDropped) {
                     FLAG_FUA
                 } else {
                     0
@@ -337,31 +360,15 @@ impl Machine {
             let Some(session) = self.peers.get_mut(&node).and_then(|p| p.session_mut()) else {
                 continue;
             };
-            session.unacked_bytes += bytes;
-            let what = Await::Write { job: id, bytes };
-            self.ask_with(node, header, payload.clone(), what);
+            session.point_bytes += bytes;
+            if self.leave_to_copy(node, range) {
+                continue;
+            }
+            self.ask_with(node, header, payload.clone(), Await::Write(id));
+            self.note_sent(node, id, bytes, fua);
             if let Some(app) = self.jobs.get_mut(&id).and_then(|j| j.app_mut()) {
                 app.sent.insert(node);
             }
-        }
-    }
-
-    /// Asynchronous: drops a session that would fall behind by more than the bound.
-    fn bound_async(&mut self, bytes: u64) {
-        let Ack::Async { buffer_max_bytes } = self.config.ack else {
-            return;
-        };
-        let required = self.required();
-        let behind: Vec<NodeId> = self
-            .peers
-            .iter()
-            .filter(|(node, peer)| {
-                !required.contains(**node) && peer.unacked_bytes() + bytes > buffer_max_bytes
-            })
-            .map(|(node, _)| *node)
-            .collect();
-        for node in behind {
-            self.lose(node, ReplicaLoss::Silent);
         }
     }
 
@@ -393,12 +400,15 @@ impl Machine {
 
     /// Ends a peer's connection, whatever its state, and tells the node once.
     pub(crate) fn lose(&mut self, node: NodeId, why: ReplicaLoss) {
-        let required = self.required().contains(node);
+        let required = self.required().or(self.eligible()).contains(node);
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
         let conn = peer.conn();
         let was_up = peer.session().is_some();
+        peer.lag.lost();
+        peer.standing = Standing::Within;
+        let outbox = peer.session_mut().map(|s| std::mem::take(&mut s.outbox));
         let fault = why != ReplicaLoss::Closed && why != ReplicaLoss::Silent;
         let tell = (was_up || required || fault) && !peer.lost;
         peer.lost |= tell;
@@ -421,6 +431,9 @@ impl Machine {
             }
         }
         self.redial_later(node);
+        if let Some(outbox) = outbox.filter(|_| self.config.ack.is_async()) {
+            self.drop_outbox(outbox);
+        }
         if let Some(conn) = conn {
             // After the link is down: what waited for their ranges may start.
             self.abandon_asked(conn);
@@ -442,11 +455,13 @@ impl Machine {
 
     /// Limits of time that peers have passed.
     pub(crate) fn on_active_time(&mut self) {
-        let required = self.required();
+        let (required, eligible) = (self.required(), self.eligible());
         let (ack, io) = (self.config.ack_timeout, self.config.io_timeout);
         let now = self.now;
         let late = |node: NodeId, peer: &crate::peer::Peer| {
-            let deadline = peer.deadline(required.contains(node), ack, io);
+            // One that is eligible and not there has to be taken out; one that is there is watched by its lag.
+            let missing = eligible.contains(node) && peer.session().is_none();
+            let deadline = peer.deadline(required.contains(node) || missing, ack, io);
             deadline.is_some_and(|at| at <= now)
         };
         let late: Vec<NodeId> = self
@@ -485,9 +500,10 @@ impl Machine {
         let (ack, io) = (self.config.ack_timeout, self.config.io_timeout);
         let marked = !self.bitmap.base().is_clear() && !self.bitmap.has_point();
         let of_peer = |(node, peer): (&NodeId, &crate::peer::Peer)| {
-            let deadline = peer.deadline(active.required.contains(*node), ack, io);
+            let missing = active.eligible.contains(*node) && peer.session().is_none();
+            let deadline = peer.deadline(active.required.contains(*node) || missing, ack, io);
             let next = match &peer.link {
-                Link::Down { redial_at } => active.dials().then_some(*redial_at),
+                Link::Down { redial_at } => active.dials_to(*node).then_some(*redial_at),
                 Link::Up(s) => match &s.phase {
                     Phase::Live => marked.then_some(s.point_at),
                     Phase::Copying(copying) => copying.is_stuck().then_some(copying.retry_at),
@@ -497,7 +513,8 @@ impl Machine {
             };
             deadline.into_iter().chain(next).min()
         };
-        self.peers.iter().filter_map(of_peer).min()
+        let bounds = self.bounds_wake_at();
+        self.peers.iter().filter_map(of_peer).chain(bounds).min()
     }
 
     /// Opens the connections that are due.
@@ -507,6 +524,7 @@ impl Machine {
             .peers
             .iter()
             .filter(|(_, p)| matches!(p.link, Link::Down { redial_at } if redial_at <= now))
+            .filter(|(node, _)| self.active().is_some_and(|a| a.dials_to(**node)))
             .map(|(node, _)| *node)
             .collect();
         for node in due {

@@ -46,6 +46,13 @@ enum Step {
     Sealing(Ticket),
 }
 
+impl PeerOp {
+    /// True if nothing behind it may be applied before it is done.
+    fn is_ordered(&self) -> bool {
+        self.act == Act::Flush { ordered: true }
+    }
+}
+
 /// What was acknowledged because it was sent is durable only if a flush waits for it here.
 fn overtakes(act: Act) -> bool {
     matches!(act, Act::Flush { .. }) && mutant::on(Mutant::FlushOvertakes)
@@ -67,8 +74,10 @@ impl Machine {
             self.release_payload(&payload);
             return self.lose_active(ReplicaLoss::Protocol);
         }
-        let ordered = |op: &PeerOp| op.act == Act::Flush { ordered: true };
-        if following.ops.iter().any(ordered) && !mutant::has(Bug::OrderedFlushIgnored) {
+        // What waits goes first, whatever it waits for.
+        let waits = following.ops.iter().any(PeerOp::is_ordered);
+        let waits = waits && !mutant::has(Bug::OrderedFlushIgnored);
+        if !following.backlog.is_empty() || waits {
             following.backlog.push_back((header, payload));
             return;
         }
@@ -287,7 +296,7 @@ impl Machine {
     /// Frames that waited behind an ordered flush.
     fn apply_backlog(&mut self) {
         while let Some(following) = self.following_mut() {
-            if !following.ops.is_empty() {
+            if following.ops.iter().any(PeerOp::is_ordered) {
                 return;
             }
             let Some((header, payload)) = following.backlog.pop_front() else {

@@ -89,7 +89,8 @@ pub struct GroupConfig {
     pub id: GroupId,
     /// Nodes with a replica.
     pub members: BTreeSet<NodeId>,
-    /// True: the mirror acknowledges before the standby has a write; no automatic failover in this release (R11).
+    /// True: the mirror acknowledges before the standby has a write; a standby within its bound is *eligible*, and the group fails
+    /// over to it by itself (R11). Such a group has one mirror: the order of writes is kept per group (R13).
     pub asynchronous: bool,
     /// Number of mirrors; all share the epoch and the sets (R13).
     pub mirrors: u8,

@@ -292,6 +292,8 @@ impl Group {
             Report::Closed => self.on_mirror_closed(mirror),
             Report::PeerLost { .. }
             | Report::PeerBack { .. }
+            | Report::PeerBehind { .. }
+            | Report::PeerWithin { .. }
             | Report::ResyncStarted { .. }
             | Report::Verified { .. }
             | Report::PeerSynced { .. } => self.on_peer_report(cx, mirror, report),

@@ -94,9 +94,6 @@ impl Node {
         if group.role() == Role::Frozen && group.is_frozen_for_long(now) {
             found.insert(Problem::Frozen { group: id });
         }
-        if group.config.asynchronous {
-            found.insert(Problem::AsyncManual { group: id });
-        }
         if let Some((node, obstacle)) = self.no_standby(now, group) {
             found.insert(Problem::NoStandby {
                 group: id,
@@ -146,7 +143,7 @@ impl Node {
             .confirmed()
             .is_some_and(|r| !r.may_promote(node))
         {
-            return Some(Obstacle::OutOfSync);
+            return Some(group.out_of_set());
         }
         group
             .peers

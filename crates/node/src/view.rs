@@ -110,7 +110,7 @@ impl Node {
         let (running, changing) = group.resources_running();
         GroupView {
             id: group.id(),
-            can_fail_over: record.is_some() && why_not.is_none() && !group.config.asynchronous,
+            can_fail_over: record.is_some() && why_not.is_none(),
             record,
             roles,
             serving,

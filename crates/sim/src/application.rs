@@ -1,6 +1,7 @@
 //! The application of the group: writes, reads and flushes whatever the active's devices take, and remembers the answers.
 
 use crate::instance::{Instance, Request};
+use crate::options::Level;
 use crate::oracle::OpId;
 use crate::queue::{Event, ToProcess};
 use crate::world::{GROUP, World};
@@ -93,6 +94,10 @@ impl World {
     fn issue(&mut self, at: NodeId, mirror: u8, request: Request) {
         let op = OpId(self.name());
         let (first, sectors) = (request.range.offset() / 512, request.range.len() / 512);
+        let history = self.histories.get_mut(usize::from(mirror));
+        if let Some(history) = history.filter(|_| self.options.level == Level::Async) {
+            history.issue(op, &request);
+        }
         let Some(oracle) = self.oracles.get_mut(usize::from(mirror)) else {
             return;
         };
@@ -182,6 +187,9 @@ impl World {
             self.application_dies(at);
             return;
         }
+        if let Some(history) = self.histories.get_mut(usize::from(mirror)) {
+            history.acknowledged(op, self.now);
+        }
         let verdict = oracle.acknowledge(op, bytes).or_else(|what| {
             // A frozen machine does not know how late it is: its clock, and with it its lease, stood still.
             if suspect { Ok(()) } else { Err(what) }
@@ -189,6 +197,9 @@ impl World {
         let verdict = verdict.map_err(|what| format!("on {at:?}, mirror {mirror}: {what}"));
         self.judge("acked_survives", verdict);
         self.checkers.answered(self.now);
+        if self.options.level == Level::Async && self.rng.chance(60) {
+            self.look_at_follower(mirror);
+        }
         // Nor does it know that others took over while its answer to a write, which they have, was on its way.
         if !matches!(request.op, Op::Read)
             && !suspect

@@ -2,7 +2,7 @@
 
 use crate::checkers::{one_failover_per_fault, service_back, witness_loss_stops_nothing};
 use crate::fault::Fault;
-use crate::options::{FaultMix, Level};
+use crate::options::FaultMix;
 use crate::queue::Event;
 use crate::world::{A, B, W, World};
 use wire::control::GroupRequest;
@@ -268,8 +268,7 @@ impl World {
             return Some(format!("{fault:?} lasts"));
         }
         let record = self.checkers.epochs_rise.newest();
-        service_back::missing(record, self.options.level == Level::Async)
-            .or_else(|| self.missing_service())
+        service_back::missing(record).or_else(|| self.missing_service())
     }
 
     /// What keeps the active from serving; none if it does.

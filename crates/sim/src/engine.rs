@@ -2,11 +2,12 @@
 
 use crate::disk::Done;
 use crate::machine::Given;
+use crate::options::{FaultMix, Level};
 use crate::oracle::OpId;
 use crate::queue::{Event, Payload, ToEngine, ToProcess};
 use crate::world::{GROUP, World};
 use mirror::control::{Command, Report};
-use mirror::io::{BufId, DiskOp, Errno, Input, IoId, Output, RequestId};
+use mirror::io::{BufId, DiskOp, Errno, Input, IoId, Output, RequestId, SpoolOp};
 use wire::NodeId;
 
 impl World {
@@ -139,6 +140,7 @@ impl World {
     fn carry_out_io(&mut self, at: NodeId, mirror: u8, output: Output) {
         match output {
             Output::Disk { io, op } => self.submit(at, mirror, io, op),
+            Output::Spool { io, op } => self.spool(at, mirror, io, op),
             Output::Alloc { buf, len } => {
                 let len = usize::try_from(len).unwrap_or(0);
                 if let Some(engine) = self.engine(at, mirror) {
@@ -164,6 +166,38 @@ impl World {
             Output::Reply { id, result } => self.reply(at, mirror, id, result),
             Output::Report(report) => self.report(at, mirror, report),
         }
+    }
+
+    /// The spool never gives back anything else than was put there, and fails now and then.
+    fn spool(&mut self, at: NodeId, mirror: u8, io: IoId, op: SpoolOp) {
+        let fails = self.options.faults == FaultMix::Rough && self.rng.chance(1);
+        let delay = self.rng.micros(50, 2_000);
+        let Some(life) = self.machine(at).life() else {
+            return;
+        };
+        let Some(engine) = self.engine(at, mirror) else {
+            return;
+        };
+        match op {
+            SpoolOp::Write { offset, buf } => {
+                let bytes = engine.bufs.get(&buf).cloned().unwrap_or_default();
+                engine.spool.insert(offset, bytes);
+            }
+            SpoolOp::Read { offset, buf } => {
+                let bytes = engine.spool.get(&offset).cloned().unwrap_or_default();
+                let wanted = engine.bufs.insert(buf, bytes.clone());
+                if wanted.is_none_or(|wanted| wanted.len() != bytes.len()) {
+                    self.violate(
+                        "contract",
+                        format!("{at:?} reads a wrong place of its spool"),
+                    );
+                }
+            }
+        }
+        let result = if fails { Err(Errno::IO) } else { Ok(()) };
+        let what = ToEngine::Plain(Input::SpoolDone { io, result });
+        let what = ToProcess::Engine { mirror, what };
+        self.after(delay, Event::Process { at, life, what });
     }
 
     // ---- disk ---------------------------------------------------------------------------------------------------
@@ -355,6 +389,9 @@ impl World {
                 if let Some(oracle) = self.oracles.get_mut(usize::from(mirror)) {
                     oracle.caught_up(*node);
                 }
+                if let Some(history) = self.histories.get_mut(usize::from(mirror)) {
+                    history.equal(*node);
+                }
             }
             Report::Following { active, .. } => {
                 if let Some(oracle) = self.oracles.get_mut(usize::from(mirror)) {
@@ -367,6 +404,8 @@ impl World {
             Report::Attached { .. }
             | Report::Fenced
             | Report::PeerLost { .. }
+            | Report::PeerBehind { .. }
+            | Report::PeerWithin { .. }
             | Report::ResyncStarted { .. }
             | Report::Unreadable { .. }
             | Report::Verified { .. }
@@ -398,10 +437,28 @@ impl World {
         };
         let verdict = crate::checkers::inconsistent_never_promoted::check(disk.content())
             .map_err(|what| format!("{at:?} serves mirror {mirror}: {what}"));
-        let settled = oracle
-            .settle(at, disk.content())
-            .map_err(|what| format!("{at:?} serves mirror {mirror}, but {what}"));
+        let mut late = None;
+        if self.options.level == Level::Async && oracle.server().is_some_and(|s| s != at) {
+            // A planned move loses nothing; else what is missing must be the end of the history.
+            let planned = oracle.clone().settle(at, disk.content()).is_ok();
+            if !planned {
+                late = self
+                    .histories
+                    .get(index)
+                    .map(|h| h.state(at, disk.content()));
+                oracle.cut_off(at);
+                self.checkers.cut_off += 1;
+            }
+        }
+        let settled = oracle.settle(at, disk.content());
+        let settled = settled.map_err(|what| format!("{at:?} serves mirror {mirror}, but {what}"));
         self.judge("inconsistent_never_promoted", verdict);
         self.judge("acked_survives", settled);
+        if let Some(state) = late {
+            self.judge_follower(at, mirror, &state);
+        }
+        if let Some(history) = self.histories.get_mut(index) {
+            history.begin();
+        }
     }
 }

@@ -21,6 +21,7 @@ mod clock;
 mod disk;
 mod engine;
 mod fault;
+mod history;
 mod instance;
 mod lives;
 mod machine;

@@ -101,6 +101,7 @@ impl World {
                     epoch: None,
                     serving: false,
                     spins: 0,
+                    spool: BTreeMap::new(),
                 }
             })
             .collect()
@@ -154,6 +155,9 @@ impl World {
         self.say(at, "the machine loses power");
         for oracle in &mut self.oracles {
             oracle.lost_cache(at);
+        }
+        for history in &mut self.histories {
+            history.lost_cache(at);
         }
         if let Some(instance) = instance {
             self.orphan_requests(&instance);

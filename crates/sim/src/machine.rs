@@ -94,6 +94,8 @@ pub(crate) struct Engine {
     /// Its activation may serve: it said so, and was not told to stop.
     pub(crate) serving: bool,
     pub(crate) spins: u32,
+    /// The spool's content, by offset.
+    pub(crate) spool: BTreeMap<u64, Vec<u8>>,
 }
 
 /// A request that a replica has.

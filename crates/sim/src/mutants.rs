@@ -172,7 +172,9 @@ const fn hunted(mutant: Mutant) -> (&'static str, &'static [&'static str]) {
         Mutant::IntentDroppedEarly => ("R10", &["lost_caches_are_filled_again"]),
         Mutant::BitsClearedEarly => ("R10", &["interrupted_resync_starts_again"]),
         Mutant::WriteBeforeIntent => ("R9", &["differences_are_written_down_first"]),
-        Mutant::AsyncPromoted => ("R11", &["async_waits_for_a_person"]),
+        Mutant::AsyncPromoted => ("R11", &["async_beyond_its_bound_waits"]),
+        Mutant::BoundIgnored => ("R11", &["async_standby_hung", "async_link_silent"]),
+        Mutant::EpochsUnordered => ("R11", &["async_epochs_stay_in_order"]),
         Mutant::GateIgnoresLease => ("R12", &["paused_active_answers_nothing"]),
         Mutant::AnyMirrorInSync => ("R13", &["half_a_group_does_not_count"]),
         Mutant::GenerationIgnored => ("R14", &["old_snapshot_is_noticed"]),
@@ -197,6 +199,11 @@ fn bend(mutant: Mutant) -> fn(&mut Options) {
     } else if mutant == Mutant::StuckPeerKept {
         // One fault at a time, and a bound for each.
         |options| options.faults = FaultMix::Polite
+    } else if matches!(
+        mutant,
+        Mutant::AsyncPromoted | Mutant::BoundIgnored | Mutant::EpochsUnordered
+    ) {
+        |options| options.level = Level::Async
     } else if mutant == Mutant::FlushOvertakes {
         |options| options.level = Level::Flush
     } else {

@@ -54,10 +54,11 @@ pub enum FaultMix {
 }
 
 impl Level {
-    /// Of five seeds, three acknowledge writes, one flushes.
+    /// Of five seeds, three acknowledge writes, one flushes, one does not wait at all.
     const fn of_seed(seed: u64) -> Self {
         match seed % 5 {
             3 => Self::Flush,
+            4 => Self::Async,
             _ => Self::Write,
         }
     }
@@ -80,7 +81,12 @@ impl Options {
             length: Duration::from_secs(rng.between(20, 70)),
             clocks_stop: faults == FaultMix::Rough && rng.chance(200),
             level: Level::of_seed(seed),
-            mirrors: if rng.chance(200) { 2 } else { 1 },
+            // The order of writes is kept per group: an asynchronous one has one mirror (R13).
+            mirrors: if rng.chance(200) && Level::of_seed(seed) != Level::Async {
+                2
+            } else {
+                1
+            },
             pace: Duration::from_millis(rng.between(4, 20)),
             hot_regions: rng.between(3, 14),
             watch: None,

@@ -47,7 +47,7 @@ enum Kind {
 }
 
 /// The model of one volume.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Oracle {
     sectors: Vec<Vec<Write>>,
     open: BTreeMap<OpId, Issued>,
@@ -97,6 +97,26 @@ impl Oracle {
             soft: std::collections::BTreeSet::new(),
             level,
             server: None,
+        }
+    }
+
+    /// Whose disk was served last.
+    pub(crate) const fn server(&self) -> Option<NodeId> {
+        self.server
+    }
+
+    /// An asynchronous follower takes over: any write may be missing there, and is gone for good then. In which order they may
+    /// be missing is [`crate::history`]'s.
+    pub(crate) fn cut_off(&mut self, node: NodeId) {
+        let bit = bit(node);
+        for (index, cell) in (0..).zip(&mut self.sectors) {
+            if cell.len() > 1 {
+                self.soft.insert(index);
+            }
+            for write in cell {
+                write.durable = false;
+                write.at_risk |= bit;
+            }
         }
     }
 
@@ -182,7 +202,7 @@ impl Oracle {
         let Some(issued) = self.open.remove(&op) else {
             return Ok(());
         };
-        let now = self.step();
+        let (now, level) = (self.step(), self.level);
         match issued.kind {
             Kind::Write { fua } => {
                 for cell in self.cells(issued.first, issued.sectors) {
@@ -190,7 +210,7 @@ impl Oracle {
                         write.acked = Some(now);
                         write.durable |= fua;
                     }
-                    prune(cell);
+                    prune(cell, level);
                 }
                 Ok(())
             }
@@ -214,7 +234,7 @@ impl Oracle {
             for write in cell.iter_mut() {
                 write.durable |= write.acked.is_some_and(|at| at < before);
             }
-            prune(cell);
+            prune(cell, self.level);
             if cell.iter().any(|w| !w.durable) {
                 self.soft.insert(index);
             }
@@ -316,7 +336,8 @@ impl Oracle {
             .zip(disk.chunks_exact(SECTOR_BYTES))
             .enumerate()
         {
-            settle_cell(cell, sector, bit).map_err(|what| format!("sector {index} {what}"))?;
+            settle_cell(cell, sector, bit, self.level)
+                .map_err(|what| format!("sector {index} {what}"))?;
         }
         let sectors = &self.sectors;
         self.soft.retain(|index| {
@@ -329,7 +350,7 @@ impl Oracle {
     }
 }
 
-fn settle_cell(cell: &mut Vec<Write>, sector: &[u8], bit: u16) -> Result<(), String> {
+fn settle_cell(cell: &mut Vec<Write>, sector: &[u8], bit: u16, level: Level) -> Result<(), String> {
     // The usual case: one write, and it is there.
     if let [only] = cell.as_slice()
         && content_of(sector) == Some(only.content)
@@ -372,12 +393,15 @@ fn settle_cell(cell: &mut Vec<Write>, sector: &[u8], bit: u16) -> Result<(), Str
         older.acked = Some(older.issued);
     }
     cell.push(kept);
-    prune(cell);
+    prune(cell, level);
     Ok(())
 }
 
-/// Forgets what can never be seen again, whatever fails.
-fn prune(cell: &mut Vec<Write>) {
+/// Forgets what can never be seen again, whatever fails. An asynchronous follower may show anything again.
+fn prune(cell: &mut Vec<Write>, level: Level) {
+    if level == Level::Async {
+        return;
+    }
     let newest = cell.iter().filter(|w| w.durable).map(|w| w.issued).max();
     let Some(newest) = newest else { return };
     cell.retain(|w| w.acked.is_none_or(|end| end >= newest));

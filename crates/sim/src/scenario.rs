@@ -1,5 +1,6 @@
 //! Directed scenarios: one story each, readable from top to bottom.
 
+mod asynchronous;
 mod lease;
 mod mirror;
 mod register;
@@ -36,10 +37,16 @@ impl Scenario {
 }
 
 fn all() -> impl Iterator<Item = Scenario> {
-    [service::ALL, register::ALL, lease::ALL, mirror::ALL]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        service::ALL,
+        register::ALL,
+        lease::ALL,
+        mirror::ALL,
+        asynchronous::ALL,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 /// The names of all of them.
@@ -118,11 +125,12 @@ impl World {
         self.active() == Some(at) && self.missing_service().is_none()
     }
 
+    /// Members that may be promoted.
     fn in_sync(&self) -> usize {
         self.checkers
             .epochs_rise
             .newest()
-            .map_or(0, |record| record.in_sync().len())
+            .map_or(0, |record| record.promotable().len())
     }
 
     fn must(&mut self, holds: bool, claim: &str) {

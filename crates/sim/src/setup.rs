@@ -4,6 +4,7 @@ use crate::checkers::Checkers;
 use crate::clock::Moment;
 use crate::disk::Disk;
 use crate::fault::Faults;
+use crate::history::History;
 use crate::network::Network;
 use crate::options::{FaultMix, Level, Options};
 use crate::oracle::{Oracle, bytes_of};
@@ -24,8 +25,14 @@ use wire::{Duration, Epoch, Generation, NodeId, SessionId};
 /// The data area of every mirror, in bytes: 24 regions of the intent log.
 pub(crate) const DATA_BYTES: u64 = 24 << 16;
 const DISK_BYTES: u64 = DATA_BYTES + (64 << 10);
-/// How far an asynchronous standby may be behind.
-const ASYNC_BYTES: u64 = 1 << 20;
+/// How far an asynchronous standby may be behind: so little that it is met often.
+pub(crate) const BOUND: mirror::Bound = mirror::Bound {
+    max_bytes: 64 << 10,
+    max_time: Duration::from_millis(2_000),
+    window_bytes: 24 << 10,
+    memory_bytes: 16 << 10,
+    spool_bytes: 256 << 10,
+};
 const INTENT_BLOCKS: u32 = 1;
 /// What sector `index` of the origin holds before anything is written.
 const ORIGIN: u64 = 0x0A00_0000_0000;
@@ -37,6 +44,7 @@ impl World {
     #[must_use]
     pub fn new(options: Options) -> Self {
         let mut rng = Rng::new(options.seed);
+        let options_mirrors = options.mirrors;
         let contents: Vec<u64> = (0..DATA_BYTES / 512).map(|i| ORIGIN + i).collect();
         let oracles = (0..options.mirrors)
             .map(|_| Oracle::new(&contents, options.level))
@@ -74,6 +82,7 @@ impl World {
             network,
             streams: BTreeMap::new(),
             oracles,
+            histories: (0..options_mirrors).map(|_| History::default()).collect(),
             checkers: Checkers::default(),
             faults: Faults::default(),
             names: 0,
@@ -147,9 +156,7 @@ pub(crate) fn replica_config(
     let ack = match options.level {
         Level::Write => mirror::Ack::Sync,
         Level::Flush => mirror::Ack::Flush,
-        Level::Async => mirror::Ack::Async {
-            buffer_max_bytes: ASYNC_BYTES,
-        },
+        Level::Async => mirror::Ack::Async(BOUND),
     };
     mirror::Config {
         ack,

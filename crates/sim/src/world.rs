@@ -3,6 +3,7 @@
 use crate::checkers::{Checkers, Violation};
 use crate::clock::Moment;
 use crate::fault::Faults;
+use crate::history::History;
 use crate::machine::Machine;
 use crate::network::Network;
 use crate::options::Options;
@@ -37,6 +38,8 @@ pub struct World {
     pub(crate) network: Network,
     pub(crate) streams: BTreeMap<ConnId, Stream>,
     pub(crate) oracles: Vec<Oracle>,
+    /// Of asynchronous mirrors: what was written since the present activation, in order.
+    pub(crate) histories: Vec<History>,
     pub(crate) checkers: Checkers,
     pub(crate) faults: Faults,
     pub(crate) trace: Trace,

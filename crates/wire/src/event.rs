@@ -206,6 +206,8 @@ pub enum ReplicaLoss {
     Protocol,
     /// It refused the session.
     Refused,
+    /// It is further behind than an asynchronous follower may be (R11).
+    Behind,
 }
 
 /// Phases of a transition, in the order they usually come.
@@ -285,6 +287,8 @@ pub enum Rule {
     DiskFailedHere,
     /// R18: heartbeats live, disk hung.
     StuckPeer,
+    /// R11: the asynchronous replica is at its bound; it must not be promoted from then on.
+    BeyondBound,
     /// R8: no lease, no answer.
     NoLease,
     /// R8: a lease again.

@@ -45,7 +45,7 @@ pub enum Mutant {
     BitsClearedEarly,
     /// R9/G5: data is written before its region is durable in the intent log.
     WriteBeforeIntent,
-    /// R11: an asynchronous replica is promoted automatically.
+    /// R11: an asynchronous replica that is not eligible is promoted automatically.
     AsyncPromoted,
     /// R12: the address stays open when the lease ends.
     GateIgnoresLease,
@@ -75,11 +75,15 @@ pub enum Mutant {
     ResyncConsistentEarly,
     /// G2: a standby answers a flush before the writes that were sent ahead of it are done.
     FlushOvertakes,
+    /// R11: an asynchronous replica may be behind by any amount.
+    BoundIgnored,
+    /// R11: a flush does not order what is behind it on an asynchronous replica.
+    EpochsUnordered,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
         Self::AckKnownSetOnly,
         Self::UnchangedResolves,
         Self::PromoteOutOfSync,
@@ -114,6 +118,8 @@ impl Mutant {
         Self::RenewalSkipped,
         Self::ResyncConsistentEarly,
         Self::FlushOvertakes,
+        Self::BoundIgnored,
+        Self::EpochsUnordered,
     ];
 }
 

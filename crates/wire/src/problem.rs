@@ -70,11 +70,6 @@ pub enum Problem {
         /// Which.
         node: NodeId,
     },
-    /// A mirror is asynchronous: no automatic failover in this release.
-    AsyncManual {
-        /// Which group.
-        group: GroupId,
-    },
 }
 
 impl Problem {
@@ -92,7 +87,6 @@ impl Problem {
             Self::Down { .. } => "BS-304",
             Self::ResourceFailed { .. } => "BS-305",
             Self::DiskFailed { .. } => "BS-401",
-            Self::AsyncManual { .. } => "BS-402",
         }
     }
 }

@@ -62,7 +62,7 @@ pub struct GroupState {
     pub serving: Option<NodeId>,
     /// Epoch of the record.
     pub epoch: Option<Epoch>,
-    /// Nodes that hold every acknowledged write, by the record.
+    /// Nodes that hold every acknowledged write, or (asynchronous) all but what the bound allows, by the record: any may take over.
     pub in_sync: Vec<NodeId>,
     /// What this node does for the group.
     pub role: Role,

@@ -7,7 +7,7 @@ use wire::NodeId;
 
 use super::decode::{Parts, Read};
 use super::diagnostic::{Diagnostic, Fault};
-use super::model::{Filesystem, Node, NodeRole, Resource};
+use super::model::{Filesystem, Mode, Node, NodeRole, Resource};
 use super::suggest::{closest, list_or};
 
 /// Most groups in a cluster; a group's id is one byte, and each has its own keeper process.
@@ -25,6 +25,7 @@ pub(super) fn check(parts: &mut Parts<'_>) {
     zones(parts);
     ports(parts);
     groups(parts);
+    lone_async_mirrors(parts);
     resources(parts);
     overlay_addresses(parts);
     place_disks(parts);
@@ -195,6 +196,27 @@ fn ports(parts: &Parts<'_>) {
             ports
                 .from
                 .report(Diagnostic::new(Fault::Clash, ports.from.place(key), what));
+        }
+    }
+}
+
+/// The order of an asynchronous standby's writes is kept per mirror; two of them could show moments that never were together.
+fn lone_async_mirrors(parts: &Parts<'_>) {
+    for index in 0..parts.groups.len() {
+        let mirrors: Vec<_> = in_group(parts, index)
+            .filter_map(|resource| match &resource.value {
+                Resource::Mirror(mirror) => Some((resource, mirror.mode)),
+                Resource::Filesystem(_) | Resource::Exec(_) | Resource::Address(_) => None,
+            })
+            .collect();
+        let asynchronous = mirrors.iter().find(|(_, mode)| *mode == Mode::Async);
+        if let (Some((resource, _)), true) = (asynchronous, mirrors.len() > 1) {
+            let object = resource.from.object();
+            let what = format!("{object} is asynchronous, and its group has other mirrors");
+            let why = "after a failover each mirror would show another moment";
+            let hint = "put the data on one mirror, give each mirror its own group, or use mode = \"sync\"";
+            let diagnostic = Diagnostic::new(Fault::Unsafe, resource.from.place("mode"), what);
+            resource.from.report(diagnostic.why(why).hint(hint));
         }
     }
 }

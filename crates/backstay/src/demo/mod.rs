@@ -143,25 +143,15 @@ impl Args {
     }
 
     /// The scenarios that were asked for, in the order of a full run.
-    fn scenarios(&self) -> Result<Vec<&'static Scenario>, Failure> {
+    fn scenarios(&self) -> Vec<&'static Scenario> {
         let mut chosen = Vec::new();
         for scenario in &PAIR {
             let named = self.breaks.contains(&Choice::One(scenario.name));
-            let applies = scenario.applies_to(self.mode);
-            if named && !applies {
-                let name = word(scenario.name);
-                return Err(
-                    Failure::new(format!("break {name} does not apply to mode async"))
-                        .cause("a group with an async mirror does not fail over by itself")
-                        .hint("leave out --mode async, or use --break all for those that apply")
-                        .exit(Exit::Usage),
-                );
-            }
-            if named || (applies && self.breaks.contains(&Choice::All)) {
+            if named || self.breaks.contains(&Choice::All) {
                 chosen.push(scenario);
             }
         }
-        Ok(chosen)
+        chosen
     }
 }
 
@@ -171,7 +161,7 @@ impl Args {
 /// When the machine lacks something, or the document cannot be written; a run that fails is part of the document.
 pub fn run(args: &Args, ui: &Ui) -> Outcome {
     tools::preflight()?;
-    let scenarios = args.scenarios()?;
+    let scenarios = args.scenarios();
     let seed = args.seed.unwrap_or_else(seed_of_now);
     let dir = args.dir.clone().unwrap_or_else(default_dir);
     interrupt::listen()?;
@@ -267,25 +257,16 @@ mod tests {
     }
 
     #[test]
-    fn all_means_what_applies_to_the_mode() {
-        assert_eq!(
-            args(&["--break", "all"]).scenarios().unwrap().len(),
-            PAIR.len()
-        );
-        let asynchronous = args(&["--break", "all", "--mode", "async"])
-            .scenarios()
-            .unwrap();
-        assert!(asynchronous.iter().all(|scenario| scenario.in_async));
-        assert!(
-            args(&["--break", "node", "--mode", "async"])
-                .scenarios()
-                .is_err()
-        );
+    fn all_breaks_apply_to_either_mode() {
+        for mode in ["sync", "async"] {
+            let chosen = args(&["--break", "all", "--mode", mode]).scenarios();
+            assert_eq!(chosen.len(), PAIR.len());
+        }
     }
 
     #[test]
     fn breaks_are_named_by_a_list() {
-        let chosen = args(&["--break", "power,node"]).scenarios().unwrap();
+        let chosen = args(&["--break", "power,node"]).scenarios();
         let names: Vec<_> = chosen.iter().map(|scenario| scenario.name).collect();
         assert_eq!(names, [Break::Node, Break::Power]);
         assert!(Cli::try_parse_from(["demo", "--break", "nod"]).is_err());

@@ -18,7 +18,7 @@ use super::writer::{self, Writers};
 use crate::failure::Failure;
 use crate::lab::cut::{Link, LinkFault};
 use crate::lab::fault::{self, NodeFault};
-use crate::lab::state::{Lab, Options};
+use crate::lab::state::{Lab, Mode, Options};
 use crate::lab::topology::{GROUP, Node, Outsider};
 use crate::lab::{interrupt, lifecycle, status, tools};
 
@@ -148,7 +148,7 @@ fn perform(request: &Request, story: &Story<'_>, run: &mut Run) -> Result<(), Fa
         &writer::read_back(&client, workload, STEADY_MAX)?,
         request.seed,
     );
-    judge_account(account, run);
+    judge_account(account, lab.options.mode, run);
     judge_outage(longest_gap(&rows, fault.instant), request.scenario, run);
     judge_replicas(verify::differing_blocks(&lab)?, run);
     story.verified(run);
@@ -372,12 +372,30 @@ fn judge_observation(observation: &Observation, scenario: &Scenario, run: &mut R
     }
 }
 
-fn judge_account(account: verify::Account, run: &mut Run) {
+/// What the lab's asynchronous mirror may lack, in time of the history; see `lab::config`.
+const MAX_LAG: Duration = Duration::from_secs(5);
+
+/// `lost` are acknowledged rows that are gone. With an asynchronous mirror a failover may cut off the end of the history, no
+/// longer than the bound: then it is one piece.
+fn judge_lost(account: verify::Account, mode: Mode, run: &mut Run) {
+    let bounded = account.cut_off.is_some_and(|time| time <= MAX_LAG);
+    match mode {
+        Mode::Sync => run.object(format!("{} acknowledged rows are lost", account.lost)),
+        Mode::Async if bounded => {}
+        Mode::Async => run.object(format!(
+            "{} acknowledged rows are lost, and they are not the last {} s of a history",
+            account.lost,
+            MAX_LAG.as_secs()
+        )),
+    }
+}
+
+fn judge_account(account: verify::Account, mode: Mode, run: &mut Run) {
     run.acknowledged = account.acknowledged;
     run.found = account.found;
     run.lost = account.lost;
     if account.lost > 0 {
-        run.object(format!("{} acknowledged rows are lost", account.lost));
+        judge_lost(account, mode, run);
     }
     if account.foreign > 0 {
         run.object(format!(

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::lab::fault::NodeFault;
-use crate::lab::state::{Mode, Profile};
+use crate::lab::state::Profile;
 use crate::lab::topology::Network;
 
 /// A break by its name.
@@ -108,8 +108,6 @@ pub(super) struct Scenario {
     /// Longest outage that the client may see, in ms for `lan` and for `fast`; none where service is withheld by design or
     /// nothing is left to serve.
     pub(super) bound_ms: Option<(u64, u64)>,
-    /// Whether it is meaningful for an async group, which never fails over by itself.
-    pub(super) in_async: bool,
 }
 
 impl Scenario {
@@ -125,11 +123,6 @@ impl Scenario {
     /// True if service is withheld by design, so that there is no outage to measure.
     pub(super) const fn is_withheld(&self) -> bool {
         matches!(self.expected, Expected::Frozen | Expected::Held)
-    }
-
-    /// Whether the break applies to a group in this mode.
-    pub(super) fn applies_to(&self, mode: Mode) -> bool {
-        mode == Mode::Sync || self.in_async
     }
 }
 
@@ -157,7 +150,6 @@ pub(super) static PAIR: [Scenario; 16] = [
         expected: Expected::Moved,
         lasts: SHORT,
         bound_ms: Some((2000, 1000)),
-        in_async: false,
     },
     Scenario {
         name: Break::Daemon,
@@ -166,7 +158,6 @@ pub(super) static PAIR: [Scenario; 16] = [
         expected: Expected::Served,
         lasts: SHORT,
         bound_ms: Some((2000, 2000)),
-        in_async: true,
     },
     Scenario {
         name: Break::Hang,
@@ -175,7 +166,6 @@ pub(super) static PAIR: [Scenario; 16] = [
         expected: Expected::Moved,
         lasts: HANG,
         bound_ms: Some((2000, 1000)),
-        in_async: false,
     },
     Scenario {
         name: Break::Link,
@@ -184,7 +174,6 @@ pub(super) static PAIR: [Scenario; 16] = [
         expected: Expected::Stayed,
         lasts: OUTLIVES_LIMITS,
         bound_ms: Some((200, 200)),
-        in_async: true,
     },
     Scenario {
         name: Break::LinkMirror,
@@ -193,7 +182,6 @@ pub(super) static PAIR: [Scenario; 16] = [
         expected: Expected::Stayed,
         lasts: OUTLIVES_LIMITS,
         bound_ms: Some((1000, 1000)),
-        in_async: true,
     },
     Scenario {
         name: Break::Partition,
@@ -202,7 +190,6 @@ pub(super) static PAIR: [Scenario; 16] = [
         expected: Expected::Served,
         lasts: OUTLIVES_LIMITS,
         bound_ms: Some((3000, 3000)),
-        in_async: false,
     },
     Scenario {
         name: Break::Isolate,
@@ -211,7 +198,6 @@ pub(super) static PAIR: [Scenario; 16] = [
         expected: Expected::Moved,
         lasts: OUTLIVES_LIMITS,
         bound_ms: Some((2000, 1000)),
-        in_async: false,
     },
     Scenario {
         name: Break::Witness,
@@ -220,7 +206,6 @@ pub(super) static PAIR: [Scenario; 16] = [
         expected: Expected::Stayed,
         lasts: OUTLIVES_LIMITS,
         bound_ms: Some((200, 200)),
-        in_async: true,
     },
     Scenario {
         name: Break::StandbyWitness,
@@ -233,7 +218,6 @@ pub(super) static PAIR: [Scenario; 16] = [
         expected: Expected::Stayed,
         lasts: OUTLIVES_LIMITS,
         bound_ms: Some((200, 200)),
-        in_async: true,
     },
     Scenario {
         name: Break::WitnessStandby,
@@ -245,7 +229,6 @@ pub(super) static PAIR: [Scenario; 16] = [
         expected: Expected::Frozen,
         lasts: OUTLIVES_LIMITS,
         bound_ms: None,
-        in_async: false,
     },
     Scenario {
         name: Break::App,
@@ -254,7 +237,6 @@ pub(super) static PAIR: [Scenario; 16] = [
         expected: Expected::Stayed,
         lasts: SHORT,
         bound_ms: Some((1000, 1000)),
-        in_async: true,
     },
     Scenario {
         name: Break::AppLoop,
@@ -263,7 +245,6 @@ pub(super) static PAIR: [Scenario; 16] = [
         expected: Expected::Held,
         lasts: SHORT,
         bound_ms: None,
-        in_async: false,
     },
     Scenario {
         name: Break::Power,
@@ -272,7 +253,6 @@ pub(super) static PAIR: [Scenario; 16] = [
         expected: Expected::Moved,
         lasts: SHORT,
         bound_ms: Some((2000, 1000)),
-        in_async: false,
     },
     Scenario {
         name: Break::PowerBoth,
@@ -284,7 +264,6 @@ pub(super) static PAIR: [Scenario; 16] = [
         expected: Expected::Dark,
         lasts: SHORT,
         bound_ms: None,
-        in_async: false,
     },
     Scenario {
         name: Break::DiskError,
@@ -293,7 +272,6 @@ pub(super) static PAIR: [Scenario; 16] = [
         expected: Expected::Served,
         lasts: OUTLIVES_LIMITS,
         bound_ms: Some((3000, 3000)),
-        in_async: false,
     },
     Scenario {
         name: Break::DiskHang,
@@ -302,7 +280,6 @@ pub(super) static PAIR: [Scenario; 16] = [
         expected: Expected::Served,
         lasts: OUTLIVES_LIMITS,
         bound_ms: Some((5000, 5000)),
-        in_async: false,
     },
 ];
 

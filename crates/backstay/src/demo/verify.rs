@@ -31,6 +31,8 @@ pub(super) struct Account {
     pub(super) lost: u64,
     /// Rows that nobody wrote.
     pub(super) foreign: u64,
+    /// From the first lost row's reply to the last one's, if nothing between them was found: the end of a history that was cut off.
+    pub(super) cut_off: Option<Duration>,
 }
 
 /// Compares what was acknowledged with what was read back.
@@ -41,17 +43,25 @@ pub(super) fn account(acknowledged: &[Acknowledged], read_back: &[Row], seed: u6
         .filter(genuine)
         .map(|row| (row.number, ()))
         .collect();
-    let found = acknowledged
-        .iter()
-        .filter(|row| there.contains_key(&row.number))
-        .count();
+    let lost = |row: &&Acknowledged| !there.contains_key(&row.number);
+    let found = acknowledged.len() - acknowledged.iter().filter(lost).count();
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     Account {
         acknowledged: count(acknowledged.len()),
         found: count(found),
         lost: count(acknowledged.len() - found),
         foreign: count(read_back.iter().filter(|row| !genuine(row)).count()),
+        cut_off: cut_off(acknowledged, |row| lost(&row)),
     }
+}
+
+/// How long the history was that is lost, if it is one piece.
+fn cut_off(rows: &[Acknowledged], lost: impl Fn(&Acknowledged) -> bool) -> Option<Duration> {
+    let first = rows.iter().position(&lost)?;
+    let last = rows.iter().rposition(&lost)?;
+    let piece = rows.get(first..=last)?;
+    let whole = piece.iter().all(lost);
+    whole.then(|| piece[piece.len() - 1].at.duration_since(piece[0].at))
 }
 
 /// Number of 4 KiB blocks in which the two replicas' data differ. Nobody needs to be stopped: it is looked again until
@@ -104,6 +114,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_lost_between_rows_that_are_there_is_no_end_of_a_history() {
+        let start = Instant::now();
+        let acknowledged: Vec<_> = (1..=6)
+            .map(|number| Acknowledged {
+                number,
+                at: start + Duration::from_secs(number),
+            })
+            .collect();
+        let lost =
+            |numbers: &'static [u64]| cut_off(&acknowledged, |row| numbers.contains(&row.number));
+        assert_eq!(lost(&[]), None);
+        assert_eq!(lost(&[3, 4, 5]), Some(Duration::from_secs(2)));
+        assert_eq!(lost(&[3, 5]), None);
+    }
+
+    #[test]
     fn rows_that_are_gone_damaged_or_foreign_are_told_apart() {
         let at = Instant::now();
         let acknowledged: Vec<_> = (1..=4).map(|number| Acknowledged { number, at }).collect();
@@ -121,7 +147,8 @@ mod tests {
                 acknowledged: 4,
                 found: 2,
                 lost: 2,
-                foreign: 1
+                foreign: 1,
+                cut_off: Some(Duration::ZERO),
             }
         );
     }

@@ -14,6 +14,7 @@ mod fuse;
 mod nbd;
 mod numbered;
 mod peers;
+mod spool;
 mod thread;
 
 pub(crate) use peers::{random, random_id};
@@ -49,6 +50,8 @@ pub struct EngineConfig {
     pub tls: Option<Arc<Tls>>,
     /// The NBD socket.
     pub nbd_socket: PathBuf,
+    /// Where the spool of an asynchronous mirror is made; its name is gone right after.
+    pub spool: PathBuf,
 }
 
 impl EngineConfig {
@@ -130,7 +133,13 @@ impl Engine {
         let (orders, inbox) = mpsc::channel();
         let figures = Arc::new(Mutex::new(Figures::default()));
         let logical_block = disk.logical_block();
+        let spool_bytes = match config.replica.ack {
+            mirror::Ack::Async(bound) => bound.spool_bytes,
+            mirror::Ack::Sync | mirror::Ack::Flush => 0,
+        };
+        let spool = spool::Spool::open(&config.spool, spool_bytes)?;
         let inside = thread::Inside {
+            spool,
             disk: Arc::new(disk),
             sockets,
             inbox,

@@ -6,6 +6,7 @@ use super::front::{Origin, Requests, Wanted};
 use super::fuse::Front;
 use super::nbd::Server;
 use super::peers::Peers;
+use super::spool::Spool;
 use super::{EngineConfig, EngineEvent, Order, Sink};
 use crate::failure::Failure;
 use host::clock;
@@ -70,6 +71,7 @@ impl Sockets {
 /// What the thread takes along.
 pub(super) struct Inside {
     pub(super) disk: Arc<Disk>,
+    pub(super) spool: Spool,
     pub(super) sockets: Sockets,
     pub(super) inbox: mpsc::Receiver<Order>,
     pub(super) bell: Arc<OwnedFd>,
@@ -82,6 +84,7 @@ struct Core {
     replica: Replica,
     buffers: Buffers,
     disks: Disks,
+    spool: Spool,
     peers: Peers,
     nbd: Server,
     fuse: Option<Front>,
@@ -122,6 +125,7 @@ impl Core {
     fn new(mut config: EngineConfig, inside: Inside) -> Result<Self, (Sink, io::Error)> {
         let Inside {
             disk,
+            spool,
             sockets,
             inbox,
             bell,
@@ -153,6 +157,7 @@ impl Core {
             replica: Replica::new(config.replica.clone(), clock::now()),
             buffers: Buffers::default(),
             disks: Disks::new(Arc::clone(&disk)),
+            spool,
             peers: Peers::new(&config, sockets.peers),
             nbd: Server::new(config.name, sockets.nbd, disk),
             fuse: None,
@@ -212,6 +217,12 @@ impl Core {
             match output {
                 Output::Disk { io, op } => {
                     self.disks.start(&mut self.ring, &mut self.buffers, io, op);
+                }
+                Output::Spool { io, op } => {
+                    let refused = self.spool.start(&mut self.ring, &mut self.buffers, io, op);
+                    if let Some(input) = refused {
+                        self.replica.handle(clock::now(), input);
+                    }
                 }
                 Output::Alloc { buf, len } => self.buffers.alloc(buf, len),
                 Output::Release { buf } => self.buffers.release(buf),
@@ -341,6 +352,10 @@ impl Core {
 
     fn complete(&mut self, completion: Completion) {
         let token = completion.token;
+        if Spool::knows(token) {
+            let input = self.spool.complete(&mut self.buffers, completion);
+            return self.feed(input);
+        }
         if token < READY {
             let input = self
                 .disks

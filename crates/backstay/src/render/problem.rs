@@ -86,8 +86,7 @@ fn arguments(words: &Words<'_>, problem: &Problem) -> Vec<Arg<'static>> {
         | Problem::Frozen { .. }
         | Problem::Down { .. }
         | Problem::DiskFailed { .. }
-        | Problem::NoVote { .. }
-        | Problem::AsyncManual { .. } => {}
+        | Problem::NoVote { .. } => {}
     }
     args
 }
@@ -100,8 +99,7 @@ const fn group_of(problem: &Problem) -> Option<GroupId> {
         | Problem::Held { group, .. }
         | Problem::Down { group }
         | Problem::ResourceFailed { group, .. }
-        | Problem::DiskFailed { group, .. }
-        | Problem::AsyncManual { group } => Some(*group),
+        | Problem::DiskFailed { group, .. } => Some(*group),
         Problem::NodeSilent { .. } | Problem::LinkSilent { .. } | Problem::NoVote { .. } => None,
     }
 }
@@ -117,7 +115,6 @@ const fn node_of(problem: &Problem) -> Option<NodeId> {
         | Problem::Frozen { .. }
         | Problem::Held { .. }
         | Problem::Down { .. }
-        | Problem::ResourceFailed { .. }
-        | Problem::AsyncManual { .. } => None,
+        | Problem::ResourceFailed { .. } => None,
     }
 }

@@ -469,7 +469,6 @@ fn every_problem_has_words_and_a_way_out() {
         },
         Problem::DiskFailed { group: DB, node: B },
         Problem::NoVote { node: B },
-        Problem::AsyncManual { group: DB },
     ];
     let lines: Vec<String> = problems
         .iter()

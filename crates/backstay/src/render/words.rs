@@ -72,6 +72,7 @@ impl Words<'_> {
             ReplicaLoss::DiskFailed => "loss.disk-failed",
             ReplicaLoss::Protocol => "loss.protocol",
             ReplicaLoss::Refused => "loss.refused",
+            ReplicaLoss::Behind => "loss.behind",
         })
     }
 
@@ -252,6 +253,7 @@ pub const fn rule_code(rule: Rule) -> &'static str {
         Rule::Grow => "grow",
         Rule::DiskFailedHere => "disk-failed-here",
         Rule::StuckPeer => "stuck-peer",
+        Rule::BeyondBound => "beyond-bound",
         Rule::NoLease => "no-lease",
         Rule::LeaseBack => "lease-back",
         Rule::Deposed => "deposed",

@@ -163,7 +163,7 @@ fn group_state(
         serving: group.serving,
         epoch: record.map(|r| r.epoch),
         in_sync: record
-            .map(|r| r.in_sync().into_iter().collect())
+            .map(|r| r.promotable().into_iter().collect())
             .unwrap_or_default(),
         role,
         held: record.is_some_and(|r| matches!(r.intent, Intent::Hold(_))),
@@ -249,7 +249,8 @@ fn mirror_state(
     };
     let out_of_sync = ByteCount(figures.out_of_sync.iter().map(|(_, bytes)| bytes.0).sum());
     let record = group.record.as_ref();
-    let all = record.is_some_and(|r| r.in_sync().len() == r.members.len());
+    // An asynchronous standby is as whole as it can be while it may be promoted.
+    let all = record.is_some_and(|r| r.promotable().len() == r.members.len());
     let active = record.is_some_and(|r| r.active == me);
     let follower_up = group
         .roles

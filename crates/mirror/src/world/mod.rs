@@ -2,6 +2,7 @@
 //! that fences, promotes and changes sets by the rules. Everything is chosen by the caller, step by step.
 
 mod ahead;
+mod asynchronous;
 mod bugs;
 mod control;
 mod crash;
@@ -17,6 +18,7 @@ use crate::config::Config;
 use crate::control::{Command, Report};
 use crate::io::{
     BufId, ConnId, DiskOp, Errno, Input, IoId, Op, Output, Payload, Request, RequestId, Side,
+    SpoolOp,
 };
 use crate::machine::Machine;
 use crate::replica::Replica;
@@ -71,6 +73,9 @@ struct Node {
     reports: Vec<Report>,
     /// Buffers of reads, to be checked with the reply.
     reads: BTreeMap<RequestId, BufId>,
+    /// The spool: what lies where, and what is under way.
+    spool: BTreeMap<u64, Vec<u8>>,
+    spool_ios: VecDeque<(IoId, SpoolOp)>,
     frames_sent: Vec<Header>,
     disk_log: Vec<DiskOp>,
 }
@@ -164,7 +169,7 @@ impl World {
             conns: Vec::new(),
             next_conn: 1,
             link_up: true,
-            control: Control::new(matches!(config.ack, crate::config::Ack::Async { .. })),
+            control: Control::new(matches!(config.ack, crate::config::Ack::Async(_))),
             model: Model::new(layout.data_bytes),
             next_request: 1,
             next_token: 1,
@@ -173,6 +178,7 @@ impl World {
             trace: Vec::new(),
             tracing: std::env::var_os("TRACE").is_some(),
         };
+        world.model.keeps_all = world.control.asynchronous;
         world.create(A, ReplicaState::Origin);
         world.create(B, ReplicaState::Blank);
         world.boot(A, false);
@@ -218,6 +224,7 @@ impl World {
         n.replica = Some(Replica::new(config, now));
         n.bufs.clear();
         n.reads.clear();
+        n.spool_ios.clear();
         self.drain(node);
     }
 
@@ -284,6 +291,7 @@ impl World {
             self.note(|| format!("{node:?} -> {}", brief(&output)));
             match output {
                 Output::Disk { io, op } => self.start_disk(node, io, op),
+                Output::Spool { io, op } => self.node(node).spool_ios.push_back((io, op)),
                 Output::Alloc { buf, len } => {
                     let bytes = vec![0; disk::to_usize(len)];
                     assert!(self.node(node).bufs.insert(buf, bytes).is_none());
@@ -327,8 +335,38 @@ impl World {
         n.disk.start(io, op, data);
     }
 
+    /// Ends one operation of a node's spool, in any order; false if there is none.
+    fn finish_spool(&mut self, node: NodeId, pick: usize) -> bool {
+        let n = self.node(node);
+        let place = pick % n.spool_ios.len().max(1);
+        let Some((io, op)) = n.spool_ios.remove(place) else {
+            return false;
+        };
+        match op {
+            SpoolOp::Write { offset, buf } => {
+                let data = n.bufs[&buf].clone();
+                let end = offset + u64::try_from(data.len()).unwrap();
+                n.spool.retain(|at, old| {
+                    let old_end = at + u64::try_from(old.len()).unwrap();
+                    old_end <= offset || end <= *at
+                });
+                n.spool.insert(offset, data);
+            }
+            SpoolOp::Read { offset, buf } => {
+                let data = n.spool[&offset].clone();
+                let old = n.bufs.insert(buf, data);
+                assert_eq!(old.unwrap().len(), n.bufs[&buf].len());
+            }
+        }
+        self.input(node, Input::SpoolDone { io, result: Ok(()) });
+        true
+    }
+
     /// Ends one disk operation of a node; false if there is none.
     fn finish_disk(&mut self, node: NodeId, pick: usize) -> bool {
+        if pick.is_multiple_of(2) && self.finish_spool(node, pick / 2) {
+            return true;
+        }
         let Some((done, result)) = self.node(node).disk.finish(pick) else {
             return false;
         };
@@ -555,6 +593,8 @@ impl Node {
             dials: 0,
             reports: Vec::new(),
             reads: BTreeMap::new(),
+            spool: BTreeMap::new(),
+            spool_ios: VecDeque::new(),
             frames_sent: Vec::new(),
             disk_log: Vec::new(),
         }

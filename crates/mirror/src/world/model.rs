@@ -60,6 +60,8 @@ pub(super) struct Model {
     events: u64,
     /// Reads that were answered with an error while their node lived.
     failed_reads: usize,
+    /// Nothing is gone for good: an asynchronous follower may be behind.
+    pub(super) keeps_all: bool,
 }
 
 impl Model {
@@ -75,6 +77,16 @@ impl Model {
             pending: BTreeMap::new(),
             events: 1,
             failed_reads: 0,
+            keeps_all: false,
+        }
+    }
+
+    /// Another replica of an asynchronous mirror takes over: any of the latest writes may be missing there.
+    pub(super) fn cut_off(&mut self) {
+        for version in self.sectors.iter_mut().flatten() {
+            if version.standing.must() {
+                version.standing = Standing::Lapsed;
+            }
         }
     }
 
@@ -246,6 +258,9 @@ impl Model {
 
     /// Keeps the lists short: what a durable version came after is gone for good.
     fn forget_superseded(&mut self) {
+        if self.keeps_all {
+            return;
+        }
         for sector in self.sectors.iter_mut().filter(|s| s.len() > 6) {
             let last = sector
                 .iter()

@@ -1,7 +1,6 @@
 //! The rules that this machine keeps, one test each.
 
 use super::*;
-use crate::config::Ack;
 
 /// A pair in sync, at rest.
 pub(super) fn pair() -> World {
@@ -256,23 +255,6 @@ fn a_peer_with_an_untrusted_disk_is_compared_everywhere() {
     let layout = Layout::for_disk(DISK_BYTES, 1).unwrap();
     assert!(compared + 65_536 >= layout.data_bytes);
     world.heal_and_check();
-}
-
-#[test]
-fn the_bound_of_an_asynchronous_peer_drops_it_and_it_returns() {
-    let mut world = tuned(|c| {
-        c.ack = Ack::Async {
-            buffer_max_bytes: 32 << 10,
-        }
-    });
-    for n in 0..16 {
-        world.write(n * 4096, 4096, false);
-        world.settle_disk(A);
-    }
-    assert!(world.model.is_idle(), "nobody waits for the peer");
-    assert!(world.has_report(A, |r| matches!(r, Report::PeerLost { .. })));
-    world.heal_and_check();
-    assert_eq!(world.marked(A), 0, "marks go at the next point");
 }
 
 #[test]

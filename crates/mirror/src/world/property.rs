@@ -1,8 +1,17 @@
 //! Random faults in any order; every run ends healed and is checked (G2, G4, G5).
 
 use super::*;
-use crate::config::Ack;
+use crate::config::{Ack, Bound};
 use proptest::prelude::*;
+
+/// A bound that a few writes reach, and a spool that they fill.
+const SMALL: Bound = Bound {
+    max_bytes: 96 << 10,
+    max_time: Duration::from_millis(2_000),
+    window_bytes: 48 << 10,
+    memory_bytes: 16 << 10,
+    spool_bytes: 128 << 10,
+};
 
 /// One step of the world. Numbers choose among what is possible at that moment.
 #[derive(Clone, Debug)]
@@ -193,7 +202,18 @@ proptest! {
 
     #[test]
     fn an_asynchronous_pair_ends_equal(plan in plan()) {
-        run(&plan, |config| config.ack = Ack::Async { buffer_max_bytes: 256 << 10 });
+        run(&plan, |config| config.ack = Ack::Async(SMALL));
+    }
+
+    #[test]
+    fn an_eligible_pair_survives_anything(plan in plan()) {
+        let mut world = World::new(|config| config.ack = Ack::Async(SMALL));
+        world.run();
+        prop_assert_eq!(world.control.in_sync.len(), 2);
+        for step in &plan.0 {
+            world.take(step);
+        }
+        world.heal_and_check();
     }
 
     #[test]

@@ -282,7 +282,7 @@ impl Group {
     pub(super) fn best_target(&self, cx: Around<'_>) -> Option<NodeId> {
         self.register
             .confirmed()?
-            .in_sync()
+            .promotable()
             .into_iter()
             .find(|id| self.target_fault(cx, *id).is_none())
     }
@@ -296,8 +296,8 @@ impl Group {
         if node == self.me || !cx.links.is_up(cx.now, node) {
             return Some(Obstacle::Silent);
         }
-        if member.is_none_or(|m| m.sync != wire::Sync::InSync) || self.is_lost(node) {
-            return Some(Obstacle::OutOfSync);
+        if member.is_none_or(|m| m.sync == wire::Sync::Out) || self.is_lost(node) {
+            return Some(self.out_of_set());
         }
         if member.is_some_and(|m| m.failed) {
             return Some(Obstacle::FailedHere);
@@ -305,7 +305,8 @@ impl Group {
         match self.peers.get(&node) {
             None => Some(Obstacle::Silent),
             // What it says of itself may be a beat behind the record; only lasting obstacles count.
-            Some((_, beat)) => beat.obstacle.filter(|o| *o != Obstacle::OutOfSync),
+            Some((_, beat)) => (beat.obstacle)
+                .filter(|o| !matches!(o, Obstacle::OutOfSync | Obstacle::AsyncBehind)),
         }
     }
 

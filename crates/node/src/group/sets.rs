@@ -51,24 +51,22 @@ impl Mate {
 }
 
 impl Group {
-    /// R1: the in-sync members of the known set, of every unresolved proposed set, and who is about to be proposed.
+    /// R1: the promotable members of the known set, of every unresolved proposed set, and who is about to be proposed.
     pub(super) fn required(&self) -> BTreeSet<NodeId> {
+        // R11: an eligible member counts as one in sync does; what that means for a reply is the mirror's.
         let mut required = if mutant::on(Mutant::AckKnownSetOnly) {
             self.register
                 .confirmed()
-                .map(Record::in_sync)
+                .map(Record::promotable)
                 .unwrap_or_default()
         } else {
-            self.register.required()
+            self.register.could_be_promoted()
         };
         if let Some(joiner) = self.growing
             && !mutant::on(Mutant::GrowLate)
             && !(mutant::on(Mutant::AckKnownSetOnly) && self.pending.is_some())
         {
             required.insert(joiner);
-        }
-        if self.config.asynchronous {
-            required.retain(|id| *id == self.me);
         }
         required
     }
@@ -113,6 +111,14 @@ impl Group {
     pub(super) fn on_peer_report(&mut self, cx: Around<'_>, mirror: u8, report: Report) {
         match report {
             Report::PeerLost { node, why } => self.on_peer_lost(cx, mirror, node, why),
+            Report::PeerBehind { node, .. } => {
+                self.on_peer_lost(cx, mirror, node, ReplicaLoss::Behind);
+            }
+            Report::PeerWithin { node, generation } => {
+                let mate = self.mates.entry(node).or_default();
+                mate.lost.remove(&mirror);
+                mate.synced.insert(mirror, generation);
+            }
             Report::PeerBack { node, generation } => {
                 let mate = self.mates.entry(node).or_default();
                 mate.lost.remove(&mirror);
@@ -191,8 +197,8 @@ impl Group {
             return;
         };
         if self.pending.is_none() && cx.now >= self.retry_at {
-            let in_sync = record.in_sync();
-            let gone: Vec<NodeId> = in_sync.into_iter().filter(|id| self.is_lost(*id)).collect();
+            let counted = record.promotable();
+            let gone: Vec<NodeId> = counted.into_iter().filter(|id| self.is_lost(*id)).collect();
             if gone.is_empty() {
                 self.drive_grow(cx, &record);
                 self.refresh(cx, &record);
@@ -252,10 +258,14 @@ impl Group {
                 .get(node)
                 .and_then(Mate::lost)
                 .unwrap_or(ReplicaLoss::Closed);
-            let rule = if why == ReplicaLoss::Silent && cx.links.is_up(cx.now, *node) {
-                Rule::StuckPeer
-            } else {
-                Rule::GoSolo
+            let rule = match why {
+                ReplicaLoss::Behind => Rule::BeyondBound,
+                ReplicaLoss::Silent if cx.links.is_up(cx.now, *node) => Rule::StuckPeer,
+                ReplicaLoss::Silent
+                | ReplicaLoss::Closed
+                | ReplicaLoss::DiskFailed
+                | ReplicaLoss::Protocol
+                | ReplicaLoss::Refused => Rule::GoSolo,
             };
             let seen = vec![
                 Seen::ReplicaLost(*node, why),
@@ -272,13 +282,11 @@ impl Group {
     /// acknowledged before it did, and a finite lease is held.
     fn drive_grow(&mut self, cx: Around<'_>, record: &Record) {
         let mirrors = self.config.mirrors;
-        if matches!(self.state, State::Starting(Starting::Mirrors { .. }))
-            || self.config.asynchronous
-        {
+        if matches!(self.state, State::Starting(Starting::Mirrors { .. })) {
             return;
         }
-        let in_sync = record.in_sync();
-        let ready = |id: &NodeId, mate: &Mate| !in_sync.contains(id) && mate.is_synced(mirrors);
+        let counted = record.promotable();
+        let ready = |id: &NodeId, mate: &Mate| !counted.contains(id) && mate.is_synced(mirrors);
         let joiner = self
             .mates
             .iter()
@@ -316,8 +324,12 @@ impl Group {
         let mine = self.generation();
         let mut next = record.successor(nonce);
         next.intent = wire::record::Intent::Serve;
+        let asynchronous = self.config.asynchronous;
         if let Some(member) = next.members.get_mut(&node) {
-            member.sync = Sync::InSync;
+            member.sync = match asynchronous {
+                true => Sync::AsyncEligible,
+                false => Sync::InSync,
+            };
             member.generation = generation;
         }
         if let Some(member) = next.members.get_mut(&self.me) {

@@ -176,7 +176,7 @@ impl Group {
         let Some(record) = self.register.confirmed().cloned() else {
             return;
         };
-        let other = record.in_sync().into_iter().find(|id| *id != self.me);
+        let other = record.promotable().into_iter().find(|id| *id != self.me);
         let seen = vec![Seen::OwnObstacle(obstacle)];
         let Some(to) = other else {
             self.journal
@@ -211,9 +211,7 @@ impl Group {
             return;
         }
         let silent = cx.links.silent(cx.now, record.active);
-        if silent < self.timing.suspect
-            || self.config.asynchronous && !mutant::on(Mutant::AsyncPromoted)
-        {
+        if silent < self.timing.suspect {
             return;
         }
         if self.obstacle().is_some() || self.lease_may_run(cx, &record) || !self.majority_heard(cx)

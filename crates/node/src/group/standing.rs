@@ -64,7 +64,7 @@ impl Group {
         let any = mutant::on(Mutant::PromoteOutOfSync)
             || self.config.asynchronous && mutant::on(Mutant::AsyncPromoted);
         if !record.may_promote(self.me) && !any {
-            return Some(Obstacle::OutOfSync);
+            return Some(self.out_of_set());
         }
         if self.replicas.iter().any(|r| !r.consistent) {
             return Some(Obstacle::Inconsistent);
@@ -73,6 +73,15 @@ impl Group {
             return Some(Obstacle::InstanceOpen);
         }
         mine.failed.then_some(Obstacle::FailedHere)
+    }
+
+    /// What stands against a replica that the record says is out.
+    pub(crate) const fn out_of_set(&self) -> Obstacle {
+        if self.config.asynchronous {
+            Obstacle::AsyncBehind
+        } else {
+            Obstacle::OutOfSync
+        }
     }
 
     /// What the node's beats say of this group.

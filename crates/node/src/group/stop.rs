@@ -214,6 +214,9 @@ impl Group {
                 StopWhy::Hold(Hold::Stopped) => {}
             }
         }
+        if self.config.asynchronous {
+            self.swap_labels(&mut next, why);
+        }
         match why {
             StopWhy::HandOver { to, .. } | StopWhy::DiskFailed { to } => {
                 next.active = to;
@@ -224,6 +227,21 @@ impl Group {
                 next.intent = Intent::Hold(hold);
                 (next, Pending::Hold)
             }
+        }
+    }
+
+    /// The active of an asynchronous group is in sync with itself; who gave it up in order is a follower from then on.
+    fn swap_labels(&self, next: &mut Record, why: StopWhy) {
+        let (StopWhy::HandOver { to, .. } | StopWhy::DiskFailed { to }) = why else {
+            return;
+        };
+        if let Some(member) = next.members.get_mut(&to) {
+            member.sync = Sync::InSync;
+        }
+        if let Some(mine) = next.members.get_mut(&self.me)
+            && mine.sync == Sync::InSync
+        {
+            mine.sync = Sync::AsyncEligible;
         }
     }
 

@@ -2,6 +2,8 @@
 
 pub(crate) mod acked_survives;
 pub(crate) mod address_on_one_node;
+pub(crate) mod async_bound;
+pub(crate) mod async_prefix;
 pub(crate) mod epochs_rise;
 pub(crate) mod fenced_before_promotion;
 pub(crate) mod inconsistent_never_promoted;
@@ -48,6 +50,8 @@ pub(crate) struct Checkers {
     pub(crate) resyncs: u64,
     /// Chunks sent in resyncs.
     pub(crate) chunks: u64,
+    /// Takeovers after which something that was acknowledged was missing.
+    pub(crate) cut_off: u64,
     /// Requests of the application answered well, and when the latest was.
     pub(crate) answered: u64,
     pub(crate) last_answer: Moment,

@@ -9,7 +9,7 @@ pub(crate) const BOUND: Duration = Duration::from_secs(90);
 pub(crate) const SINGLE_BOUND: Duration = Duration::from_secs(20);
 
 /// What is missing, in words; none if the group is whole by its record.
-pub(crate) fn missing(record: Option<&Record>, asynchronous: bool) -> Option<String> {
+pub(crate) fn missing(record: Option<&Record>) -> Option<String> {
     let Some(record) = record else {
         return Some("no record was ever decided".to_owned());
     };
@@ -19,9 +19,9 @@ pub(crate) fn missing(record: Option<&Record>, asynchronous: bool) -> Option<Str
             record.intent
         ));
     }
-    // An asynchronous standby is never in sync.
-    if record.in_sync().len() < record.members.len() && !asynchronous {
-        return Some(format!("in sync are only {:?}", record.in_sync()));
+    let whole = record.promotable();
+    if whole.len() < record.members.len() {
+        return Some(format!("only {whole:?} may be promoted"));
     }
     None
 }

@@ -2,7 +2,6 @@
 
 use super::{Scenario, millis, secs};
 use crate::fault::Fault;
-use crate::options::Level;
 use crate::world::{A, B, W, World};
 
 pub(super) const ALL: &[Scenario] = &[
@@ -16,8 +15,6 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario::of("decided_survives_the_voters", decided_survives_the_voters),
     Scenario::of("duel_of_two_proposals", duel_of_two_proposals),
     Scenario::of("fenced_standby_is_silent", fenced_standby_is_silent),
-    Scenario::of("async_waits_for_a_person", async_waits_for_a_person)
-        .with(|o| o.level = Level::Async),
 ];
 
 /// The active dies just after it decided to count its standby in: whatever became of that, nothing is lost.
@@ -144,15 +141,5 @@ fn fenced_standby_is_silent(w: &mut World) {
     w.pass(millis(1));
     w.end(Fault::DiskStuck(B, secs(3)));
     w.expect(secs(5), "B serves", |w| w.serves(B));
-    w.come_back();
-}
-
-/// The active of an asynchronous group dies: the standby may miss what was acknowledged, so it waits.
-fn async_waits_for_a_person(w: &mut World) {
-    w.pass(secs(2));
-    w.make(Fault::Power(A, secs(6)));
-    w.pass(secs(5));
-    w.must(w.active() == Some(A), "nobody was promoted");
-    w.expect(secs(10), "A serves", |w| w.serves(A));
     w.come_back();
 }

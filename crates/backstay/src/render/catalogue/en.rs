@@ -127,19 +127,6 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
         "A write or a flush on the disk failed, or the disk hangs. The replica on it is out of use for good, because a disk that failed a \
          flush may have dropped data silently. The group is served from the other replica.",
     ),
-    (
-        "problem.BS-402",
-        "group {group} mirrors asynchronously and does not fail over by itself",
-    ),
-    (
-        "action.BS-402",
-        "use mode = \"sync\", or move the group by hand",
-    ),
-    (
-        "about.BS-402",
-        "The active acknowledges writes before the standby has them. Failing over could lose the newest of them, and this release does \
-         not yet enforce max_lag_seconds, so it leaves that decision to a person. A planned move loses nothing.",
-    ),
     ("problem.BS-501", "the configuration cannot be read"),
     (
         "action.BS-501",
@@ -258,7 +245,7 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     ("obstacle.silent", "is silent"),
     (
         "obstacle.async-behind",
-        "is behind: it mirrors asynchronously",
+        "is further behind than max_lag or max_lag_seconds allow, or is being brought up to date",
     ),
     ("obstacle.no-vote", "does not vote"),
     (
@@ -292,7 +279,7 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     ),
     (
         "remedy.async-behind",
-        "wait until {node} has caught up, or move the group by hand",
+        "wait until {node} has caught up: `backstay mirror status`; if it never does, the link is too slow for what is written",
     ),
     (
         "remedy.silent",
@@ -384,6 +371,7 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     ("loss.disk-failed", "its disk failed"),
     ("loss.protocol", "it broke the protocol"),
     ("loss.refused", "it refused the session"),
+    ("loss.behind", "it is as far behind as it may be"),
     // Acts: continue "decided to …".
     ("act.take-over", "take over from {node}"),
     ("act.take-handover", "take over what {node} handed over"),
@@ -403,6 +391,10 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     (
         "rule.promote-in-sync",
         "the replica is in sync and every lease ran out (R3)",
+    ),
+    (
+        "rule.beyond-bound",
+        "the replica is at its bound, and what would exceed it is acknowledged only when nobody can be promoted without it (R11)",
     ),
     ("rule.handover", "the active handed over on purpose"),
     (

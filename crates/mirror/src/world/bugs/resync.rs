@@ -61,9 +61,13 @@ pub(super) fn bug_4_a_chunk_is_not_read_before_an_older_write_has_landed() {
 #[test]
 pub(super) fn bug_4_a_mark_made_while_the_commit_is_on_its_way_stays() {
     let mut world = tuned(|c| {
-        c.ack = Ack::Async {
-            buffer_max_bytes: 1 << 20,
-        }
+        c.ack = Ack::Async(crate::config::Bound {
+            max_bytes: 1 << 20,
+            max_time: Duration::from_secs(100_000),
+            window_bytes: 1 << 20,
+            memory_bytes: 1 << 20,
+            spool_bytes: 1 << 20,
+        });
     });
     world.crash(B, false);
     world.run();

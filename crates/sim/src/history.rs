@@ -1,0 +1,224 @@
+//! What an asynchronous active was asked to write since it began to serve, in order, and how much of it a disk holds.
+
+use crate::checkers::{async_bound, async_prefix};
+use crate::clock::Moment;
+use crate::disk::SECTOR_BYTES;
+use crate::instance::Request;
+use crate::oracle::{OpId, content_of};
+use crate::world::World;
+use mirror::io::Op;
+use std::collections::{BTreeMap, BTreeSet};
+use wire::{Duration, NodeId, Sync};
+
+/// A point in the order of everything that happens to the volume.
+type Tick = u64;
+
+#[derive(Clone, Copy, Debug)]
+struct Write {
+    content: u64,
+    issued: Tick,
+    acked: Option<(Tick, Moment)>,
+    fua: bool,
+    first: u64,
+    sectors: u64,
+}
+
+/// One mirror's history.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct History {
+    writes: Vec<Write>,
+    open: BTreeMap<OpId, usize>,
+    /// Flushes under way, by when they were issued.
+    flushing: BTreeMap<OpId, Tick>,
+    /// Flushes: issued, acknowledged. In the order of acknowledging.
+    flushes: Vec<(Tick, Tick, Moment)>,
+    tick: Tick,
+    latest: Moment,
+    /// Nodes that lost what was not durable there since they were equal.
+    lossy: BTreeSet<NodeId>,
+}
+
+/// What a disk holds of a history.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct State {
+    /// The earliest end of an epoch of which something is missing, and what.
+    pub(crate) ends: Option<(Tick, u64)>,
+    /// The write that was begun last of those that are there.
+    pub(crate) newest: Option<(Tick, u64)>,
+    pub(crate) missing_bytes: u64,
+    pub(crate) missing_time: Duration,
+}
+
+impl History {
+    /// An activation begins: what is under way is asked for again.
+    pub(crate) fn begin(&mut self) {
+        let open: Vec<(OpId, Write)> = (self.open.iter())
+            .filter_map(|(op, at)| Some((*op, *self.writes.get(*at)?)))
+            .collect();
+        let flushing = core::mem::take(&mut self.flushing);
+        let lossy = core::mem::take(&mut self.lossy);
+        let (tick, latest) = (self.tick + 1, self.latest);
+        *self = Self {
+            tick,
+            latest,
+            lossy,
+            ..Self::default()
+        };
+        for (op, write) in open {
+            self.open.insert(op, self.writes.len());
+            self.writes.push(Write {
+                issued: tick,
+                ..write
+            });
+        }
+        self.flushing = flushing.into_keys().map(|op| (op, tick)).collect();
+    }
+
+    /// The application asks for something.
+    pub(crate) fn issue(&mut self, op: OpId, request: &Request) {
+        self.tick += 1;
+        match request.op {
+            Op::Write { fua } | Op::Zero { fua } => {
+                self.open.insert(op, self.writes.len());
+                self.writes.push(Write {
+                    content: request.content,
+                    issued: self.tick,
+                    acked: None,
+                    fua,
+                    first: request.range.offset() / 512,
+                    sectors: request.range.len() / 512,
+                });
+            }
+            Op::Flush => {
+                self.flushing.insert(op, self.tick);
+            }
+            Op::Read => {}
+        }
+    }
+
+    /// The application got a good answer.
+    pub(crate) fn acknowledged(&mut self, op: OpId, now: Moment) {
+        self.tick += 1;
+        if let Some(write) = (self.open.remove(&op)).and_then(|at| self.writes.get_mut(at)) {
+            write.acked = Some((self.tick, now));
+            self.latest = now;
+        }
+        if let Some(issued) = self.flushing.remove(&op) {
+            self.flushes.push((issued, self.tick, now));
+            self.latest = now;
+        }
+    }
+
+    /// A node lost what was not durable there.
+    pub(crate) fn lost_cache(&mut self, node: NodeId) {
+        self.lossy.insert(node);
+    }
+
+    /// A node holds everything, durably.
+    pub(crate) fn equal(&mut self, node: NodeId) {
+        self.lossy.remove(&node);
+    }
+
+    /// The end of the epoch of a write: when the application heard that it is durable.
+    fn end(&self, write: &Write) -> Option<(Tick, Moment)> {
+        let (acked, at) = write.acked?;
+        if write.fua {
+            return Some((acked, at));
+        }
+        let covers = self.flushes.iter().filter(|(issued, ..)| *issued > acked);
+        covers.map(|(_, tick, at)| (*tick, *at)).min()
+    }
+
+    /// What `node`'s disk holds.
+    pub(crate) fn state(&self, node: NodeId, disk: &[u8]) -> State {
+        let lossy = self.lossy.contains(&node);
+        let mut state = State::default();
+        let mut cells: BTreeMap<u64, Vec<&Write>> = BTreeMap::new();
+        for write in &self.writes {
+            for sector in write.first..write.first + write.sectors {
+                cells.entry(sector).or_default().push(write);
+            }
+        }
+        for (sector, writes) in cells {
+            let from = usize::try_from(sector).unwrap_or(usize::MAX) * SECTOR_BYTES;
+            let Some(content) = disk.get(from..from + SECTOR_BYTES).and_then(content_of) else {
+                continue;
+            };
+            self.judge_sector(&mut state, content, &writes, lossy);
+        }
+        state
+    }
+
+    fn judge_sector(&self, state: &mut State, content: u64, writes: &[&Write], lossy: bool) {
+        let shown = writes.iter().rev().find(|w| w.content == content);
+        // Zeros may be of any time.
+        if let Some(shown) = shown.filter(|_| content != 0) {
+            state.newest = state.newest.max(Some((shown.issued, content)));
+        }
+        // One that may have been applied before what is shown is not missing.
+        let after = |w: &&&Write| match shown {
+            None => true,
+            Some(shown) => shown.acked.is_some_and(|(tick, _)| w.issued > tick),
+        };
+        let mut counted = false;
+        for write in writes.iter().filter(after) {
+            let Some((_, told)) = write.acked else {
+                continue;
+            };
+            let end = self.end(write);
+            if let Some((tick, _)) = end {
+                let ends = (tick, write.content);
+                state.ends = Some(state.ends.map_or(ends, |known| known.min(ends)));
+            }
+            // A node that lost its cache owes only what was flushed, from the flush on.
+            let owed = if lossy {
+                end.map(|(_, at)| at)
+            } else {
+                Some(told)
+            };
+            if let Some(at) = owed {
+                state.missing_time = state.missing_time.max(self.latest.since(at));
+            }
+            counted |= !lossy;
+        }
+        if counted {
+            state.missing_bytes += 512;
+        }
+    }
+}
+
+impl World {
+    /// Compares an eligible follower's disk with the history, at any moment.
+    pub(crate) fn look_at_follower(&mut self, mirror: u8) {
+        let Some(record) = self.checkers.epochs_rise.newest() else {
+            return;
+        };
+        let active = record.active;
+        let eligible = record.members.iter();
+        let node = eligible
+            .filter(|(id, member)| **id != active && member.sync != Sync::Out)
+            .map(|(id, _)| *id)
+            .next();
+        let index = usize::from(mirror);
+        let (Some(node), Some(history)) = (node, self.histories.get(index)) else {
+            return;
+        };
+        let machine = &self.machines[usize::from(node.0)];
+        let serves = self
+            .oracles
+            .get(index)
+            .and_then(crate::oracle::Oracle::server);
+        let Some(disk) = machine.disks.get(index).filter(|_| serves == Some(active)) else {
+            return;
+        };
+        let state = history.state(node, disk.content());
+        self.judge_follower(node, mirror, &state);
+    }
+
+    /// Judges what a follower holds.
+    pub(crate) fn judge_follower(&mut self, node: NodeId, mirror: u8, state: &State) {
+        let told = |what: String| format!("mirror {mirror} on {node:?}: {what}");
+        self.judge(async_prefix::NAME, async_prefix::check(state).map_err(told));
+        self.judge(async_bound::NAME, async_bound::check(state).map_err(told));
+    }
+}

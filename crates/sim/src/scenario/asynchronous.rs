@@ -1,0 +1,143 @@
+//! An asynchronous standby: within its bound it is promoted, beyond it it is not, and what it holds is always a prefix.
+
+use super::{Scenario, millis, secs};
+use crate::fault::Fault;
+use crate::options::{Level, Options};
+use crate::world::{A, B, World};
+
+pub(super) const ALL: &[Scenario] = &[
+    plain("async_fails_over_within_its_bound", fails_over),
+    plain("async_beyond_its_bound_waits", beyond_its_bound_waits),
+    plain("async_link_silent", link_silent),
+    plain("async_link_slow", link_slow),
+    plain("async_standby_hung", standby_hung),
+    plain("async_standby_disk_hung", standby_disk_hung),
+    plain("async_spool_full", spool_full).with(|o| {
+        o.level = Level::Async;
+        o.pace = millis(1);
+    }),
+    plain("async_moves_lose_nothing", moves_lose_nothing),
+    plain("async_epochs_stay_in_order", epochs_stay_in_order).with(|o| {
+        o.level = Level::Async;
+        o.hot_regions = 3;
+        o.pace = millis(2);
+    }),
+];
+
+const fn plain(name: &'static str, story: fn(&mut World)) -> Scenario {
+    Scenario::of(name, story).with(|o: &mut Options| o.level = Level::Async)
+}
+
+/// The active dies while its standby is eligible: the standby takes over, and the old active comes back as a follower.
+fn fails_over(w: &mut World) {
+    let wait = w.rng.millis(1_000, 3_000);
+    w.pass(wait);
+    w.make(Fault::Power(A, secs(6)));
+    w.expect(secs(5), "B serves", |w| w.serves(B));
+    w.expect(secs(30), "A may be promoted again", |w| w.in_sync() == 2);
+    w.come_back();
+}
+
+/// The standby is out, because it is too far behind, when the active dies: it waits for the active.
+fn beyond_its_bound_waits(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::MirrorCut(secs(12)));
+    w.expect(secs(6), "B is taken out", |w| w.in_sync() == 1);
+    w.make(Fault::Power(A, secs(5)));
+    w.pass(secs(4));
+    w.must(w.active() == Some(A), "nobody was promoted");
+    w.expect(secs(15), "A serves", |w| w.serves(A));
+    w.must(w.checkers.one_failover.moves == 0, "the group never moved");
+    w.come_back();
+}
+
+/// Nothing passes on the mirror link for a while, without a word: the service goes on, and the standby returns.
+fn link_silent(w: &mut World) {
+    w.pass(secs(1));
+    w.checkers.longest_gap = wire::Duration::ZERO;
+    w.make(Fault::MirrorCut(secs(4)));
+    w.pass(secs(5));
+    w.must_have_answered(millis(900));
+    w.come_back();
+}
+
+/// The mirror link is slow: the standby comes and goes, whenever it is within the bound.
+fn link_slow(w: &mut World) {
+    w.options.pace = millis(1);
+    w.make(Fault::MirrorSlow(secs(15)));
+    w.checkers.longest_gap = wire::Duration::ZERO;
+    w.pass(secs(10));
+    w.must_have_answered(millis(900));
+    if w.in_sync() == 2 {
+        w.make(Fault::Power(A, secs(4)));
+        w.expect(secs(10), "somebody serves", |w| w.serves(A) || w.serves(B));
+    }
+    w.pace_down();
+    w.come_back();
+}
+
+/// The standby stops, and its connections stay: it is out before it is further behind than the bound.
+fn standby_hung(w: &mut World) {
+    w.pass(secs(1));
+    w.checkers.longest_gap = wire::Duration::ZERO;
+    w.make(Fault::Pause(B, secs(6)));
+    w.expect(secs(5), "B is taken out", |w| w.in_sync() == 1);
+    w.must_have_answered(millis(900));
+    w.pass(secs(5));
+    w.come_back();
+}
+
+/// The standby takes writes and does not end them.
+fn standby_disk_hung(w: &mut World) {
+    w.pass(secs(1));
+    w.checkers.longest_gap = wire::Duration::ZERO;
+    w.make(Fault::DiskStuck(B, secs(3)));
+    w.pass(secs(4));
+    w.must_have_answered(millis(900));
+    w.come_back();
+}
+
+/// More is written than may wait for the standby: it is given up, and comes back by resync, by itself.
+fn spool_full(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::MirrorCut(secs(3)));
+    let resyncs = w.checkers.resyncs;
+    w.expect(secs(15), "a resync begins", |w| {
+        w.checkers.resyncs > resyncs
+    });
+    w.expect(secs(30), "B may be promoted again", |w| w.in_sync() == 2);
+    w.come_back();
+}
+
+/// A planned move waits until the standby has everything.
+fn moves_lose_nothing(w: &mut World) {
+    for to in [B, A, B] {
+        w.pass(secs(1));
+        w.expect(secs(10), "both may be promoted", |w| w.in_sync() == 2);
+        w.make(Fault::Move);
+        w.expect(secs(10), "the other serves", |w| w.serves(to));
+        w.must(
+            w.checkers.cut_off == 0,
+            "nothing was missing after a planned move",
+        );
+    }
+    w.come_back();
+}
+
+/// The standby is slow to write, and the active dies: whatever is missing there is the end of the history.
+fn epochs_stay_in_order(w: &mut World) {
+    for _ in 0..4 {
+        w.expect(secs(30), "both may be promoted", |w| w.in_sync() == 2);
+        let from = w.active().unwrap_or(A);
+        let to = if from == A { B } else { A };
+        w.pass(millis(500));
+        w.make(Fault::SlowMeta(to, secs(2)));
+        let wait = w.rng.millis(50, 600);
+        w.pass(wait);
+        w.make(Fault::Power(from, secs(3)));
+        w.expect(secs(30), "somebody serves", |w| {
+            w.serves(to) || w.serves(from)
+        });
+    }
+    w.come_back();
+}
