@@ -16,6 +16,7 @@
 //! | `renew` | what a restarted replica writes again before it serves |
 //! | `session`, `peer`, `resync` | the active's side of a session |
 //! | `follower`, `spool`, `lag` | asynchronous: what waits for a follower, and its bound |
+//! | `aside` | asynchronous: what is saved before it is replaced |
 //! | `standby`, `standby_ops` | the standby's side |
 //! | `superblock`, `intent`, `bitmap` | metadata: wanted, being written, durable |
 //! | `ranges`, `bits`, `nodes`, `disk` | small parts without opinions |
@@ -31,6 +32,7 @@
 #![forbid(unsafe_code)]
 
 mod activate;
+mod aside;
 mod attach;
 mod bitmap;
 mod bits;

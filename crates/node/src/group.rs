@@ -276,9 +276,16 @@ impl Group {
                 if let Some(replica) = self.replicas.get_mut(usize::from(mirror)) {
                     replica.joined = true;
                     replica.consistent = consistent;
+                    replica.held_back = false;
                 }
             }
             Report::Fenced => self.on_fenced(mirror),
+            Report::PutAside { ranges, bytes } => self.on_put_aside(cx, mirror, &ranges, bytes),
+            Report::HeldBack { .. } => {
+                if let Some(replica) = self.replicas.get_mut(usize::from(mirror)) {
+                    replica.held_back = true;
+                }
+            }
             Report::Serving { .. } => self.on_serving(cx, mirror),
             Report::Drained => self.on_mirror_stopped(mirror),
             Report::Closed => self.on_mirror_closed(mirror),

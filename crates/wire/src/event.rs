@@ -3,7 +3,7 @@
 use crate::control::{GroupRequest, Obstacle, RequestFault, Role};
 use crate::problem::Problem;
 use crate::record::{Hold, Record};
-use crate::{ByteCount, Duration, Epoch, GroupId, NodeId, Time};
+use crate::{ByteCount, ByteRange, Duration, Epoch, GroupId, NodeId, Time};
 use serde::{Deserialize, Serialize};
 
 /// One event, as the core emits it; the event log adds wall time, node and number.
@@ -123,6 +123,15 @@ pub enum What {
         node: NodeId,
         /// At most that much differed.
         at_most: ByteCount,
+    },
+    /// Writes of this node that a failover cut off were copied to a file before they are replaced.
+    PutAside {
+        /// Where they were; the first few.
+        ranges: Vec<ByteRange>,
+        /// How many ranges there are in all.
+        count: u64,
+        /// How many bytes in all.
+        bytes: ByteCount,
     },
     /// A resource failed, with what is done about it.
     ResourceFailed {
@@ -322,6 +331,7 @@ impl What {
             | Self::ReplicaLost { .. }
             | Self::ResourceFailed { .. }
             | Self::Discarded { .. }
+            | Self::PutAside { .. }
             | Self::ProblemBegan(_) => Severity::Warning,
             Self::LeaseLost | Self::DiskFailed { .. } => Severity::Critical,
             Self::Decision(decision) => match decision.act {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use wire::event::{Event, Severity, What};
+use wire::{ByteCount, ByteRange};
 
 use super::amount;
 use super::catalogue::fill;
@@ -135,9 +136,24 @@ pub fn text(words: &Words<'_>, event: &Event) -> String {
         | What::ResyncStarted { .. }
         | What::ResyncDone { .. }
         | What::Discarded { .. }
+        | What::PutAside { .. }
         | What::DiskFailed { .. }
         | What::Adopted => plain_text(words, &event.what),
     }
+}
+
+fn put_aside_text(words: &Words<'_>, told: &[ByteRange], count: u64, bytes: ByteCount) -> String {
+    let name = |range: &ByteRange| format!("{}+{}", range.offset(), range.len());
+    let mut ranges: Vec<String> = told.iter().map(name).collect();
+    if u64::try_from(told.len()).is_ok_and(|told| told < count) {
+        ranges.push("…".to_owned());
+    }
+    let args = [
+        ("at_most", amount::bytes(bytes)),
+        ("count", count.to_string()),
+        ("ranges", ranges.join(", ")),
+    ];
+    words.fill("event.put-aside", &args)
 }
 
 fn plain_text(words: &Words<'_>, what: &What) -> String {
@@ -186,6 +202,11 @@ fn plain_text(words: &Words<'_>, what: &What) -> String {
             "event.discarded",
             &[node(*id), ("at_most", amount::bytes(*at_most))],
         ),
+        What::PutAside {
+            ranges,
+            count,
+            bytes,
+        } => put_aside_text(words, ranges, *count, *bytes),
         What::DiskFailed { errno } => {
             let error = errno.map_or_else(
                 || words.plain("disk.hang"),
