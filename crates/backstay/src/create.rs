@@ -242,6 +242,7 @@ fn write(disk: &Disk, layout: &Layout, empty: bool) -> std::io::Result<()> {
             ReplicaState::Origin
         },
         boot: 0,
+        led: false,
     };
     for slot in [Slot::B, Slot::A] {
         let block = superblock.seal(1);

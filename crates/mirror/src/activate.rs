@@ -1,5 +1,6 @@
 //! Becoming the active, changes of the sets, and the orderly end.
 
+use crate::aside::Aside;
 use crate::control::{Command, Report};
 use crate::io::Payload;
 use crate::machine::{FlushId, Machine};
@@ -90,6 +91,7 @@ impl Machine {
             return self.report(Report::AttachFailed { reason });
         }
         self.activation += 1;
+        self.aside = Aside::Unknown;
         self.closed = false;
         self.floor = self.floor.max(epoch);
         let (now, backoff) = (self.now, self.config.redial_min);
@@ -103,6 +105,7 @@ impl Machine {
         let ticket = self.superblock.change(|s| {
             s.epoch = s.epoch.max(epoch);
             s.mirror = s.mirror.or(Some(mirror));
+            s.led = true;
             s.state = ReplicaState::Consistent;
         });
         let (required, eligible) = self.sort_out(&required);

@@ -130,6 +130,7 @@ impl Attach {
             }
             Input::Command(_)
             | Input::SpoolDone { .. }
+            | Input::PutAside { .. }
             | Input::ConnectFailed { .. }
             | Input::Disconnected { .. } => None,
         }

@@ -108,6 +108,19 @@ pub enum Report {
         /// Since when it may lack something.
         age: Duration,
     },
+    /// Writes of this replica that a failover may have cut off are in a file; the replica follows from here on.
+    PutAside {
+        /// Where they were.
+        ranges: Vec<ByteRange>,
+        /// How many bytes.
+        bytes: ByteCount,
+    },
+    /// This replica holds writes that a failover cut off, and does not follow: they could not be put aside, or are more than the
+    /// bound can have left. A person decides.
+    HeldBack {
+        /// How many bytes may be concerned.
+        bytes: ByteCount,
+    },
     /// A follower that was behind is well within its bound again, without a resync.
     PeerWithin {
         /// Which.

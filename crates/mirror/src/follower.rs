@@ -198,6 +198,13 @@ impl Machine {
         }
     }
 
+    /// True if an asynchronous follower is not well within the bound.
+    pub(crate) fn is_far_behind(&self, node: NodeId) -> bool {
+        let peer = self.peers.get(&node);
+        let far = |(peer, bound)| !is_well_within(peer, bound, self.now);
+        peer.zip(self.bound()).is_some_and(far)
+    }
+
     /// A follower that has everything again may still be far behind the stream.
     pub(crate) fn judge_return(&mut self, node: NodeId) {
         let (now, Some(bound)) = (self.now, self.bound()) else {

@@ -23,7 +23,7 @@
 use crate::control::{Command, Report};
 use wire::event::ReplicaLoss;
 use wire::mirror_frame::Header;
-use wire::{ByteRange, NodeId, SessionId};
+use wire::{ByteRange, Epoch, NodeId, SessionId};
 
 /// A request of the front end, named by the driver; may be used again after its [`Output::Reply`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -143,6 +143,11 @@ pub enum Input {
         /// What came of it.
         result: Result<(), Errno>,
     },
+    /// What [`Output::PutAside`] asked for is durable, or cannot be done.
+    PutAside {
+        /// What came of it.
+        result: Result<(), Errno>,
+    },
     /// A connection to or from a node is ready, its certificate checked.
     Connected {
         /// The connection.
@@ -259,6 +264,14 @@ pub enum Output {
         io: IoId,
         /// What to do.
         op: SpoolOp,
+    },
+    /// Copy these ranges of the volume, which nothing writes meanwhile, to a file of their own, durably: answered by
+    /// [`Input::PutAside`]. They hold what an asynchronous failover may have cut off, and are overwritten afterwards.
+    PutAside {
+        /// The epoch that this replica served last, at least.
+        epoch: Epoch,
+        /// In order; no two overlap.
+        ranges: Vec<ByteRange>,
     },
     /// Make a buffer.
     Alloc {

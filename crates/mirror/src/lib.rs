@@ -16,6 +16,7 @@
 //! | `renew` | what a restarted replica writes again before it serves |
 //! | `session`, `peer`, `resync`, `pace` | the active's side of a session |
 //! | `follower`, `spool`, `lag` | asynchronous: what waits for a follower, and its bound |
+//! | `aside` | asynchronous: what is saved before it is replaced |
 //! | `standby`, `standby_ops` | the standby's side |
 //! | `compare`, `verify`, `mend` | chunks compared by digest; verifying online; places that cannot be read |
 //! | `superblock`, `intent`, `bitmap` | metadata: wanted, being written, durable |
@@ -33,6 +34,7 @@
 
 mod activate;
 mod ahead;
+mod aside;
 mod attach;
 mod bitmap;
 mod bits;

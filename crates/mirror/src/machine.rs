@@ -4,6 +4,7 @@
 //! only waited for a condition (something durable, something empty, a point in time). Nothing ever waits inside a function.
 
 use crate::activate::Active;
+use crate::aside::Aside;
 use crate::bitmap::Bitmap;
 use crate::bits::Bits;
 use crate::config::Config;
@@ -118,6 +119,7 @@ pub(crate) struct Machine {
     /// Buffers of frames that wait for a follower; true once nothing else needs them.
     pub(crate) kept: BTreeMap<BufId, bool>,
     pub(crate) spool: Spool,
+    pub(crate) aside: Aside,
 }
 
 /// What attaching found.
@@ -181,6 +183,7 @@ impl Machine {
             verifies: 0,
             kept: BTreeMap::new(),
             spool,
+            aside: Aside::Unknown,
         }
     }
 
@@ -195,6 +198,7 @@ impl Machine {
             Input::Request(request) => self.on_request(request),
             Input::DiskDone { io, result } => self.on_disk_done(io, result),
             Input::SpoolDone { io, result } => self.on_spool_done(io, result),
+            Input::PutAside { result } => self.on_put_aside(result),
             Input::Connected { conn, node, side } => self.on_connected(conn, node, side),
             Input::ConnectFailed { node } => self.on_connect_failed(node),
             Input::Frame {

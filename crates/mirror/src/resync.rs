@@ -260,16 +260,16 @@ impl Machine {
                 app.acked.insert(node);
             }
         }
-        self.report(if self.required().or(self.eligible()).contains(node) {
-            Report::PeerBack { node, generation }
-        } else {
+        if self.required().or(self.eligible()).contains(node) {
+            self.report(Report::PeerBack { node, generation });
+        } else if sent_bytes > 0 || !self.is_far_behind(node) {
             let sent = ByteCount(sent_bytes);
-            Report::PeerSynced {
+            self.report(Report::PeerSynced {
                 node,
                 generation,
                 sent,
-            }
-        });
+            });
+        }
         let waiting: Vec<_> = self
             .flushes
             .iter()

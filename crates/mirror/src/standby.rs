@@ -326,7 +326,9 @@ impl Machine {
 
     fn advance_opening(&mut self, opening: Opening) {
         let step = match opening.step {
-            OpeningStep::Quiesce if self.jobs.is_empty() && self.bitmap.is_settled() => {
+            OpeningStep::Quiesce
+                if self.jobs.is_empty() && self.bitmap.is_settled() && self.has_put_aside() =>
+            {
                 self.relay(opening.data_bytes);
                 OpeningStep::Relaying
             }

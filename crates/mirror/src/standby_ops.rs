@@ -288,6 +288,7 @@ impl Machine {
         self.intent.drop_stale();
         let ticket = self.superblock.change(|s| {
             s.mirror = Some(mirror);
+            s.led = false;
             s.state = ReplicaState::Consistent;
         });
         self.set_step(Step::Sealing(ticket));

@@ -276,6 +276,7 @@ impl Group {
                 if let Some(replica) = self.replicas.get_mut(usize::from(mirror)) {
                     replica.joined = true;
                     replica.consistent = consistent;
+                    replica.held_back = false;
                 }
             }
             Report::Unreadable { range, mended } => self.journal.push(
@@ -287,6 +288,12 @@ impl Group {
                 },
             ),
             Report::Fenced => self.on_fenced(mirror),
+            Report::PutAside { ranges, bytes } => self.on_put_aside(cx, mirror, &ranges, bytes),
+            Report::HeldBack { .. } => {
+                if let Some(replica) = self.replicas.get_mut(usize::from(mirror)) {
+                    replica.held_back = true;
+                }
+            }
             Report::Serving { .. } => self.on_serving(cx, mirror),
             Report::Drained => self.on_mirror_stopped(mirror),
             Report::Closed => self.on_mirror_closed(mirror),

@@ -91,6 +91,12 @@ impl Node {
                 node: self.config.me,
             });
         }
+        if group.is_held_back() {
+            found.insert(Problem::HeldBack {
+                group: id,
+                node: self.config.me,
+            });
+        }
         if group.role() == Role::Frozen && group.is_frozen_for_long(now) {
             found.insert(Problem::Frozen { group: id });
         }

@@ -141,6 +141,7 @@ impl World {
         match output {
             Output::Disk { io, op } => self.submit(at, mirror, io, op),
             Output::Spool { io, op } => self.spool(at, mirror, io, op),
+            Output::PutAside { ranges, .. } => self.put_aside(at, mirror, &ranges),
             Output::Alloc { buf, len } => {
                 let len = usize::try_from(len).unwrap_or(0);
                 if let Some(engine) = self.engine(at, mirror) {
@@ -196,6 +197,25 @@ impl World {
         }
         let result = if fails { Err(Errno::IO) } else { Ok(()) };
         let what = ToEngine::Plain(Input::SpoolDone { io, result });
+        let what = ToProcess::Engine { mirror, what };
+        self.after(delay, Event::Process { at, life, what });
+    }
+
+    /// The ranges are copied, before anything replaces them.
+    fn put_aside(&mut self, at: NodeId, mirror: u8, ranges: &[wire::ByteRange]) {
+        let delay = self.rng.micros(500, 60_000);
+        let Some(life) = self.machine(at).life() else {
+            return;
+        };
+        let node = &self.machines[usize::from(at.0)];
+        let disk = node
+            .disks
+            .get(usize::from(mirror))
+            .map(crate::disk::Disk::content);
+        if let (Some(disk), Some(history)) = (disk, self.histories.get_mut(usize::from(mirror))) {
+            history.put_aside(at, ranges, disk);
+        }
+        let what = ToEngine::Plain(Input::PutAside { result: Ok(()) });
         let what = ToProcess::Engine { mirror, what };
         self.after(delay, Event::Process { at, life, what });
     }
@@ -394,6 +414,14 @@ impl World {
                 }
             }
             Report::Following { active, .. } => {
+                let disk = self.machines[usize::from(at.0)]
+                    .disks
+                    .get(usize::from(mirror));
+                let history = self.histories.get_mut(usize::from(mirror));
+                let left = history
+                    .zip(disk)
+                    .and_then(|(h, d)| h.overwritten(at, d.content()));
+                self.judge_put_aside(at, mirror, left);
                 if let Some(oracle) = self.oracles.get_mut(usize::from(mirror)) {
                     oracle.reconciled_by(*active, at);
                 }
@@ -406,6 +434,8 @@ impl World {
             | Report::PeerLost { .. }
             | Report::PeerBehind { .. }
             | Report::PeerWithin { .. }
+            | Report::PutAside { .. }
+            | Report::HeldBack { .. }
             | Report::ResyncStarted { .. }
             | Report::Unreadable { .. }
             | Report::Verified { .. }
@@ -446,6 +476,14 @@ impl World {
                     .histories
                     .get(index)
                     .map(|h| h.state(at, disk.content()));
+                let former = oracle.server().filter(|from| *from != at);
+                let old = former.and_then(|from| {
+                    let machine = self.machines.get(usize::from(from.0))?;
+                    Some((from, machine.disks.get(index)?.content()))
+                });
+                if let (Some((from, old)), Some(history)) = (old, self.histories.get_mut(index)) {
+                    history.take_over(from, old, disk.content());
+                }
                 oracle.cut_off(at);
                 self.checkers.cut_off += 1;
             }

@@ -1,6 +1,6 @@
 //! What an asynchronous active was asked to write since it began to serve, in order, and how much of it a disk holds.
 
-use crate::checkers::{async_bound, async_prefix};
+use crate::checkers::{async_bound, async_prefix, async_put_aside};
 use crate::clock::Moment;
 use crate::disk::SECTOR_BYTES;
 use crate::instance::Request;
@@ -36,6 +36,8 @@ pub(crate) struct History {
     latest: Moment,
     /// Nodes that lost what was not durable there since they were equal.
     lossy: BTreeSet<NodeId>,
+    /// Acknowledged content that a takeover cut off, by the node that has it and the sector.
+    cut: BTreeMap<(NodeId, u64), u64>,
 }
 
 /// What a disk holds of a history.
@@ -57,11 +59,13 @@ impl History {
             .collect();
         let flushing = core::mem::take(&mut self.flushing);
         let lossy = core::mem::take(&mut self.lossy);
+        let cut = core::mem::take(&mut self.cut);
         let (tick, latest) = (self.tick + 1, self.latest);
         *self = Self {
             tick,
             latest,
             lossy,
+            cut,
             ..Self::default()
         };
         for (op, write) in open {
@@ -117,6 +121,48 @@ impl History {
     /// A node holds everything, durably.
     pub(crate) fn equal(&mut self, node: NodeId) {
         self.lossy.remove(&node);
+    }
+
+    /// A takeover: what the former active's disk has of the history and the new one's has not must be put aside before the former
+    /// one is made equal.
+    pub(crate) fn take_over(&mut self, from: NodeId, old: &[u8], new: &[u8]) {
+        for write in &self.writes {
+            for sector in write.first..write.first + write.sectors {
+                let at = usize::try_from(sector).unwrap_or(usize::MAX) * SECTOR_BYTES;
+                let word = |disk: &[u8]| disk.get(at..at + SECTOR_BYTES).and_then(content_of);
+                let (had, has) = (word(old), word(new));
+                let only_there = had == Some(write.content) && has != had && write.content != 0;
+                if write.acked.is_some() && only_there {
+                    self.cut.insert((from, sector), write.content);
+                }
+            }
+        }
+    }
+
+    /// A node copies these ranges of its disk.
+    pub(crate) fn put_aside(&mut self, node: NodeId, ranges: &[wire::ByteRange], disk: &[u8]) {
+        self.cut.retain(|(from, sector), content| {
+            let at = usize::try_from(*sector).unwrap_or(usize::MAX) * SECTOR_BYTES;
+            let there = disk.get(at..at + SECTOR_BYTES).and_then(content_of) == Some(*content);
+            let named = ranges
+                .iter()
+                .any(|r| r.offset() <= sector * 512 && sector * 512 < r.end());
+            !(*from == node && there && named)
+        });
+    }
+
+    /// A node begins to be made equal: what is still only there and was not put aside.
+    pub(crate) fn overwritten(&mut self, node: NodeId, disk: &[u8]) -> Option<u64> {
+        let mut left = None;
+        self.cut.retain(|(from, sector), content| {
+            let at = usize::try_from(*sector).unwrap_or(usize::MAX) * SECTOR_BYTES;
+            let there = disk.get(at..at + SECTOR_BYTES).and_then(content_of) == Some(*content);
+            if *from == node && there {
+                left = Some(*content);
+            }
+            *from != node
+        });
+        left
     }
 
     /// The end of the epoch of a write: when the application heard that it is durable.
@@ -213,6 +259,14 @@ impl World {
         };
         let state = history.state(node, disk.content());
         self.judge_follower(node, mirror, &state);
+    }
+
+    /// Judges what a follower had alone when it began to be made equal.
+    pub(crate) fn judge_put_aside(&mut self, node: NodeId, mirror: u8, left: Option<u64>) {
+        if let Some(content) = left {
+            let what = format!("mirror {mirror} on {node:?}: {content:x} was not put aside");
+            self.judge(async_put_aside::NAME, Err(what));
+        }
     }
 
     /// Judges what a follower holds.

@@ -174,6 +174,7 @@ const fn hunted(mutant: Mutant) -> (&'static str, &'static [&'static str]) {
         Mutant::WriteBeforeIntent => ("R9", &["differences_are_written_down_first"]),
         Mutant::AsyncPromoted => ("R11", &["async_beyond_its_bound_waits"]),
         Mutant::BoundIgnored => ("R11", &["async_standby_hung", "async_link_silent"]),
+        Mutant::CutOffForgotten => ("G3", &["async_cut_off_is_put_aside"]),
         Mutant::EpochsUnordered => ("R11", &["async_epochs_stay_in_order"]),
         Mutant::GateIgnoresLease => ("R12", &["paused_active_answers_nothing"]),
         Mutant::AnyMirrorInSync => ("R13", &["half_a_group_does_not_count"]),
@@ -201,7 +202,10 @@ fn bend(mutant: Mutant) -> fn(&mut Options) {
         |options| options.faults = FaultMix::Polite
     } else if matches!(
         mutant,
-        Mutant::AsyncPromoted | Mutant::BoundIgnored | Mutant::EpochsUnordered
+        Mutant::AsyncPromoted
+            | Mutant::BoundIgnored
+            | Mutant::EpochsUnordered
+            | Mutant::CutOffForgotten
     ) {
         |options| options.level = Level::Async
     } else if mutant == Mutant::FlushOvertakes {

@@ -187,6 +187,7 @@ fn disk(content: u64, state: ReplicaState, replica: u8) -> Disk {
         epoch: Epoch(0),
         state,
         boot: 0,
+        led: false,
     };
     for slot in [Slot::A, Slot::B] {
         for index in 0..layout.bitmap_blocks {

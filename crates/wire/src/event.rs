@@ -124,6 +124,15 @@ pub enum What {
         /// At most that much differed.
         at_most: ByteCount,
     },
+    /// Writes of this node that a failover cut off were copied to a file before they are replaced.
+    PutAside {
+        /// Where they were; the first few.
+        ranges: Vec<ByteRange>,
+        /// How many ranges there are in all.
+        count: u64,
+        /// How many bytes in all.
+        bytes: ByteCount,
+    },
     /// A resource failed, with what is done about it.
     ResourceFailed {
         /// Index in the group's list.
@@ -361,6 +370,7 @@ impl What {
             | Self::ReplicaLost { .. }
             | Self::ResourceFailed { .. }
             | Self::Discarded { .. }
+            | Self::PutAside { .. }
             | Self::ProblemBegan(_) => Severity::Warning,
             Self::Unreadable { mended: true, .. } => Severity::Warning,
             Self::Verified { found, .. } if found.is_clean() => Severity::Info,

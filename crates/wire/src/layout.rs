@@ -267,6 +267,8 @@ pub struct Superblock {
     pub state: ReplicaState,
     /// The machine's boot at the last attach (hash of the kernel's boot id): another one means that volatile caches are gone.
     pub boot: u64,
+    /// It served since it was last made equal to an active's: what it has beyond the others may be acknowledged.
+    pub led: bool,
 }
 
 /// What a replica's data is.

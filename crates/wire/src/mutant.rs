@@ -79,11 +79,13 @@ pub enum Mutant {
     BoundIgnored,
     /// R11: a flush does not order what is behind it on an asynchronous replica.
     EpochsUnordered,
+    /// What an asynchronous failover cut off is overwritten without being put aside.
+    CutOffForgotten,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::AckKnownSetOnly,
         Self::UnchangedResolves,
         Self::PromoteOutOfSync,
@@ -120,6 +122,7 @@ impl Mutant {
         Self::FlushOvertakes,
         Self::BoundIgnored,
         Self::EpochsUnordered,
+        Self::CutOffForgotten,
     ];
 }
 

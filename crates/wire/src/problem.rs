@@ -70,6 +70,13 @@ pub enum Problem {
         /// Which.
         node: NodeId,
     },
+    /// This node holds acknowledged writes that a failover cut off, and does not follow until a person decides.
+    HeldBack {
+        /// Which group.
+        group: GroupId,
+        /// On which node.
+        node: NodeId,
+    },
 }
 
 impl Problem {
@@ -87,6 +94,7 @@ impl Problem {
             Self::Down { .. } => "BS-304",
             Self::ResourceFailed { .. } => "BS-305",
             Self::DiskFailed { .. } => "BS-401",
+            Self::HeldBack { .. } => "BS-403",
         }
     }
 }

@@ -3,7 +3,9 @@
 //! A scenario makes its own lab in its own directory and takes it down again. It fails with a sentence; its lab's logs are
 //! kept then. `cargo xtask e2e NAME` repeats one.
 
+mod asynchronous;
 mod breaks;
+mod chain;
 pub(crate) mod crash;
 pub(crate) mod demo;
 pub(crate) mod lab;
@@ -51,7 +53,7 @@ struct Scenario {
     run: fn(&World) -> Outcome,
 }
 
-const SCENARIOS: [Scenario; 11] = [
+const SCENARIOS: [Scenario; 13] = [
     Scenario {
         name: "every_break_passes",
         run: breaks::every_break_passes,
@@ -79,6 +81,14 @@ const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "stopped_active_falls_silent_within_its_lease",
         run: silence::stopped_active,
+    },
+    Scenario {
+        name: "async_never_past_its_bound",
+        run: asynchronous::never_past_its_bound,
+    },
+    Scenario {
+        name: "async_chain_is_a_prefix",
+        run: asynchronous::chain_is_a_prefix,
     },
     Scenario {
         name: "two_labs_run_side_by_side",

@@ -6,6 +6,7 @@
 //! `buffers` the machine's buffer names, `disk` its disk operations, `peers` connections and frames, `nbd` the socket's
 //! clients, `front` what front ends have in common.
 
+mod aside;
 mod buffers;
 mod disk;
 mod frames;
@@ -50,6 +51,8 @@ pub struct EngineConfig {
     pub tls: Option<Arc<Tls>>,
     /// The NBD socket.
     pub nbd_socket: PathBuf,
+    /// Where writes that a failover cut off are put aside.
+    pub aside: PathBuf,
     /// Where the spool of an asynchronous mirror is made; its name is gone right after.
     pub spool: PathBuf,
 }
@@ -89,6 +92,8 @@ pub(crate) enum Order {
         channel: Channel,
         negotiated: mpsc::Sender<Negotiated>,
     },
+    /// What was to be put aside is, or cannot be.
+    PutAside(std::io::Result<()>),
     /// The FUSE connection is dropped. What is under way on it stays unanswered.
     DetachFuse,
     /// The process ends.
@@ -138,12 +143,18 @@ impl Engine {
             mirror::Ack::Sync | mirror::Ack::Flush => 0,
         };
         let spool = spool::Spool::open(&config.spool, spool_bytes)?;
+        let handle = Handle {
+            orders,
+            bell: Arc::clone(&bell),
+            logical_block,
+        };
         let inside = thread::Inside {
+            handle: handle.clone(),
             spool,
             disk: Arc::new(disk),
             sockets,
             inbox,
-            bell: Arc::clone(&bell),
+            bell,
             figures: Arc::clone(&figures),
             sink,
         };
@@ -152,11 +163,7 @@ impl Engine {
             .spawn(move || thread::run(config, inside))
             .map_err(|e| failed("start the thread").cause(e))?;
         Ok(Self {
-            handle: Handle {
-                orders,
-                bell,
-                logical_block,
-            },
+            handle,
             figures,
             thread: Some(thread),
         })

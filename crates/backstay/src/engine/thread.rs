@@ -1,5 +1,6 @@
 //! The engine's thread: one loop, one ring.
 
+use super::aside::Copy;
 use super::buffers::Buffers;
 use super::disk::Disks;
 use super::front::{Origin, Requests, Wanted};
@@ -7,22 +8,23 @@ use super::fuse::Front;
 use super::nbd::Server;
 use super::peers::Peers;
 use super::spool::Spool;
-use super::{EngineConfig, EngineEvent, Order, Sink};
+use super::{EngineConfig, EngineEvent, Handle, Order, Sink};
 use crate::failure::Failure;
 use host::clock;
 use host::disk::Disk;
 use host::ring::{Completion, Descriptor, Interest, Ring, Watch};
 use mirror::Replica;
 use mirror::control::{Figures, Report};
-use mirror::io::{Input, Output};
+use mirror::io::{Errno, Input, Output};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use wire::{Duration, Time};
+use wire::{ByteRange, Duration, Epoch, Time};
 
 /// Tokens from here on are readiness; below are the replica's disk operations.
 const READY: u64 = 1 << 63;
@@ -70,6 +72,8 @@ impl Sockets {
 
 /// What the thread takes along.
 pub(super) struct Inside {
+    /// For threads that do long work beside.
+    pub(super) handle: Handle,
     pub(super) disk: Arc<Disk>,
     pub(super) spool: Spool,
     pub(super) sockets: Sockets,
@@ -84,6 +88,10 @@ struct Core {
     replica: Replica,
     buffers: Buffers,
     disks: Disks,
+    disk: Arc<Disk>,
+    handle: Handle,
+    name: String,
+    aside: PathBuf,
     spool: Spool,
     peers: Peers,
     nbd: Server,
@@ -124,6 +132,7 @@ pub(super) fn run(config: EngineConfig, inside: Inside) {
 impl Core {
     fn new(mut config: EngineConfig, inside: Inside) -> Result<Self, (Sink, io::Error)> {
         let Inside {
+            handle,
             disk,
             spool,
             sockets,
@@ -157,6 +166,10 @@ impl Core {
             replica: Replica::new(config.replica.clone(), clock::now()),
             buffers: Buffers::default(),
             disks: Disks::new(Arc::clone(&disk)),
+            disk: Arc::clone(&disk),
+            handle,
+            name: config.name.clone(),
+            aside: config.aside.clone(),
             spool,
             peers: Peers::new(&config, sockets.peers),
             nbd: Server::new(config.name, sockets.nbd, disk),
@@ -224,6 +237,7 @@ impl Core {
                         self.replica.handle(clock::now(), input);
                     }
                 }
+                Output::PutAside { epoch, ranges } => self.put_aside(epoch, ranges),
                 Output::Alloc { buf, len } => self.buffers.alloc(buf, len),
                 Output::Release { buf } => self.buffers.release(buf),
                 Output::Connect { node } => self.dial(node),
@@ -251,6 +265,23 @@ impl Core {
                 }
                 Output::Report(report) => self.report(report),
             }
+        }
+    }
+
+    /// In a thread of its own: it may take long, and nothing else of the disk changes meanwhile.
+    fn put_aside(&self, epoch: Epoch, ranges: Vec<ByteRange>) {
+        let job = Copy {
+            disk: Arc::clone(&self.disk),
+            to: self.aside.clone(),
+            mirror: self.name.clone(),
+            epoch,
+            ranges,
+        };
+        let handle = self.handle.clone();
+        let thread = std::thread::Builder::new().name("put aside".to_owned());
+        let started = thread.spawn(move || handle.order(Order::PutAside(job.run())));
+        if let Err(error) = started {
+            self.handle.order(Order::PutAside(Err(error)));
         }
     }
 
@@ -289,6 +320,13 @@ impl Core {
                         Ok(front) => self.fuse = Some(front),
                         Err(error) => tracing::error!(%error, "the FUSE file cannot be served"),
                     }
+                }
+                Order::PutAside(result) => {
+                    if let Err(error) = &result {
+                        tracing::error!(%error, "writes that a failover cut off cannot be put aside");
+                    }
+                    let result = result.map_err(|e| Errno(e.raw_os_error().unwrap_or(Errno::IO.0)));
+                    self.feed(Input::PutAside { result });
                 }
                 Order::DetachFuse => {
                     if let Some(fuse) = &mut self.fuse {

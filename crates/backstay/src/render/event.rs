@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use wire::control::RequestFault;
 use wire::event::{Event, Found, Severity, What};
-use wire::{ByteRange, NodeId};
+use wire::{ByteCount, ByteRange, NodeId};
 
 use super::amount;
 use super::catalogue::fill;
@@ -124,6 +124,7 @@ pub fn text(words: &Words<'_>, event: &Event) -> String {
         | What::ResyncStarted { .. }
         | What::ResyncDone { .. }
         | What::Discarded { .. }
+        | What::PutAside { .. }
         | What::DiskFailed { .. }
         | What::Adopted => plain_text(words, &event.what),
         What::Unreadable {
@@ -137,6 +138,20 @@ pub fn text(words: &Words<'_>, event: &Event) -> String {
             found,
         } => verified(words, &words.mirror(group, *mirror), *node, found),
     }
+}
+
+fn put_aside_text(words: &Words<'_>, told: &[ByteRange], count: u64, bytes: ByteCount) -> String {
+    let name = |range: &ByteRange| format!("{}+{}", range.offset(), range.len());
+    let mut ranges: Vec<String> = told.iter().map(name).collect();
+    if u64::try_from(told.len()).is_ok_and(|told| told < count) {
+        ranges.push("…".to_owned());
+    }
+    let args = [
+        ("at_most", amount::bytes(bytes)),
+        ("count", count.to_string()),
+        ("ranges", ranges.join(", ")),
+    ];
+    words.fill("event.put-aside", &args)
 }
 
 fn plain_text(words: &Words<'_>, what: &What) -> String {
@@ -185,6 +200,11 @@ fn plain_text(words: &Words<'_>, what: &What) -> String {
             "event.discarded",
             &[node(*id), ("at_most", amount::bytes(*at_most))],
         ),
+        What::PutAside {
+            ranges,
+            count,
+            bytes,
+        } => put_aside_text(words, ranges, *count, *bytes),
         What::DiskFailed { errno } => {
             let error = errno.map_or_else(
                 || words.plain("disk.hang"),

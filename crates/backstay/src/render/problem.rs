@@ -86,6 +86,7 @@ fn arguments(words: &Words<'_>, problem: &Problem) -> Vec<Arg<'static>> {
         | Problem::Frozen { .. }
         | Problem::Down { .. }
         | Problem::DiskFailed { .. }
+        | Problem::HeldBack { .. }
         | Problem::NoVote { .. } => {}
     }
     args
@@ -99,7 +100,8 @@ const fn group_of(problem: &Problem) -> Option<GroupId> {
         | Problem::Held { group, .. }
         | Problem::Down { group }
         | Problem::ResourceFailed { group, .. }
-        | Problem::DiskFailed { group, .. } => Some(*group),
+        | Problem::DiskFailed { group, .. }
+        | Problem::HeldBack { group, .. } => Some(*group),
         Problem::NodeSilent { .. } | Problem::LinkSilent { .. } | Problem::NoVote { .. } => None,
     }
 }
@@ -110,6 +112,7 @@ const fn node_of(problem: &Problem) -> Option<NodeId> {
         | Problem::LinkSilent { node, .. }
         | Problem::NoStandby { node, .. }
         | Problem::DiskFailed { node, .. }
+        | Problem::HeldBack { node, .. }
         | Problem::NoVote { node } => Some(*node),
         Problem::RegisterUnreachable { .. }
         | Problem::Frozen { .. }

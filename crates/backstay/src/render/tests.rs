@@ -400,6 +400,11 @@ fn service_events() -> Vec<What> {
             node: A,
             at_most: ByteCount(65_536),
         },
+        What::PutAside {
+            ranges: vec![wire::ByteRange::new(65_536, 4_096).expect("it fits")],
+            count: 2,
+            bytes: ByteCount(69_632),
+        },
         What::ResourceFailed {
             resource: 2,
             restarts: 1,
@@ -468,6 +473,7 @@ fn every_problem_has_words_and_a_way_out() {
             resource: 2,
         },
         Problem::DiskFailed { group: DB, node: B },
+        Problem::HeldBack { group: DB, node: B },
         Problem::NoVote { node: B },
     ];
     let lines: Vec<String> = problems

@@ -32,6 +32,37 @@ fn behind(report: &Report) -> bool {
 }
 
 impl World {
+    /// Ends one operation of a node's spool, in any order; false if there is none.
+    pub(super) fn finish_spool(&mut self, node: NodeId, pick: usize) -> bool {
+        if self.node(node).aside.pop().is_some() {
+            self.input(node, Input::PutAside { result: Ok(()) });
+            return true;
+        }
+        let n = self.node(node);
+        let place = pick % n.spool_ios.len().max(1);
+        let Some((io, op)) = n.spool_ios.remove(place) else {
+            return false;
+        };
+        match op {
+            SpoolOp::Write { offset, buf } => {
+                let data = n.bufs[&buf].clone();
+                let end = offset + u64::try_from(data.len()).unwrap();
+                n.spool.retain(|at, old| {
+                    let old_end = at + u64::try_from(old.len()).unwrap();
+                    old_end <= offset || end <= *at
+                });
+                n.spool.insert(offset, data);
+            }
+            SpoolOp::Read { offset, buf } => {
+                let data = n.spool[&offset].clone();
+                let old = n.bufs.insert(buf, data);
+                assert_eq!(old.unwrap().len(), n.bufs[&buf].len());
+            }
+        }
+        self.input(node, Input::SpoolDone { io, result: Ok(()) });
+        true
+    }
+
     /// Everything that A's disk and spool have under way ends.
     fn settle_a(&mut self) {
         while self.finish_disk(A, 0) {}

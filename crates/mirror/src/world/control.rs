@@ -75,6 +75,8 @@ impl World {
             | Report::PeerBack { .. }
             | Report::PeerBehind { .. }
             | Report::PeerWithin { .. }
+            | Report::PutAside { .. }
+            | Report::HeldBack { .. }
             | Report::ResyncStarted { .. }
             | Report::PeerSynced { .. }
             | Report::Following { .. }

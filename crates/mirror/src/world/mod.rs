@@ -58,6 +58,7 @@ fn created(data_bytes: u64, state: ReplicaState) -> Superblock {
         epoch: Epoch(0),
         state,
         boot: 0,
+        led: false,
     }
 }
 
@@ -76,6 +77,8 @@ struct Node {
     /// The spool: what lies where, and what is under way.
     spool: BTreeMap<u64, Vec<u8>>,
     spool_ios: VecDeque<(IoId, SpoolOp)>,
+    /// Ranges to be put aside.
+    aside: Vec<Vec<ByteRange>>,
     frames_sent: Vec<Header>,
     disk_log: Vec<DiskOp>,
 }
@@ -225,6 +228,7 @@ impl World {
         n.bufs.clear();
         n.reads.clear();
         n.spool_ios.clear();
+        n.aside.clear();
         self.drain(node);
     }
 
@@ -291,6 +295,7 @@ impl World {
             self.note(|| format!("{node:?} -> {}", brief(&output)));
             match output {
                 Output::Disk { io, op } => self.start_disk(node, io, op),
+                Output::PutAside { ranges, .. } => self.node(node).aside.push(ranges),
                 Output::Spool { io, op } => self.node(node).spool_ios.push_back((io, op)),
                 Output::Alloc { buf, len } => {
                     let bytes = vec![0; disk::to_usize(len)];
@@ -333,33 +338,6 @@ impl World {
         };
         n.disk_log.push(op.clone());
         n.disk.start(io, op, data);
-    }
-
-    /// Ends one operation of a node's spool, in any order; false if there is none.
-    fn finish_spool(&mut self, node: NodeId, pick: usize) -> bool {
-        let n = self.node(node);
-        let place = pick % n.spool_ios.len().max(1);
-        let Some((io, op)) = n.spool_ios.remove(place) else {
-            return false;
-        };
-        match op {
-            SpoolOp::Write { offset, buf } => {
-                let data = n.bufs[&buf].clone();
-                let end = offset + u64::try_from(data.len()).unwrap();
-                n.spool.retain(|at, old| {
-                    let old_end = at + u64::try_from(old.len()).unwrap();
-                    old_end <= offset || end <= *at
-                });
-                n.spool.insert(offset, data);
-            }
-            SpoolOp::Read { offset, buf } => {
-                let data = n.spool[&offset].clone();
-                let old = n.bufs.insert(buf, data);
-                assert_eq!(old.unwrap().len(), n.bufs[&buf].len());
-            }
-        }
-        self.input(node, Input::SpoolDone { io, result: Ok(()) });
-        true
     }
 
     /// Ends one disk operation of a node; false if there is none.
@@ -595,6 +573,7 @@ impl Node {
             reads: BTreeMap::new(),
             spool: BTreeMap::new(),
             spool_ios: VecDeque::new(),
+            aside: Vec::new(),
             frames_sent: Vec::new(),
             disk_log: Vec::new(),
         }

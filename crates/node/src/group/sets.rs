@@ -170,6 +170,8 @@ impl Group {
             | Report::Fenced
             | Report::Serving { .. }
             | Report::Following { .. }
+            | Report::PutAside { .. }
+            | Report::HeldBack { .. }
             | Report::LocalFailed { .. }
             | Report::Drained
             | Report::Closed => {}

@@ -1,10 +1,14 @@
 //! How this node stands: its generation, what stands against promoting it, its role, and what runs.
 
-use super::{Group, Replica, Starting, State, Stopping};
+use super::{Around, Group, Replica, Starting, State, Stopping};
 use std::collections::BTreeSet;
 use wire::control::{GroupBeat, Obstacle, Role};
+use wire::event::What;
 use wire::mutant::{self, Mutant};
-use wire::{Generation, Record, Time, Version};
+use wire::{ByteCount, ByteRange, Generation, Record, Time, Version};
+
+/// Ranges that an event names; the file's index names all.
+const RANGES_TOLD: usize = 16;
 
 impl Group {
     /// The generation that this node's disks surely hold.
@@ -73,6 +77,30 @@ impl Group {
             return Some(Obstacle::InstanceOpen);
         }
         mine.failed.then_some(Obstacle::FailedHere)
+    }
+
+    /// True if a replica here waits for a person, because of what a failover cut off.
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.replicas.iter().any(|replica| replica.held_back)
+    }
+
+    /// What a failover cut off is safe; it will be replaced.
+    pub(super) fn on_put_aside(
+        &mut self,
+        cx: Around<'_>,
+        mirror: u8,
+        ranges: &[ByteRange],
+        bytes: ByteCount,
+    ) {
+        if let Some(replica) = self.replicas.get_mut(usize::from(mirror)) {
+            replica.held_back = false;
+        }
+        let what = What::PutAside {
+            ranges: ranges.iter().take(RANGES_TOLD).copied().collect(),
+            count: u64::try_from(ranges.len()).unwrap_or(u64::MAX),
+            bytes,
+        };
+        self.journal.push(cx.now, what);
     }
 
     /// What stands against a replica that the record says is out.

@@ -115,6 +115,8 @@ pub(crate) struct Replica {
     pub(super) rolled_back: bool,
     /// In this life it followed a session, or this node proposed: from then on a record may hold this life's generation.
     pub(super) joined: bool,
+    /// It holds what a failover cut off, and does not follow.
+    pub(super) held_back: bool,
     /// The generation of this life is durable.
     pub(super) bumped: bool,
     /// Highest command serial that it handled.

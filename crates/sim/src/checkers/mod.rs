@@ -4,6 +4,7 @@ pub(crate) mod acked_survives;
 pub(crate) mod address_on_one_node;
 pub(crate) mod async_bound;
 pub(crate) mod async_prefix;
+pub(crate) mod async_put_aside;
 pub(crate) mod epochs_rise;
 pub(crate) mod fenced_before_promotion;
 pub(crate) mod inconsistent_never_promoted;

@@ -16,6 +16,7 @@ pub(super) const ALL: &[Scenario] = &[
         o.level = Level::Async;
         o.pace = millis(1);
     }),
+    plain("async_cut_off_is_put_aside", cut_off_is_put_aside),
     plain("async_moves_lose_nothing", moves_lose_nothing),
     plain("async_epochs_stay_in_order", epochs_stay_in_order).with(|o| {
         o.level = Level::Async;
@@ -139,5 +140,19 @@ fn epochs_stay_in_order(w: &mut World) {
             w.serves(to) || w.serves(from)
         });
     }
+    w.come_back();
+}
+
+/// The link is silent when the active dies, so the standby lacks something; what it lacks is saved before it is replaced.
+fn cut_off_is_put_aside(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::MirrorCut(secs(4)));
+    let wait = w.rng.millis(10, 80);
+    w.pass(wait);
+    w.make(Fault::Isolate(A, secs(4)));
+    w.make(Fault::Kill(A, secs(3)));
+    // It is taken out now and then, just before: then the active comes back.
+    w.expect(secs(15), "somebody serves", |w| w.serves(A) || w.serves(B));
+    w.expect(secs(30), "A may be promoted again", |w| w.in_sync() == 2);
     w.come_back();
 }

@@ -127,6 +127,21 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
         "A write or a flush on the disk failed, or the disk hangs. The replica on it is out of use for good, because a disk that failed a \
          flush may have dropped data silently. The group is served from the other replica.",
     ),
+    (
+        "problem.BS-403",
+        "{node} holds acknowledged writes of group {group} that a failover cut off, and does not follow",
+    ),
+    (
+        "action.BS-403",
+        "make room under the state directory of {node} and restart its daemon; if that data is not needed, make its replica anew: \
+         `backstay mirror create --empty --force`",
+    ),
+    (
+        "about.BS-403",
+        "When an asynchronous group fails over, the last writes of the old active may be missing on the new one. They are copied to \
+         cut-off/ in the state directory before they are replaced. Here that failed, or there is more than max_lag can have left; \
+         so nothing is replaced before a person decides.",
+    ),
     ("problem.BS-501", "the configuration cannot be read"),
     (
         "action.BS-501",
@@ -340,6 +355,10 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     (
         "event.discarded",
         "{node} discarded its unacknowledged writes, at most {at_most}",
+    ),
+    (
+        "event.put-aside",
+        "{at_most} of writes that the failover cut off were put aside, in {count} ranges: {ranges}",
     ),
     (
         "event.resource-failed",

@@ -1,0 +1,153 @@
+//! An asynchronous mirror: never past its bound while somebody could take over, and what a failover finds is a prefix.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::chain::{Chain, Client};
+use super::lab::Lab;
+use super::running::Running;
+use super::{World, wait};
+use crate::failure::{Context, Failure, Outcome};
+use crate::table::{Table, grouped};
+
+/// What `lab up --mode async` configures.
+const MAX_LAG: u64 = 64 << 20;
+const MAX_LAG_SECONDS: f64 = 5.0;
+/// What takes the standby away, one after the other; none is the standby itself.
+const FAULTS: [(Option<&str>, &str); 3] = [
+    (Some("mirror"), "cut"),
+    (Some("mirror"), "slow"),
+    (None, "stop"),
+];
+/// How long each lasts: longer than the bound, so that the standby has to be taken out.
+const LASTS: Duration = Duration::from_secs(8);
+/// How long the chain grows before each failover.
+const CHAIN_GROWS: Duration = Duration::from_secs(2);
+
+/// The most that was seen while a failover was possible.
+#[derive(Default)]
+struct Seen {
+    samples: u64,
+    possible: u64,
+    bytes: u64,
+    seconds: f64,
+}
+
+pub(crate) fn never_past_its_bound(world: &World) -> Outcome {
+    let args = ["--mode", "async", "--workload", "none", "--size", "256M"];
+    let lab = Lab::up(world, "async-bound", &args)?;
+    let (active, standby) = (lab.node("active")?, lab.node("standby")?);
+    lab.wait_in_sync(&active.name)?;
+    let _load = writer(&active.nbd)?;
+    let mut table = Table::new(&[
+        "fault",
+        "samples",
+        "failover possible",
+        "most bytes",
+        "most seconds",
+    ]);
+    for (target, fault) in FAULTS {
+        let target = target.unwrap_or(&standby.name);
+        lab.fault(target, fault)?;
+        let seen = sample(&lab, &active.name)?;
+        lab.heal(target)?;
+        table.row(vec![
+            format!("{target} {fault}"),
+            seen.samples.to_string(),
+            seen.possible.to_string(),
+            grouped(seen.bytes),
+            format!("{:.2}", seen.seconds),
+        ]);
+        // It returns by itself, under the same load.
+        lab.wait_in_sync(&active.name)?;
+    }
+    print!("{}", table.text());
+    lab.down()
+}
+
+/// Looks at the lag for as long as the fault lasts; fails as soon as it is past the bound while somebody could take over.
+fn sample(lab: &Lab, node: &str) -> Outcome<Seen> {
+    let mut seen = Seen::default();
+    let began = Instant::now();
+    while began.elapsed() < LASTS {
+        let group = lab.group(node)?;
+        seen.samples += 1;
+        if group["can_fail_over"] != true {
+            continue;
+        }
+        seen.possible += 1;
+        let mirror = &group["mirrors"][0];
+        let bytes = mirror["lag_bytes"].as_u64().unwrap_or(u64::MAX);
+        let seconds = mirror["lag_seconds"].as_f64().unwrap_or(f64::MAX);
+        seen.bytes = seen.bytes.max(bytes);
+        seen.seconds = seen.seconds.max(seconds);
+        if bytes > MAX_LAG || seconds > MAX_LAG_SECONDS {
+            return Err(
+                Failure::new("the standby is past its bound and could take over")
+                    .because(format!("{bytes} bytes, {seconds} s")),
+            );
+        }
+    }
+    Ok(seen)
+}
+
+/// Random blocks, 4 MB of them each second: more than a slow link takes, less than a busy machine does.
+fn writer(nbd: &str) -> Outcome<Running> {
+    let mut fio = Command::new("fio");
+    fio.args(["--name=load", "--ioengine=nbd", "--rw=randwrite", "--bs=4k"])
+        .args([
+            "--iodepth=4",
+            "--time_based",
+            "--runtime=600",
+            "--size=256m",
+        ])
+        .args(["--rate=4m", "--norandommap", &format!("--uri={nbd}")])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    Running::start(&mut fio)
+}
+
+/// A hash chain on the new active is a prefix of what was acknowledged, whatever state the link was in.
+pub(crate) fn chain_is_a_prefix(world: &World) -> Outcome {
+    let args = ["--mode", "async", "--workload", "none", "--size", "64M"];
+    let lab = Lab::up(world, "async-chain", &args)?;
+    let mut table = Table::new(&["link", "acknowledged", "found", "cut off"]);
+    for (seed, slow) in (1..).zip([false, true, false, true]) {
+        let (active, standby) = (lab.node("active")?, lab.node("standby")?);
+        lab.wait_in_sync(&active.name)?;
+        let mut chain = Chain::new(0xC4A1_0000 + seed);
+        let mut client = Client::open(&active.nbd).context("open the export")?;
+        if slow {
+            lab.fault("mirror", "slow")?;
+        }
+        let began = Instant::now();
+        while began.elapsed() < CHAIN_GROWS {
+            chain.append(&mut client).context("write the chain")?;
+        }
+        lab.fault(&active.name, "kill")?;
+        lab.wait_active(&standby.name)?;
+        let mut client = wait::until("the new active serves", Duration::from_secs(15), || {
+            Client::open(&standby.nbd).ok()
+        })?;
+        let (found, beyond) = chain.found(&mut client).context("read the chain")?;
+        let cut_off = chain.acknowledged.saturating_sub(found);
+        table.row(vec![
+            if slow { "slow" } else { "well" }.into(),
+            grouped(chain.acknowledged),
+            grouped(found),
+            grouped(cut_off),
+        ]);
+        if beyond > 0 || cut_off * 4096 > MAX_LAG {
+            let what = format!("of {} blocks {found} are there", chain.acknowledged);
+            return Err(
+                Failure::new("the standby's chain is no prefix within the bound")
+                    .because(format!("{what}, and {beyond} beyond a gap")),
+            );
+        }
+        lab.heal("all")?;
+        lab.wait_in_sync(&standby.name)?;
+    }
+    print!("{}", table.text());
+    lab.compare_disks(60 << 20)?;
+    lab.down()
+}
