@@ -112,7 +112,7 @@ pub(super) const SETUPS: [Setup; 6] = [
     },
     Setup {
         name: "one-copy",
-        backing: Backing::Memory,
+        backing: Backing::Disk,
         build: against_one_copy,
         fill_bytes: Some(VOLUME_BYTES),
         loads: &[SINGLE_WRITES],
@@ -120,7 +120,7 @@ pub(super) const SETUPS: [Setup; 6] = [
     },
     Setup {
         name: "async",
-        backing: Backing::Memory,
+        backing: Backing::Disk,
         build: async_against_one_copy,
         fill_bytes: Some(VOLUME_BYTES),
         loads: &[SINGLE_WRITES],
@@ -165,8 +165,8 @@ pub(super) const ROWS: &[Row] = rows![
     "disk-seq-1m", "1 MiB sequential writes, on disk", QUORUM, "disk", SEQUENTIAL, Bandwidth, 1.0, 1.5;
     "memory-read-qd32", "4 KiB random reads, depth 32, in memory", QUORUM, "memory", READS, Iops, 1.0, 1.5;
     "memory-write-cpu", "processor time per mirrored 4 KiB write, in memory", QUORUM, "memory", WRITES, Cpu, 0.8, 0.5;
-    "one-copy-qd1", "latency of a mirrored write, depth 1", "own, standby away", "one-copy", SINGLE_WRITES, Mean, 1.6, 1.3;
-    "async-qd1", "latency of an asynchronous write, depth 1", "own, standby away", "async", SINGLE_WRITES, Mean, 1.15, 1.05;
+    "one-copy-qd1", "latency of a mirrored write, depth 1, on disk", "own, standby away", "one-copy", SINGLE_WRITES, Mean, 1.6, 1.3;
+    "async-qd1", "latency of an asynchronous write, depth 1, on disk", "own, standby away", "async", SINGLE_WRITES, Mean, 1.15, 1.05;
     "fuse-qd32", "one copy by FUSE and loop, depth 32", "QEMU FUSE export", "fuse", WRITES, Iops, 1.0, 1.3;
     "fuse-qd1", "one copy by FUSE and loop, depth 1", "QEMU FUSE export", "fuse", SINGLE_WRITES, Iops, 1.0, 1.3;
 ];
