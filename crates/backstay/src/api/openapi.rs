@@ -259,6 +259,7 @@ fn schemas() -> Value {
             ("name", "string"), ("state", "string"), ("lag_bytes", "integer"),
             ("lag_seconds", "number"), ("out_of_sync_bytes", "integer"),
             ("intent_bytes", "integer"), ("resync_sent_bytes", "integer"),
+            ("front_end", "string?"), ("front_end_why", "string?"),
         ]),
         "Mirrors": object(&[("schema", "string"), ("mirrors", "[]Mirror")]),
         "Address": object(&[

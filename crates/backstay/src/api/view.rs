@@ -9,6 +9,7 @@ use wire::control::{Obstacle, Role};
 use wire::problem::Problem;
 use wire::{ByteCount, Epoch, GroupId, NodeId, Time};
 
+use crate::config::model::FrontEnd;
 use crate::exit::Exit;
 use crate::output::Lang;
 use crate::render::amount;
@@ -115,6 +116,10 @@ pub struct MirrorState {
     pub intent: ByteCount,
     /// Bytes that this node's resyncs have sent since its daemon started.
     pub resync_sent: ByteCount,
+    /// How programs reach it on this node, while it is served here.
+    pub front_end: Option<FrontEnd>,
+    /// Why not in a better way, if none was configured.
+    pub front_end_why: Option<String>,
 }
 
 /// How the replicas of a mirror stand to each other, seen from this node.
@@ -284,6 +289,10 @@ pub struct MirrorView {
     pub intent_bytes: u64,
     /// Bytes that the answering node's resyncs have sent since its daemon started.
     pub resync_sent_bytes: u64,
+    /// How programs reach it on the answering node: `ublk`, `nbd`, `fuse-loop` or `nbd-socket`; none if it is not served there.
+    pub front_end: Option<String>,
+    /// Why not in a better way, if none was configured.
+    pub front_end_why: Option<String>,
 }
 
 /// An address in the status document.
@@ -423,6 +432,8 @@ impl MirrorState {
             out_of_sync_bytes: self.out_of_sync.0,
             intent_bytes: self.intent.0,
             resync_sent_bytes: self.resync_sent.0,
+            front_end: self.front_end.map(|kind| kind.word().to_owned()),
+            front_end_why: self.front_end_why.clone(),
         }
     }
 }

@@ -6,6 +6,7 @@ use super::front::{Origin, Requests, Wanted};
 use super::fuse::Front;
 use super::nbd::Server;
 use super::peers::Peers;
+use super::ublk;
 use super::{EngineConfig, EngineEvent, Order, Sink};
 use crate::failure::Failure;
 use host::clock;
@@ -29,6 +30,8 @@ const BELL: u64 = READY;
 const PEER_LISTENER: u64 = READY + 1;
 const NBD_LISTENER: u64 = READY + 2;
 const FIRST_FREE: u64 = READY + 16;
+/// Tokens from here on are the ublk device's slots.
+pub(super) const UBLK: u64 = READY | 1 << 62;
 
 /// Frames of one connection that are taken before completions are looked at again: a peer that never pauses must not
 /// keep the disk's answers waiting.
@@ -85,6 +88,7 @@ struct Core {
     peers: Peers,
     nbd: Server,
     fuse: Option<Front>,
+    ublk: Option<ublk::Front>,
     requests: Requests,
     inbox: mpsc::Receiver<Order>,
     bell: Arc<OwnedFd>,
@@ -156,6 +160,7 @@ impl Core {
             peers: Peers::new(&config, sockets.peers),
             nbd: Server::new(config.name, sockets.nbd, disk),
             fuse: None,
+            ublk: None,
             requests: Requests::default(),
             inbox,
             bell_watch: Watch::new(Arc::clone(&bell) as Descriptor, BELL),
@@ -234,6 +239,11 @@ impl Core {
                                     fuse.answer(&request, result, data);
                                 }
                             }
+                            Origin::Ublk { serial, tag } => {
+                                if let Some(ublk) = &mut self.ublk {
+                                    ublk.answer(&mut self.ring, (serial, tag), result, data);
+                                }
+                            }
                         }
                     }
                 }
@@ -283,6 +293,19 @@ impl Core {
                         fuse.end();
                     }
                 }
+                Order::AttachUblk { queue } => {
+                    let serial = fresh(&mut self.next_token);
+                    self.ublk = Some(ublk::Front::new(queue, serial, &mut self.ring));
+                }
+                Order::FailUblk => {
+                    if let Some(ublk) = &mut self.ublk {
+                        ublk.fail(&mut self.ring);
+                    }
+                }
+                Order::AttachNbd { socket, size } => {
+                    let token = fresh(&mut self.next_token);
+                    self.nbd.attach(&mut self.ring, socket, size, token);
+                }
                 Order::End => self.ended = true,
             }
         }
@@ -302,6 +325,13 @@ impl Core {
             .is_some_and(|fuse| fuse.turn(&mut self.ring, room))
         {
             self.fuse = None;
+        }
+        if let Some(ublk) = &mut self.ublk {
+            let wanted = ublk.turn(&mut self.ring, room);
+            if ublk.is_over() {
+                self.ublk = None;
+            }
+            self.take_requests(wanted);
         }
         self.bell_watch.want(&mut self.ring, Some(Interest::READ));
         self.peer_watch.want(&mut self.ring, Some(Interest::READ));
@@ -341,6 +371,14 @@ impl Core {
                 .complete(&mut self.ring, &mut self.buffers, completion);
             if let Some(input) = input {
                 self.feed(input);
+            }
+            return;
+        }
+        if token >= UBLK {
+            if let Some(ublk) = &mut self.ublk
+                && let Some(tag) = ublk.slot(token)
+            {
+                ublk.complete(&mut self.ring, tag, completion);
             }
             return;
         }

@@ -7,6 +7,7 @@ pub mod api;
 mod cgroup;
 mod config;
 pub mod cut;
+mod devices;
 pub mod fault;
 mod fuse;
 pub mod holder;
@@ -35,7 +36,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output::Ui;
 use cut::LinkFault;
 use fault::{NodeFault, Target};
-use state::{Lab, Mode, Options, Profile, Switch, Workload};
+use state::{FileSystem, FrontEnd, Lab, Mode, Options, Profile, Switch, Workload};
 
 /// `backstay lab`.
 #[derive(Clone, Debug, clap::Args)]
@@ -103,6 +104,12 @@ struct Up {
     /// What runs in the group
     #[arg(long, default_value = "none")]
     workload: Workload,
+    /// How programs reach the volume [default: a block device for a workload, else the NBD socket]
+    #[arg(long)]
+    front_end: Option<FrontEnd>,
+    /// The file system of a workload
+    #[arg(long, default_value = "ext4")]
+    fstype: FileSystem,
 }
 
 /// Registers that a lab can have.
@@ -159,6 +166,8 @@ impl Up {
             tls: self.tls,
             profile: self.profile,
             workload: self.workload,
+            front_end: self.front_end,
+            fstype: self.fstype,
         }
     }
 }

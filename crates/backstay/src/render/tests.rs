@@ -60,6 +60,8 @@ pub(crate) fn ready() -> Snapshot {
         out_of_sync: ByteCount(0),
         intent: ByteCount(0),
         resync_sent: ByteCount(0),
+        front_end: None,
+        front_end_why: None,
     };
     let address = AddressState {
         ip: [10, 9, 0, 10].into(),
