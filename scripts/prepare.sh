@@ -33,6 +33,15 @@ TEST_NEEDS=(
   "pip3 python3-pip"
 )
 
+# Virtual machines with another kernel: cargo xtask guest.
+GUEST_NEEDS=(
+  "qemu-system-x86_64 qemu-system-x86"
+  "busybox busybox-static"
+  "modprobe kmod"
+  "xzcat xz-utils"
+  "mkfs.xfs xfsprogs"
+)
+
 say() { printf '%s\n' "$*" >&2; }
 
 fail() {

@@ -16,6 +16,7 @@ pub mod eventlog;
 pub mod exit;
 pub mod failure;
 pub mod keeper;
+mod kernel_device;
 pub mod lab;
 pub mod ledger;
 pub mod outbox;

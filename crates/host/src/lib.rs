@@ -14,6 +14,7 @@ pub mod loopdev;
 pub mod memory;
 pub mod mount;
 pub mod nbd;
+pub mod nbd_device;
 pub mod netlink;
 pub mod nft;
 pub mod packet;
@@ -23,6 +24,7 @@ pub mod ring;
 pub mod seal;
 pub mod slots;
 pub mod tls;
+pub mod ublk;
 
 #[cfg(test)]
 mod netns;

@@ -14,6 +14,7 @@ mod nbd;
 mod resync;
 pub(crate) mod running;
 mod silence;
+pub(crate) mod stall;
 mod verify;
 pub(crate) mod wait;
 mod way_out;
@@ -45,6 +46,8 @@ pub(crate) struct World {
     /// Where the logs of failed scenarios are kept.
     pub(crate) logs: PathBuf,
     pub(crate) depth: Depth,
+    /// The machine is a guest, where everything takes longer.
+    pub(crate) is_guest: bool,
 }
 
 /// A claim about the whole system.
@@ -53,7 +56,7 @@ struct Scenario {
     run: fn(&World) -> Outcome,
 }
 
-const SCENARIOS: [Scenario; 13] = [
+const SCENARIOS: [Scenario; 15] = [
     Scenario {
         name: "every_break_passes",
         run: breaks::every_break_passes,
@@ -69,6 +72,14 @@ const SCENARIOS: [Scenario; 13] = [
     Scenario {
         name: "fio_verifies_while_the_standby_dies_twice",
         run: nbd::fio_verifies,
+    },
+    Scenario {
+        name: "killed_daemon_stalls_fuse_and_loop_briefly",
+        run: stall::fuse_loop,
+    },
+    Scenario {
+        name: "killed_daemon_stalls_the_nbd_socket_briefly",
+        run: stall::nbd_socket,
     },
     Scenario {
         name: "resync_sends_what_changed",
@@ -129,6 +140,16 @@ impl World {
             },
             logs: project.cache.join("e2e"),
             depth,
+            is_guest: false,
+        }
+    }
+
+    /// The time limits that fit the machine, for `backstay lab up`.
+    pub(crate) fn lab_profile(&self) -> &'static [&'static str] {
+        if self.is_guest {
+            &["--profile", "cloud"]
+        } else {
+            &[]
         }
     }
 }
@@ -167,6 +188,6 @@ pub(crate) fn run(project: &Project, depth: Depth, only: Option<&str>) -> Outcom
     }
 }
 
-fn seconds(took: Duration) -> String {
+pub(crate) fn seconds(took: Duration) -> String {
     format!("{:.1}", took.as_secs_f64())
 }

@@ -73,6 +73,16 @@ const CAMPAIGNS: &[Campaign] = &[
         what: What::Xtask(&[&["e2e", "--long", "nbd"], &["e2e", "--long", "fio"]]),
     },
     Campaign {
+        name: "restart",
+        shows: "A daemon that is killed under load costs no I/O error, natively on FUSE and loop and on the NBD socket.",
+        what: What::Xtask(&[&["e2e", "--long", "killed_daemon"]]),
+    },
+    Campaign {
+        name: "guests",
+        shows: "In a guest with Debian's kernel: ext4 and XFS on ublk, on NBD devices and on FUSE and loop, while daemons and nodes die.",
+        what: What::Xtask(&[&["guest", "--long"]]),
+    },
+    Campaign {
         name: "resync",
         shows: "A resync sends what changed and what the intent log names; after a crash at full load no more than the log's bound.",
         what: What::Xtask(&[&["e2e", "--long", "resync"]]),

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask ci`, `tlc`, `tidy`, `e2e`, `evidence`, `fix`.
+//! The project's own commands: `cargo xtask ci`, `tlc`, `tidy`, `e2e`, `guest`, `evidence`, `fix`.
 //!
 //! One module per command. Everything here is a thin layer over cargo, TLC and the `backstay` binary: what a step checks
 //! lives in the crate, the model or the scenario that it runs.
@@ -16,6 +16,7 @@ mod e2e;
 mod evidence;
 mod failure;
 mod fix;
+mod guest;
 mod project;
 mod shell;
 mod sim;
@@ -68,6 +69,8 @@ enum Command {
     },
     /// Measures beside others, interleaved.
     Bench(bench::Args),
+    /// Scenarios that need another kernel, in a virtual machine.
+    Guest(guest::Args),
     /// Runs a long campaign and writes docs/evidence/NAME.md; without a name, lists them.
     Evidence {
         /// The campaign.
@@ -116,6 +119,7 @@ fn run(args: &Args) -> Outcome {
             e2e::run(&project, depth, only.as_deref())
         }
         Command::Bench(args) => bench::run(&project, args),
+        Command::Guest(args) => guest::run(&project, args),
         Command::Evidence { name, count } => evidence::run(&project, name.as_deref(), *count),
         Command::Sim(args) => sim::run(&project, args),
         Command::Fix => fix::run(&project),

@@ -259,7 +259,7 @@ fn schemas() -> Value {
             ("name", "string"), ("state", "string"), ("lag_bytes", "integer"),
             ("lag_seconds", "number"), ("out_of_sync_bytes", "integer"),
             ("intent_bytes", "integer"), ("resync_sent_bytes", "integer"), ("cold_writes", "integer"),
-            ("verify", "Verify?"),
+            ("front_end", "string?"), ("front_end_why", "string?"), ("verify", "Verify?"),
         ]),
         "Verify": object(&[
             ("number", "integer"), ("running", "boolean"), ("total_bytes", "integer"),

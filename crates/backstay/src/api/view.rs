@@ -9,6 +9,7 @@ use wire::control::{Obstacle, Role};
 use wire::problem::Problem;
 use wire::{ByteCount, Epoch, GroupId, NodeId, Time};
 
+use crate::config::model::FrontEnd;
 use crate::exit::Exit;
 use crate::output::Lang;
 use crate::render::amount;
@@ -119,6 +120,10 @@ pub struct MirrorState {
     pub cold_writes: u64,
     /// The verification that is going on, or the last one of this daemon's life.
     pub verify: Option<VerifyView>,
+    /// How programs reach it on this node, while it is served here.
+    pub front_end: Option<FrontEnd>,
+    /// Why not in a better way, if none was configured.
+    pub front_end_why: Option<String>,
 }
 
 /// How the replicas of a mirror stand to each other, seen from this node.
@@ -290,6 +295,10 @@ pub struct MirrorView {
     pub resync_sent_bytes: u64,
     /// Writes since then that waited until their regions were durable in the intent log.
     pub cold_writes: u64,
+    /// How programs reach it on the answering node: `ublk`, `nbd`, `fuse-loop` or `nbd-socket`; none if it is not served there.
+    pub front_end: Option<String>,
+    /// Why not in a better way, if none was configured.
+    pub front_end_why: Option<String>,
     /// The verification that is going on, or the last one since the answering node's daemon started; only the active has one.
     #[serde(default)]
     pub verify: Option<VerifyView>,
@@ -455,6 +464,8 @@ impl MirrorState {
             resync_sent_bytes: self.resync_sent.0,
             cold_writes: self.cold_writes,
             verify: self.verify.clone(),
+            front_end: self.front_end.map(|kind| kind.word().to_owned()),
+            front_end_why: self.front_end_why.clone(),
         }
     }
 }

@@ -8,8 +8,7 @@ use wire::ByteCount;
 
 use super::diagnostic::Fault;
 use super::fields::{
-    LATER_ACKS, LATER_DRIVERS, LATER_FRONT_ENDS, LATER_KINDS, LATER_REGISTERS, NAME_MAX, NAME_RULE,
-    Shape,
+    LATER_ACKS, LATER_DRIVERS, LATER_KINDS, LATER_REGISTERS, NAME_MAX, NAME_RULE, Shape,
 };
 use super::suggest::{closest, list_or};
 use super::units;
@@ -116,13 +115,7 @@ fn check_text(shape: Shape, text: &str) -> Result<(), Bad> {
 }
 
 fn unknown_choice(words: &'static [&'static str], text: &str) -> Bad {
-    let later = [
-        LATER_REGISTERS,
-        LATER_DRIVERS,
-        LATER_FRONT_ENDS,
-        LATER_KINDS,
-        LATER_ACKS,
-    ];
+    let later = [LATER_REGISTERS, LATER_DRIVERS, LATER_KINDS, LATER_ACKS];
     let bad = if later.iter().any(|list| list.contains(&text)) {
         let what = format!("is `{text}`, which is not in this release");
         Bad {

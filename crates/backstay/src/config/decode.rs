@@ -234,6 +234,8 @@ fn mirror(reader: &Reader<'_>, data_names: &[String]) -> Option<Mirror> {
         _ => Ack::Write,
     };
     let front_end = match front_end?.value.as_str() {
+        "ublk" => FrontEnd::Ublk,
+        "nbd" => FrontEnd::Nbd,
         "fuse-loop" => FrontEnd::FuseLoop,
         "nbd-socket" => FrontEnd::NbdSocket,
         _ => FrontEnd::Auto,

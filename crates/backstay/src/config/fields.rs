@@ -101,13 +101,12 @@ pub(super) const ROLES: &[&str] = &["data", "witness"];
 /// When a synchronous mirror acknowledges.
 pub(super) const ACKS: &[&str] = &["write", "flush"];
 pub(super) const MODES: &[&str] = &["sync", "async"];
-pub(super) const FRONT_ENDS: &[&str] = &["auto", "fuse-loop", "nbd-socket"];
+pub(super) const FRONT_ENDS: &[&str] = &["auto", "ublk", "nbd", "fuse-loop", "nbd-socket"];
 pub(super) const FILE_SYSTEMS: &[&str] = &["ext4", "xfs"];
 
 /// Words that are planned, so that they are not called unknown.
 pub(super) const LATER_REGISTERS: &[&str] = &["s3", "etcd"];
 pub(super) const LATER_DRIVERS: &[&str] = &["aws-route", "bgp", "nlb", "route53", "exec"];
-pub(super) const LATER_FRONT_ENDS: &[&str] = &["ublk", "nbd"];
 pub(super) const LATER_KINDS: &[&str] = &[
     "systemd",
     "ocf",
@@ -239,7 +238,7 @@ const MIRROR: &[Field] = &[
         "front_end",
         Shape::Choice(FRONT_ENDS),
         "\"auto\"",
-        "How programs reach the volume.",
+        "How programs reach the volume: the best block device that this kernel has, one kind of it, or no block device.",
     ),
     default(
         "intent_bound",

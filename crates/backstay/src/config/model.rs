@@ -142,12 +142,30 @@ pub enum Mode {
 /// How programs reach a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrontEnd {
-    /// The best that works here, and the NBD socket.
+    /// The best block device that this kernel has, if the group needs one, and the NBD socket.
     Auto,
+    /// A ublk device, and the NBD socket.
+    Ublk,
+    /// A device of the kernel's NBD client, and the NBD socket.
+    Nbd,
     /// A loop device over a FUSE file, and the NBD socket.
     FuseLoop,
     /// Only the NBD socket.
     NbdSocket,
+}
+
+impl FrontEnd {
+    /// As in the configuration.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Ublk => "ublk",
+            Self::Nbd => "nbd",
+            Self::FuseLoop => "fuse-loop",
+            Self::NbdSocket => "nbd-socket",
+        }
+    }
 }
 
 /// A file system on a mirror.

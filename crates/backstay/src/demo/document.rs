@@ -88,7 +88,7 @@ pub(super) struct Run {
     /// What was sent to make them equal again.
     pub(super) resync_bytes: u64,
     /// How the volume was used.
-    pub(super) front_end: &'static str,
+    pub(super) front_end: String,
     /// The rule that fired, in words.
     pub(super) why: String,
     /// Why the run did not pass.
@@ -127,7 +127,7 @@ impl Run {
             replicas_equal: false,
             changed_bytes: 0,
             resync_bytes: 0,
-            front_end: "fuse-loop",
+            front_end: String::new(),
             why: String::new(),
             reasons: Vec::new(),
             is_interrupted: false,

@@ -22,7 +22,9 @@ use clap::ValueEnum;
 
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
-use crate::lab::state::{Bench, Mode, Options, Profile, Switch, Workload, word};
+use crate::lab::state::{
+    Bench, FileSystem, FrontEnd, Mode, Options, Profile, Switch, Workload, word,
+};
 use crate::lab::{Topology, interrupt, lifecycle, tools};
 use crate::output::{Format, Ui};
 use document::{Document, Run};
@@ -34,6 +36,8 @@ use story::Story;
 const REPEAT_MAX: i64 = 1000;
 /// Size of the mirrored volume for the ledger: small, so that comparing takes no time.
 const LEDGER_BYTES: u64 = 64 << 20;
+/// Size of the mirrored volume for XFS, which takes no less than 300 MiB.
+const XFS_BYTES: u64 = 320 << 20;
 /// Size of the mirrored volume for PostgreSQL, which starts with 40 MB and logs a lot.
 const POSTGRES_BYTES: u64 = 320 << 20;
 
@@ -63,6 +67,12 @@ pub struct Args {
     /// Time limits of the cluster
     #[arg(long, default_value = "default")]
     profile: DemoProfile,
+    /// How the service reaches the volume [default: the best block device that this kernel has]
+    #[arg(long)]
+    front_end: Option<FrontEnd>,
+    /// The file system on it
+    #[arg(long, default_value = "ext4")]
+    fstype: FileSystem,
     /// Runs of each break
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=REPEAT_MAX))]
     repeat: u32,
@@ -120,17 +130,21 @@ enum DemoProfile {
     Default,
     /// Profile fast
     Fast,
+    /// Profile cloud
+    Cloud,
 }
 
 impl Args {
     const fn options(&self) -> Options {
-        let (workload, size_bytes) = match self.workload {
-            DemoWorkload::Ledger => (Workload::Ledger, LEDGER_BYTES),
-            DemoWorkload::Postgres => (Workload::Postgres, POSTGRES_BYTES),
+        let (workload, size_bytes) = match (self.workload, self.fstype) {
+            (DemoWorkload::Ledger, FileSystem::Ext4) => (Workload::Ledger, LEDGER_BYTES),
+            (DemoWorkload::Ledger, FileSystem::Xfs) => (Workload::Ledger, XFS_BYTES),
+            (DemoWorkload::Postgres, _) => (Workload::Postgres, POSTGRES_BYTES),
         };
         let profile = match self.profile {
             DemoProfile::Default => Profile::Lan,
             DemoProfile::Fast => Profile::Fast,
+            DemoProfile::Cloud => Profile::Cloud,
         };
         Options {
             mode: self.mode,
@@ -139,6 +153,8 @@ impl Args {
             profile,
             workload,
             bench: Bench::NONE,
+            front_end: self.front_end,
+            fstype: self.fstype,
         }
     }
 

@@ -130,6 +130,7 @@ fn perform(request: &Request, story: &Story<'_>, run: &mut Run) -> Result<(), Fa
     let workload = request.options.workload;
     writer::prepare(&client, workload, STEADY_MAX)?;
     story.up(&lab);
+    run.front_end = front_end(&lab);
     let journal = Arc::new(Journal::create(&lab.dir.join("journal"))?);
     let audience = Audience {
         writers: Writers::start(&client, workload, request.seed, &journal),
@@ -446,4 +447,11 @@ pub(super) fn step_words(step: Step) -> String {
         Step::AppFails => "let the workload fail at every start".to_owned(),
         Step::AwaitSolo => "wait until the active counts itself alone".to_owned(),
     }
+}
+/// How the service reaches the volume, by the active's word.
+fn front_end(lab: &Lab) -> String {
+    let group = status::active_node(lab).and_then(|active| status::group(lab, active));
+    group
+        .and_then(|group| Some(group["mirrors"][0]["front_end"].as_str()?.to_owned()))
+        .unwrap_or_default()
 }

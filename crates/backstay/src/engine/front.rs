@@ -21,6 +21,13 @@ pub(super) enum Origin {
         /// What the kernel asked.
         request: host::fuse::IoRequest,
     },
+    /// The ublk device.
+    Ublk {
+        /// Which: there may have been one before it.
+        serial: u64,
+        /// The slot.
+        tag: u16,
+    },
 }
 
 /// A request for the replica.

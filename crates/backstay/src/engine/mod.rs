@@ -4,7 +4,7 @@
 //! Everything of a mirror happens in its thread, one completion after the other, without locks: the ring brings disk
 //! completions and readiness of sockets, orders come in by a queue with an eventfd. Map: [`thread`](self) the loop,
 //! `buffers` the machine's buffer names, `disk` its disk operations, `peers` connections and frames, `nbd` the socket's
-//! clients, `front` what front ends have in common.
+//! clients (the kernel's NBD device among them), `fuse` and `ublk` the other devices, `front` what front ends have in common.
 
 mod aside;
 mod buffers;
@@ -17,17 +17,20 @@ mod numbered;
 mod peers;
 mod spool;
 mod thread;
+mod ublk;
 
 pub(crate) use peers::{random, random_id};
 
 use crate::failure::Failure;
 use host::fuse::{Channel, Negotiated};
 use host::pki::Tls;
+use host::ublk::Queue;
 use mirror::control::{Command, Figures, Report};
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use wire::NodeId;
@@ -96,6 +99,12 @@ pub(crate) enum Order {
     PutAside(std::io::Result<()>),
     /// The FUSE connection is dropped. What is under way on it stays unanswered.
     DetachFuse,
+    /// A ublk device is served, made or taken over.
+    AttachUblk { queue: Arc<Queue> },
+    /// Every request of the ublk device fails, those under way included.
+    FailUblk,
+    /// The kernel's NBD device is served: our end of its connection.
+    AttachNbd { socket: UnixStream, size: u64 },
     /// The process ends.
     End,
 }
@@ -213,6 +222,21 @@ impl Handle {
     /// Drops the FUSE connection. Without another holder of its descriptor the kernel fails what is under way on it.
     pub fn detach_fuse(&self) {
         self.order(Order::DetachFuse);
+    }
+
+    /// Serves a ublk device, which is made or taken over at the same time. It goes by itself when it is stopped.
+    pub fn attach_ublk(&self, queue: Arc<Queue>) {
+        self.order(Order::AttachUblk { queue });
+    }
+
+    /// Fails everything on the ublk device from here on, so that it can be stopped.
+    pub fn fail_ublk(&self) {
+        self.order(Order::FailUblk);
+    }
+
+    /// Serves the kernel's NBD client at the other end of `socket`, which knows of a volume of this size.
+    pub fn attach_nbd(&self, socket: UnixStream, size: u64) {
+        self.order(Order::AttachNbd { socket, size });
     }
 
     fn order(&self, order: Order) {

@@ -7,7 +7,7 @@ use host::ring::{Buf, Frozen, Ring, Watch};
 use mirror::io::{Errno, Op};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use wire::ByteRange;
 
@@ -69,32 +69,45 @@ impl Server {
             let Ok(stream) = Stream::new(socket, self.offer()) else {
                 continue;
             };
-            let Ok(socket) = stream.try_clone_socket() else {
-                continue;
-            };
-            let token = token();
-            let watch = Watch::new(Arc::new(socket), token);
-            let mut client = Client {
-                stream,
-                watch,
-                answered: false,
-                ended: false,
-            };
-            client.stream.flush().ok();
-            client.watch.want(ring, client.stream.interest());
-            self.clients.insert(token, client);
+            self.add(ring, stream, token()).ok();
+        }
+    }
+
+    /// Serves the kernel's client at the other end of `socket`, which has been told of a volume of this size.
+    pub(super) fn attach(&mut self, ring: &mut Ring, socket: UnixStream, size: u64, token: u64) {
+        let stream = Stream::negotiated(socket, self.export(size));
+        if let Err(error) = stream.and_then(|stream| self.add(ring, stream, token)) {
+            tracing::error!(%error, "the NBD device cannot be served");
+        }
+    }
+
+    fn add(&mut self, ring: &mut Ring, stream: Stream, token: u64) -> io::Result<()> {
+        let watch = Watch::new(Arc::new(stream.try_clone_socket()?), token);
+        let mut client = Client {
+            stream,
+            watch,
+            answered: false,
+            ended: false,
+        };
+        client.stream.flush().ok();
+        client.watch.want(ring, client.stream.interest());
+        self.clients.insert(token, client);
+        Ok(())
+    }
+
+    fn export(&self, size: u64) -> Export {
+        Export {
+            name: self.name.clone(),
+            description: format!("Backstay mirror {}", self.name),
+            size,
+            block_min: self.disk.logical_block(),
+            read_only: false,
         }
     }
 
     fn offer(&self) -> Offer {
         match self.serving {
-            Some(size) => Offer::Serve(Export {
-                name: self.name.clone(),
-                description: format!("Backstay mirror {}", self.name),
-                size,
-                block_min: self.disk.logical_block(),
-                read_only: false,
-            }),
+            Some(size) => Offer::Serve(self.export(size)),
             None => Offer::Refuse {
                 name: self.name.clone(),
                 why: Refusal::NotActive,

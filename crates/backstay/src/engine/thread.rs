@@ -8,6 +8,7 @@ use super::fuse::Front;
 use super::nbd::Server;
 use super::peers::Peers;
 use super::spool::Spool;
+use super::ublk;
 use super::{EngineConfig, EngineEvent, Handle, Order, Sink};
 use crate::failure::Failure;
 use host::clock;
@@ -32,6 +33,8 @@ const BELL: u64 = READY;
 const PEER_LISTENER: u64 = READY + 1;
 const NBD_LISTENER: u64 = READY + 2;
 const FIRST_FREE: u64 = READY + 16;
+/// Tokens from here on are the ublk device's slots.
+pub(super) const UBLK: u64 = READY | 1 << 62;
 
 /// Frames of one connection that are taken before completions are looked at again: a peer that never pauses must not
 /// keep the disk's answers waiting.
@@ -96,6 +99,7 @@ struct Core {
     peers: Peers,
     nbd: Server,
     fuse: Option<Front>,
+    ublk: Option<ublk::Front>,
     requests: Requests,
     inbox: mpsc::Receiver<Order>,
     bell: Arc<OwnedFd>,
@@ -174,6 +178,7 @@ impl Core {
             peers: Peers::new(&config, sockets.peers),
             nbd: Server::new(config.name, sockets.nbd, disk),
             fuse: None,
+            ublk: None,
             requests: Requests::default(),
             inbox,
             bell_watch: Watch::new(Arc::clone(&bell) as Descriptor, BELL),
@@ -260,6 +265,11 @@ impl Core {
                                     fuse.answer(&request, result, data);
                                 }
                             }
+                            Origin::Ublk { serial, tag } => {
+                                if let Some(ublk) = &mut self.ublk {
+                                    ublk.answer(&mut self.ring, (serial, tag), result, data);
+                                }
+                            }
                         }
                     }
                 }
@@ -333,6 +343,19 @@ impl Core {
                         fuse.end();
                     }
                 }
+                Order::AttachUblk { queue } => {
+                    let serial = fresh(&mut self.next_token);
+                    self.ublk = Some(ublk::Front::new(queue, serial, &mut self.ring));
+                }
+                Order::FailUblk => {
+                    if let Some(ublk) = &mut self.ublk {
+                        ublk.fail(&mut self.ring);
+                    }
+                }
+                Order::AttachNbd { socket, size } => {
+                    let token = fresh(&mut self.next_token);
+                    self.nbd.attach(&mut self.ring, socket, size, token);
+                }
                 Order::End => self.ended = true,
             }
         }
@@ -351,6 +374,13 @@ impl Core {
             .is_some_and(|fuse| fuse.turn(&mut self.ring, room))
         {
             self.fuse = None;
+        }
+        if let Some(ublk) = &mut self.ublk {
+            let wanted = ublk.turn(&mut self.ring, room);
+            if ublk.is_over() {
+                self.ublk = None;
+            }
+            self.take_requests(wanted);
         }
         let lost = self.peers.turn(&mut self.ring, clock::now());
         let any = !lost.is_empty();
@@ -400,6 +430,14 @@ impl Core {
                 .complete(&mut self.ring, &mut self.buffers, completion);
             if let Some(input) = input {
                 self.feed(input);
+            }
+            return;
+        }
+        if token >= UBLK {
+            if let Some(ublk) = &mut self.ublk
+                && let Some(tag) = ublk.slot(token)
+            {
+                ublk.complete(&mut self.ring, tag, completion);
             }
             return;
         }

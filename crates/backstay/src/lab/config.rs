@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use host::pki::{Authority, CA_LIFETIME, NODE_LIFETIME};
 
-use super::state::{Lab, Mode, Switch, Workload, word};
+use super::state::{FileSystem, FrontEnd, Lab, Mode, Switch, Workload, word};
 use super::topology::{GROUP, MIRROR, Network, Node, OVERLAY_IP, SERVICE};
 use super::{tools, workload};
 use crate::failure::Failure;
@@ -94,10 +94,10 @@ fn node_table(node: Node) -> String {
 }
 
 fn mirror_table(lab: &Lab) -> String {
-    let front_end = if lab.options.workload == Workload::None && !lab.options.bench.fuse {
-        "nbd-socket"
-    } else {
-        "fuse-loop"
+    let front_end = match (lab.options.front_end, lab.options.workload) {
+        (Some(wanted), _) => word(wanted),
+        (None, Workload::None) => word(FrontEnd::NbdSocket),
+        (None, Workload::Ledger | Workload::Postgres) => word(FrontEnd::Auto),
     };
     let [a, b] = Node::DATA.map(|node| format!("{node} = \"{}\"", lab.disk(node).display()));
     let bound = match lab.options.mode {
@@ -120,11 +120,12 @@ fn service_tables(lab: &Lab) -> String {
         "10s"
     };
     format!(
-        "\n[[group.resource]]\nkind = \"filesystem\"\nmirror = \"{MIRROR}\"\nmount = \"{}\"\nfstype = \"ext4\"\n\
+        "\n[[group.resource]]\nkind = \"filesystem\"\nmirror = \"{MIRROR}\"\nmount = \"{}\"\nfstype = \"{}\"\n\
          options = \"noatime\"\n\
          \n[[group.resource]]\nkind = \"exec\"\nname = \"{SERVICE}\"\nstart = [\"{}\"]\n\
          restart = 3\nrestart_window = \"60s\"\nstart_timeout = \"{start_timeout}\"\n",
         lab.mount().display(),
+        word(lab.options.fstype),
         lab.start_script().display(),
     )
 }
@@ -132,14 +133,19 @@ fn service_tables(lab: &Lab) -> String {
 fn make_disk(lab: &Lab, node: Node) -> Result<(), Failure> {
     let path = lab.disk(node);
     tools::make_dir(&lab.node_dir(node))?;
-    let made = File::create(&path)
+    let made = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
         .and_then(|file| file.set_len(lab.options.size_bytes.saturating_add(METADATA_ROOM_BYTES)));
     made.map_err(|error| Failure::new(format!("cannot make disk {}", path.display())).cause(error))
 }
 
 /// Makes the file system on the first node's disk before there is a mirror: existing data is kept.
 fn make_filesystem(lab: &Lab) -> Result<(), Failure> {
-    let blocks = (lab.options.size_bytes / 4096).to_string();
+    let size = lab.options.size_bytes;
+    let blocks = (size / 4096).to_string();
     let disk = lab.disk(Node::NodeA).display().to_string();
     let args = [
         "-q",
@@ -151,7 +157,15 @@ fn make_filesystem(lab: &Lab) -> Result<(), Failure> {
         &disk,
         &blocks,
     ];
-    tools::run("mkfs.ext4", &args, "").map(drop)
+    match lab.options.fstype {
+        FileSystem::Ext4 => tools::run("mkfs.ext4", &args, "").map(drop),
+        FileSystem::Xfs => {
+            let data = format!("file,name={disk},size={size}");
+            tools::run("mkfs.xfs", &["-q", "-f", "-K", "-d", &data], "")?;
+            // It has cut the file to the size of the file system.
+            make_disk(lab, Node::NodeA)
+        }
+    }
 }
 
 /// The first node's disk keeps its content and becomes the source; the other's is empty.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::state::{Lab, Options, Workload, state_file};
 use super::topology::{LabId, Node};
-use super::{cgroup, config, interrupt, loops, network, node, process, status, tools};
+use super::{cgroup, config, devices, interrupt, loops, network, node, process, status, tools};
 use crate::failure::Failure;
 
 /// Longest wait for the nodes to form a cluster with a redundant mirror and a running service.
@@ -190,6 +190,7 @@ pub fn check_nothing_left(dir: &Path, id: &LabId) -> Result<(), Failure> {
     .ok();
     let mut left = network::namespaces(id);
     left.extend(loops::backed_by(dir));
+    left.extend(devices::leftover(dir));
     left.extend(mounts_below(dir));
     left.extend(cgroup::leftover(id).map(|path| path.display().to_string()));
     left.extend(process::mentioning(dir).iter().map(|pid| {

@@ -7,6 +7,7 @@ pub mod api;
 mod cgroup;
 mod config;
 pub mod cut;
+mod devices;
 pub mod fault;
 mod fuse;
 pub mod holder;
@@ -35,7 +36,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output::Ui;
 use cut::LinkFault;
 use fault::{NodeFault, Target};
-use state::{Bench, Lab, Mode, Options, Profile, Switch, Workload};
+use state::{Bench, FileSystem, FrontEnd, Lab, Mode, Options, Profile, Switch, Workload};
 
 /// `backstay lab`.
 #[derive(Clone, Debug, clap::Args)]
@@ -106,9 +107,12 @@ struct Up {
     /// Leave the fault shim out: disks cannot be broken, and cost what a disk costs
     #[arg(long, hide = true)]
     plain_disks: bool,
-    /// Serve the mirror as a FUSE file, whatever the workload
-    #[arg(long, hide = true)]
-    fuse: bool,
+    /// How programs reach the volume [default: a block device for a workload, else the NBD socket]
+    #[arg(long)]
+    front_end: Option<FrontEnd>,
+    /// The file system of a workload
+    #[arg(long, default_value = "ext4")]
+    fstype: FileSystem,
 }
 
 /// Registers that a lab can have.
@@ -167,8 +171,9 @@ impl Up {
             workload: self.workload,
             bench: Bench {
                 plain_disks: self.plain_disks,
-                fuse: self.fuse,
             },
+            front_end: self.front_end,
+            fstype: self.fstype,
         }
     }
 }

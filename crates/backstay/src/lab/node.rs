@@ -8,7 +8,7 @@ use rustix::process::Pid;
 
 use super::state::{Condition, Lab};
 use super::topology::Node;
-use super::{cgroup, fuse, holder, init, network, process, tools};
+use super::{cgroup, devices, fuse, holder, init, network, process, tools};
 use crate::failure::Failure;
 
 /// Gives a node its namespaces and starts its first process.
@@ -107,6 +107,7 @@ fn end_processes(lab: &Lab, node: Node) -> Result<(), Failure> {
     if let Some(holder) = holder {
         fuse::abort_all(holder, &lab.dir);
     }
+    devices::stop(lab, node)?;
     process::await_end(&pids)?;
     pids = process::in_netns(&lab.id.node_netns(node));
     process::send_kill(&pids);

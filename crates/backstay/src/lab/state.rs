@@ -28,6 +28,12 @@ pub struct Options {
     pub profile: Profile,
     /// What runs in the group.
     pub workload: Workload,
+    /// How programs reach the mirrored volume; none: by what suits the workload.
+    #[serde(default)]
+    pub front_end: Option<FrontEnd>,
+    /// The file system on it, if there is one.
+    #[serde(default)]
+    pub fstype: FileSystem,
     /// For measurements.
     #[serde(default)]
     pub bench: Bench,
@@ -38,16 +44,38 @@ pub struct Options {
 pub struct Bench {
     /// The disks are files without a fault shim before them: their faults and `power` do nothing.
     pub plain_disks: bool,
-    /// The mirror is a FUSE file even though nothing is mounted from it.
-    pub fuse: bool,
 }
 
 impl Bench {
     /// Nothing.
-    pub const NONE: Self = Self {
-        plain_disks: false,
-        fuse: false,
-    };
+    pub const NONE: Self = Self { plain_disks: false };
+}
+
+/// Front ends, as in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum FrontEnd {
+    /// The best block device that this kernel has
+    Auto,
+    /// A ublk device
+    Ublk,
+    /// A device of the kernel's NBD client
+    Nbd,
+    /// A loop device on a FUSE file
+    FuseLoop,
+    /// No block device, only the NBD socket
+    NbdSocket,
+}
+
+/// File systems on the mirrored volume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileSystem {
+    /// Needs 32 MiB at least
+    #[default]
+    Ext4,
+    /// Needs 300 MiB at least
+    Xfs,
 }
 
 /// Replication mode of the mirror.

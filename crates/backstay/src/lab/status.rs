@@ -3,9 +3,9 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::state::{Condition, Lab, Workload};
+use super::state::{Condition, Lab};
 use super::topology::{API_PORT, MIRROR, Network, Node, OVERLAY_IP, netns_path};
-use super::{api, loops};
+use super::{api, devices};
 use crate::output::{Tone, Ui};
 
 /// `backstay.lab/1`.
@@ -106,13 +106,13 @@ pub fn nbd_uri(lab: &Lab, node: Node) -> String {
     )
 }
 
-/// The loop device under the mounted file system: the active's, if it mounts one.
+/// The block device of the mirrored volume: the active's, if it has one.
 fn device(lab: &Lab, node: Node, active: Option<Node>) -> Option<String> {
-    let has_device = lab.options.workload != Workload::None || lab.options.bench.fuse;
-    if !has_device || active != Some(node) {
+    if active != Some(node) {
         return None;
     }
-    loops::backed_by(&lab.state_dir(node)).into_iter().next()
+    let device = std::fs::read_link(devices::link(&lab.state_dir(node))).ok()?;
+    Some(device.display().to_string())
 }
 
 /// The node that serves the group, by the newest epoch that any living daemon tells. Of two that tell the same epoch the one

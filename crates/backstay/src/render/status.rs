@@ -254,6 +254,7 @@ fn mirror(mirror: &MirrorView, dot: &str) -> String {
             amount::bytes(ByteCount(mirror.out_of_sync_bytes))
         ));
     }
+    parts.extend(mirror.front_end.clone());
     parts.join(dot)
 }
 

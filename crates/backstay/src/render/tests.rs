@@ -62,6 +62,8 @@ pub(crate) fn ready() -> Snapshot {
         resync_sent: ByteCount(0),
         cold_writes: 0,
         verify: None,
+        front_end: None,
+        front_end_why: None,
     };
     let address = AddressState {
         ip: [10, 9, 0, 10].into(),

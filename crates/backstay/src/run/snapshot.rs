@@ -78,6 +78,7 @@ impl Publisher {
         let mut fresh = snapshot(&self.config, &self.names, &view, &figures, now);
         for (group, state) in view.groups.iter().zip(&mut fresh.groups) {
             mark_failed(resources, group.id, state);
+            mark_front_ends(resources, group.id, state);
         }
         self.sender.send_replace(fresh);
     }
@@ -89,6 +90,15 @@ fn mark_failed(resources: &Resources, group: GroupId, state: &mut GroupState) {
         let is_settled = matches!(state, ResourceState::Running | ResourceState::Stopped);
         if is_settled && resources.failure(group, index).is_some() {
             *state = ResourceState::Failed;
+        }
+    }
+}
+
+/// How programs reach a mirror is chosen by the resources, too.
+fn mark_front_ends(resources: &Resources, group: GroupId, state: &mut GroupState) {
+    for (index, mirror) in (0..=u8::MAX).zip(&mut state.mirrors) {
+        if let Some((kind, why)) = resources.front_end(group, index) {
+            (mirror.front_end, mirror.front_end_why) = (Some(kind), why);
         }
     }
 }
@@ -245,6 +255,8 @@ fn mirror_state(
             resync_sent: ByteCount(0),
             cold_writes: 0,
             verify: None,
+            front_end: None,
+            front_end_why: None,
         };
     };
     let out_of_sync = ByteCount(figures.out_of_sync.iter().map(|(_, bytes)| bytes.0).sum());
@@ -273,6 +285,8 @@ fn mirror_state(
         resync_sent: figures.resync_sent,
         cold_writes: figures.cold_writes,
         verify: figures.verify.as_ref().map(verify_state),
+        front_end: None,
+        front_end_why: None,
     }
 }
 

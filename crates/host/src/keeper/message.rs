@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use wire::{Duration, Time};
 
 /// Version of these messages. A keeper may be older than the daemon that finds it; both refuse another version.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// Until when the daemon may serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +59,21 @@ pub enum Step {
         /// `/dev/loopN`.
         device: PathBuf,
     },
+    /// Take a ublk device out of the system. A server that still has it is killed first: it is not entitled to serve any more,
+    /// and the kernel would wait for its answers.
+    StopUblk {
+        /// N of `/dev/ublkbN`.
+        id: u32,
+        /// Whose it has to be.
+        identity: String,
+    },
+    /// Detach an NBD device.
+    DetachNbd {
+        /// N of `/dev/nbdN`.
+        index: u32,
+        /// Whose it has to be.
+        identity: String,
+    },
     /// Close a descriptor that the keeper holds.
     Close {
         /// Its name.
@@ -74,6 +89,8 @@ impl fmt::Display for Step {
             Self::AbortFuse { target } => write!(f, "abort {}", target.display()),
             Self::Unmount { target } => write!(f, "unmount {}", target.display()),
             Self::DetachLoop { device } => write!(f, "detach {}", device.display()),
+            Self::StopUblk { id, .. } => write!(f, "stop /dev/ublkb{id}"),
+            Self::DetachNbd { index, .. } => write!(f, "detach /dev/nbd{index}"),
             Self::Close { name } => write!(f, "close {name}"),
         }
     }

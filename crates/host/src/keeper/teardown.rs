@@ -6,7 +6,9 @@ use crate::clock;
 use crate::loopdev::LoopDevice;
 use crate::mount::{self, Unmount};
 use crate::netlink::route::{Assigned, Routes};
+use crate::{nbd_device, ublk};
 use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
 use std::io;
 use std::path::Path;
 use std::sync::mpsc;
@@ -75,7 +77,37 @@ fn carry_out(step: &Step) -> Result<(), String> {
                 .and_then(LoopDevice::detach_soon)
                 .map(|_| ()),
         ),
+        Step::StopUblk { id, identity } => {
+            stop_ublk(*id, identity).or_else(|why| gone_is_fine(Err(why)))
+        }
+        Step::DetachNbd { index, identity } => detach_nbd(*index, identity),
         Step::Close { .. } => Ok(()),
+    }
+}
+
+fn stop_ublk(id: u32, identity: &str) -> io::Result<()> {
+    let mut control = ublk::Control::open()?;
+    let info = control.info(id)?;
+    if info.identity != ublk::identity(identity) {
+        // The number is somebody else's by now.
+        return Ok(());
+    }
+    if info.state == ublk::State::Live
+        && let Some(pid) = Pid::from_raw(info.pid)
+    {
+        kill_process(pid, Signal::KILL).ok();
+    }
+    control.stop(id)?;
+    control.delete(id)
+}
+
+fn detach_nbd(index: u32, identity: &str) -> Result<(), String> {
+    match nbd_device::find(identity) {
+        Ok(found) if found.contains(&index) => {
+            nbd_device::disconnect(index).map_err(|why| why.to_string())
+        }
+        Ok(_) => Ok(()),
+        Err(why) => Err(why.to_string()),
     }
 }
 
@@ -94,7 +126,7 @@ fn gone_is_fine(result: io::Result<()>) -> Result<(), String> {
     match result {
         Ok(()) => Ok(()),
         Err(why) => match Errno::from_io_error(&why) {
-            Some(Errno::INVAL | Errno::NOENT | Errno::NXIO) => Ok(()),
+            Some(Errno::INVAL | Errno::NOENT | Errno::NXIO | Errno::NODEV) => Ok(()),
             Some(_) | None => Err(why.to_string()),
         },
     }

@@ -114,6 +114,19 @@ impl Connection {
         }
     }
 
+    /// A connection to a client that needs no negotiation, because it was told everything otherwise: the kernel's.
+    #[must_use]
+    pub fn negotiated(export: Export) -> Self {
+        Self {
+            state: State::Transmitting(export),
+            agreed: Agreed::default(),
+            input: Vec::new(),
+            used: 0,
+            skip: 0,
+            output: Vec::new(),
+        }
+    }
+
     /// Bytes from the client. Everything that is complete has to be polled before the next input, so that no more than
     /// one read is ever buffered.
     pub fn input(&mut self, bytes: &[u8]) {

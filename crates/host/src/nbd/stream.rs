@@ -2,7 +2,7 @@
 
 use super::REQUESTS_MAX;
 use super::connection::{Closed, Connection, Event};
-use super::handshake::Offer;
+use super::handshake::{Export, Offer};
 use super::proto::ErrorCode;
 use super::request::{Kind, Request};
 use crate::disk::Extent;
@@ -87,10 +87,22 @@ impl Stream {
     /// # Errors
     /// When the socket cannot be made non-blocking.
     pub fn new(socket: UnixStream, offer: Offer) -> io::Result<Self> {
+        Self::over(socket, Connection::new(offer))
+    }
+
+    /// Serves a client that needs no negotiation: the kernel's.
+    ///
+    /// # Errors
+    /// As for [`Stream::new`].
+    pub fn negotiated(socket: UnixStream, export: Export) -> io::Result<Self> {
+        Self::over(socket, Connection::negotiated(export))
+    }
+
+    fn over(socket: UnixStream, connection: Connection) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         Ok(Self {
             socket,
-            connection: Connection::new(offer),
+            connection,
             chunk: vec![0; CHUNK].into_boxed_slice(),
             arriving: None,
             pieces: VecDeque::new(),

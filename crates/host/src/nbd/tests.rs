@@ -234,6 +234,16 @@ fn oversized_options_are_skipped_or_end_the_connection() {
 }
 
 #[test]
+fn the_kernels_client_begins_with_requests() {
+    let mut connection = Connection::negotiated(export());
+    assert!(connection.take_output().is_empty());
+    assert_eq!(
+        asked(&mut connection, &request(0, 3, 0, 0)),
+        Ok(Kind::Flush)
+    );
+}
+
+#[test]
 fn garbage_ends_the_connection_at_every_stage() {
     let mut connection = Connection::new(Offer::Serve(export()));
     connection.input(&[0, 0, 0, 0xff]);

@@ -1,17 +1,21 @@
-//! A small netlink requester: links and addresses ([`route`]), and the batches of the address gate ([`crate::nft`]).
+//! A small netlink requester: links and addresses ([`route`]), the batches of the address gate ([`crate::nft`]), and commands
+//! of the generic families (the kernel's NBD devices).
 //!
 //! Own code rather than a crate: the gate's renewal needs raw nftables batches, for which the crates at hand are either
 //! under the GPL or run `nft`; with its message builder there, links and addresses are 150 lines more, against four
 //! crates of a general netlink stack. Everything is checked for length; the kernel's answers are parsed, not trusted.
 
+mod generic;
 mod message;
 pub mod route;
+
+pub(crate) use generic::Generic;
 
 pub(crate) use message::{Message, attributes};
 
 use message::Reply;
 use rustix::io::Errno;
-use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
+use rustix::net::netlink::{GENERIC, NETFILTER, SocketAddrNetlink};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use std::io;
@@ -32,6 +36,8 @@ pub(crate) enum Family {
     Route,
     /// nftables.
     Netfilter,
+    /// Families that are found by name.
+    Generic,
 }
 
 /// A request failed.
@@ -92,6 +98,7 @@ impl Socket {
             // Protocol 0 (NETLINK_ROUTE).
             Family::Route => None,
             Family::Netfilter => Some(NETFILTER),
+            Family::Generic => Some(GENERIC),
         };
         let flags = SocketFlags::CLOEXEC;
         let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)
@@ -111,7 +118,18 @@ impl Socket {
         self.answers(doing, sequence, |_| Ok(())).map(drop)
     }
 
-    /// Sends one request and hands each message of the answer to `take`.
+    /// Sends one request and hands each message of the answer to `take`, until it is acknowledged.
+    pub(crate) fn ask(
+        &mut self,
+        doing: &'static str,
+        message: Message,
+        take: impl FnMut(&[u8]) -> Result<(), NetlinkError>,
+    ) -> Result<(), NetlinkError> {
+        let sequence = self.send(vec![message.acknowledged()])?;
+        self.answers(doing, sequence, take).map(drop)
+    }
+
+    /// Sends one request for a list and hands each message of the answer to `take`.
     pub(crate) fn dump(
         &mut self,
         doing: &'static str,

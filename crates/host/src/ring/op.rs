@@ -3,6 +3,7 @@
 use super::{Buf, Frozen};
 use crate::disk::fault::Ticket;
 use crate::disk::{Access, Disk, PUNCH, ZERO_RANGE, to_u64};
+use crate::ublk;
 use rustix::event::PollFlags;
 use rustix::fs::FallocateFlags;
 use std::fmt;
@@ -58,6 +59,17 @@ pub enum Op {
         /// For what; errors and hang-ups are always reported.
         interest: Interest,
     },
+    /// Waits for the next request in a slot of a ublk queue, and answers the one before. Needs [`Backend::Uring`](super::Backend).
+    Ublk {
+        /// The device's queue. Only the thread that first used it may do so.
+        queue: Arc<ublk::Queue>,
+        /// The slot.
+        tag: u16,
+        /// What is told to the driver.
+        command: ublk::Command,
+        /// The slot's buffer: what a read answers with, and what the next write brings. Comes back in the completion.
+        buf: Buf,
+    },
 }
 
 impl fmt::Debug for Op {
@@ -79,6 +91,7 @@ impl fmt::Debug for Op {
                 write!(f, "zero {len} at {offset}, hole: {hole}")
             }
             Self::Ready { interest, .. } => write!(f, "ready {interest:?}"),
+            Self::Ublk { tag, command, .. } => write!(f, "ublk slot {tag} {command:?}"),
         }
     }
 }
@@ -135,7 +148,7 @@ pub struct Completion {
     pub token: u64,
     /// Bytes for reads and writes (always all of them), readiness bits for [`Op::Ready`], else 0.
     pub result: io::Result<u32>,
-    /// The buffer of an [`Op::Read`].
+    /// The buffer of an [`Op::Read`] or an [`Op::Ublk`].
     pub buf: Option<Buf>,
 }
 
@@ -204,6 +217,12 @@ pub(super) enum Step<'a> {
         fd: &'a Descriptor,
         interest: Interest,
     },
+    Ublk {
+        queue: &'a ublk::Queue,
+        tag: u16,
+        command: ublk::Command,
+        buf: &'a mut [u8],
+    },
 }
 
 /// What follows from the end of a step.
@@ -260,7 +279,7 @@ impl Flight {
                     len: *len,
                 },
             )),
-            Op::Ready { .. } => None,
+            Op::Ready { .. } | Op::Ublk { .. } => None,
         }
     }
 
@@ -324,6 +343,17 @@ impl Flight {
                 fd,
                 interest: *interest,
             },
+            Op::Ublk {
+                queue,
+                tag,
+                command,
+                buf,
+            } => Step::Ublk {
+                queue,
+                tag: *tag,
+                command: *command,
+                buf,
+            },
         }
     }
 
@@ -335,7 +365,7 @@ impl Flight {
         };
         let (wanted, nothing_is) = match &self.op {
             Op::Flush { .. } => return Next::Over(Ok(0)),
-            Op::Ready { .. } => return Next::Over(Ok(count)),
+            Op::Ready { .. } | Op::Ublk { .. } => return Next::Over(Ok(count)),
             Op::Zero { .. } if self.zero_by != ZeroBy::Write => return Next::Over(Ok(0)),
             Op::Zero { len, .. } => (*len, io::ErrorKind::WriteZero),
             Op::Read { buf, .. } => (to_u64(buf.len()), io::ErrorKind::UnexpectedEof),
@@ -375,7 +405,7 @@ impl Flight {
 
     pub(super) fn complete(self, result: io::Result<u32>) -> Completion {
         let buf = match self.op {
-            Op::Read { buf, .. } => Some(buf),
+            Op::Read { buf, .. } | Op::Ublk { buf, .. } => Some(buf),
             Op::Write { .. } | Op::Flush { .. } | Op::Zero { .. } | Op::Ready { .. } => None,
         };
         Completion {

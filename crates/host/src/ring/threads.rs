@@ -224,5 +224,7 @@ pub(super) fn run(step: Step<'_>) -> rustix::io::Result<u32> {
             how,
         } => rustix::fs::fallocate(disk, how, offset, len).map(|()| 0),
         Step::Poll { .. } => Err(Errno::INVAL),
+        // Whoever serves such a queue has asked for the other backend.
+        Step::Ublk { .. } => Err(Errno::OPNOTSUPP),
     }
 }

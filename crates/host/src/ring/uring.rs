@@ -6,6 +6,7 @@
 
 use super::Frozen;
 use super::op::{Flight, Op, Step};
+use crate::ublk;
 use io_uring::squeue::Entry;
 use io_uring::types::{CancelBuilder, Fd, FsyncFlags, SubmitArgs, TimeoutFlags, Timespec};
 use io_uring::{IoUring, opcode};
@@ -205,6 +206,10 @@ impl Uring {
     }
 
     fn vacate(&mut self, number: usize) -> Slot {
+        if let Slot::Free { .. } = self.slots[number] {
+            // The late end of what `leave_ublk` has left.
+            return Slot::Free { next: None };
+        }
         let free = Slot::Free { next: self.free };
         let slot = std::mem::replace(&mut self.slots[number], free);
         self.free = Some(number);
@@ -232,6 +237,7 @@ impl Uring {
                 drop(self.vacate(number));
             }
         }
+        self.leave_ublk();
         let mut finished = Vec::new();
         while self.used > 0 && Instant::now() < deadline {
             let cancel = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
@@ -246,6 +252,18 @@ impl Uring {
             self.reap(&mut finished);
         }
         self.used == 0
+    }
+}
+
+impl Uring {
+    /// The kernel ends commands to a ublk queue only with the ring itself: their buffers are left to it.
+    fn leave_ublk(&mut self) {
+        for number in 0..self.slots.len() {
+            let is_ublk = matches!(&self.slots[number], Slot::Flight(flight) if matches!(flight.op, Op::Ublk { .. }));
+            if is_ublk {
+                std::mem::forget(self.vacate(number));
+            }
+        }
     }
 }
 
@@ -327,6 +345,19 @@ fn entry(step: Step<'_>) -> Entry {
             u32::from(interest.flags().bits()),
         )
         .build(),
+        Step::Ublk {
+            queue,
+            tag,
+            command,
+            buf,
+        } => {
+            let address = buf.as_mut_ptr().expose_provenance();
+            let address = u64::try_from(address).unwrap_or(0);
+            let (code, content) = ublk::encode(tag, command, address);
+            opcode::UringCmd16::new(fd(queue), code)
+                .cmd(content)
+                .build()
+        }
     }
 }
 

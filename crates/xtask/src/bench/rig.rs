@@ -75,7 +75,7 @@ impl Rig {
         let mut args = vec!["--workload", "none", "--plain-disks", "--size", &size];
         args.extend(["--tls", tls, "--mode", how.mode]);
         if how.fuse {
-            args.push("--fuse");
+            args.extend(["--front-end", "fuse-loop"]);
         }
         let lab = Lab::up(world, &format!("bench-{}", how.name), &args)?;
         let (active, standby) = (lab.node("active")?, lab.node("standby")?);

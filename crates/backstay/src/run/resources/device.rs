@@ -1,32 +1,27 @@
 //! A mirror's front ends: the NBD socket, and the block device for a file system.
 //!
-//! ```text
-//!  ext4 ─► /dev/loopN ─► FUSE file `volume` ─► /dev/fuse ─► engine thread
-//!                                                 └──── a copy is with the keeper: the mount outlives the daemon
-//! ```
-//! The loop device clears itself when its last user closes it, so that nothing of it outlives a machine's mounts.
+//! Which kind of block device: the configured one; without a wish that of an earlier daemon, or else the first that this kernel
+//! can do of ublk, kernel NBD, and a loop device on a FUSE file.
 
-use super::guard::Guard;
+mod fuse_loop;
+mod kernel;
+
+pub(super) use kernel::{break_now, is_claimed};
+
 use super::plan::Places;
 use super::shared::Shared;
 use super::{teardown, users};
-use crate::config::model::Mirror;
+use crate::config::model::{FrontEnd, Mirror};
 use crate::engine::Handle;
 use crate::failure::Failure;
-use host::fuse::{Channel, Negotiated};
-use host::keeper::{Client, Step};
-use host::loopdev::{self, Attach, LoopDevice};
-use host::mount::{self, Unmount};
-use rustix::io::Errno;
+use crate::kernel_device::{self, KernelDevice};
+use host::keeper::Step;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::path::Path;
 
-/// How long the kernel and the engine may take to agree on a fresh mount.
-const NEGOTIATION_LIMIT: Duration = Duration::from_secs(5);
+/// Kinds of block devices, best first.
+const KINDS: [FrontEnd; 3] = [FrontEnd::Ublk, FrontEnd::Nbd, FrontEnd::FuseLoop];
 
 /// A mirror that can be used here.
 #[derive(Debug)]
@@ -39,20 +34,41 @@ pub(super) enum Front {
 
 /// A mirror's block device.
 #[derive(Debug)]
-pub(super) struct Device {
-    path: PathBuf,
-    /// Keeps the loop device while nothing is mounted from it.
-    _open: LoopDevice,
-    /// For another keeper, if the present one dies.
-    fuse: OwnedFd,
-    negotiated: Negotiated,
+pub(super) enum Device {
+    /// A loop device.
+    FuseLoop(fuse_loop::Device),
+    /// A device of another driver.
+    Kernel(kernel::Device),
 }
 
 impl Device {
-    /// `/dev/loopN`.
+    /// `/dev/loopN`, `/dev/ublkbN`, `/dev/nbdN`.
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        match self {
+            Self::FuseLoop(device) => device.path(),
+            Self::Kernel(device) => device.path(),
+        }
     }
+
+    const fn kind(&self) -> FrontEnd {
+        match self {
+            Self::FuseLoop(_) => FrontEnd::FuseLoop,
+            Self::Kernel(device) => device.kind(),
+        }
+    }
+
+    /// The name of what the keeper has to hold of it.
+    pub(super) const fn wants_item(&self) -> bool {
+        matches!(self, Self::FuseLoop(_))
+    }
+}
+
+/// How programs reach a mirror here, and why that way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Choice {
+    pub(super) kind: FrontEnd,
+    /// Why not a better one, if it was not asked for.
+    pub(super) why: Option<String>,
 }
 
 /// Serves the mirror here. A device that an earlier daemon left is adopted, with what it had not answered.
@@ -60,33 +76,31 @@ pub(super) fn start(shared: &Shared, index: u8, mirror: &Mirror) -> Result<Front
     let engine = engine(shared, index, mirror)?;
     if !shared.plan.wants_device(mirror) {
         engine.serve(true);
+        let (kind, why) = (FrontEnd::NbdSocket, None);
+        shared.set_choice(index, Choice { kind, why });
         return Ok(Front::Socket);
     }
-    let client = shared.guard.ensure()?;
+    shared.guard.ensure()?;
     let places = shared.plan.places(&mirror.name);
     let size = shared.size(index).ok_or_else(|| {
         failure(mirror)
             .cause("the replica is not attached")
             .hint("see the log for what its disk lacks")
     })?;
-    let (fuse, negotiated) = match adopt(engine, &client, &places, size) {
-        Some(adopted) => adopted,
+    let (device, why) = match adopt(shared, engine, mirror, size)? {
+        Some(device) => (device, None),
         None => {
-            let client = clear(shared, client, &places)?;
-            mount_fresh(engine, &client, &places, mirror, size)?
+            let (kind, why) = choose(mirror)?;
+            (make(shared, engine, mirror, kind, size)?, why)
         }
     };
-    let device = attach_loop(mirror, &places, engine.logical_block())?;
     let path = device.path().to_owned();
     link(&places.link, &path).map_err(|e| failure(mirror).cause(e))?;
     engine.serve(true);
-    tracing::info!(mirror = mirror.name, device = %path.display(), "device is up");
-    Ok(Front::Device(Device {
-        path,
-        _open: device,
-        fuse,
-        negotiated,
-    }))
+    let kind = device.kind();
+    tracing::info!(mirror = mirror.name, device = %path.display(), front_end = kind.word(), why, "device is up");
+    shared.set_choice(index, Choice { kind, why });
+    Ok(Front::Device(device))
 }
 
 /// Takes the device and the NBD export away. Everything that was written has reached the engine.
@@ -101,47 +115,33 @@ pub(super) fn stop(
     let engine = engine(shared, index, mirror)?;
     if shared.plan.wants_device(mirror) {
         let places = shared.plan.places(&mirror.name);
-        detach_loops(mirror, &places)?;
-        unmount(mirror, &places)?;
-        engine.detach_fuse();
-        if let Some((client, _)) = shared.guard.find() {
-            // It may hold nothing, after a start that failed.
-            client.forget(&places.item).ok();
+        for found in left(mirror, &places)? {
+            kernel::stop(mirror, found)?;
         }
+        fuse_loop::stop(shared, engine, mirror)?;
         fs::remove_file(&places.link).ok();
-        fs::remove_dir(&places.mount).ok();
         tracing::info!(mirror = mirror.name, "device is gone");
     }
     engine.serve(false);
+    shared.forget_choice(index);
     Ok(())
 }
 
 /// Gives what the keeper has to hold to another one, because the first is gone.
-pub(super) fn entrust(guard: &Guard, places: &Places, device: &Device) -> Result<(), Failure> {
-    let client = guard.ensure()?;
-    client
-        .put(&places.item, &device.fuse, device.negotiated.to_bytes())
-        .map_err(|e| {
-            Failure::new(format!("cannot give {} to the keeper", places.item)).from_error(&e)
-        })
+pub(super) fn entrust(shared: &Shared, places: &Places, device: &Device) -> Result<(), Failure> {
+    let client = shared.guard.ensure()?;
+    match device {
+        Device::FuseLoop(device) => device.entrust(&client, places),
+        Device::Kernel(_) => Ok(()),
+    }
 }
 
 /// What the keeper does instead of [`stop`].
 pub(super) fn steps(places: &Places, device: &Device) -> Vec<Step> {
-    vec![
-        Step::AbortFuse {
-            target: places.mount.clone(),
-        },
-        Step::DetachLoop {
-            device: device.path.clone(),
-        },
-        Step::Unmount {
-            target: places.mount.clone(),
-        },
-        Step::Close {
-            name: places.item.clone(),
-        },
-    ]
+    match device {
+        Device::FuseLoop(device) => device.steps(places),
+        Device::Kernel(device) => device.steps(),
+    }
 }
 
 fn engine<'a>(shared: &'a Shared, index: u8, mirror: &Mirror) -> Result<&'a Handle, Failure> {
@@ -151,111 +151,88 @@ fn engine<'a>(shared: &'a Shared, index: u8, mirror: &Mirror) -> Result<&'a Hand
         .ok_or_else(|| failure(mirror).cause("it has no engine on this node"))
 }
 
-/// The connection that the keeper holds, if it is one to the file that is mounted.
+/// Takes over what an earlier daemon left. What cannot be taken over, or is not of the wanted kind any more, is torn down: it
+/// holds the places of what is to come, and programs may still wait for it.
 fn adopt(
+    shared: &Shared,
     engine: &Handle,
-    client: &Client,
-    places: &Places,
-    size: u64,
-) -> Option<(OwnedFd, Negotiated)> {
-    mount::mounted_at(&places.mount).ok().flatten()?;
-    let (fd, blob) = client.get(&places.item).ok()?;
-    let negotiated = Negotiated::from_bytes(&blob).filter(|negotiated| negotiated.size == size)?;
-    let copy = fd.try_clone().ok()?;
-    match Channel::adopt(fd, negotiated) {
-        Ok(channel) => {
-            // Nothing is negotiated again.
-            let (sender, _) = mpsc::channel();
-            engine.attach_fuse(channel, sender);
-            tracing::info!(item = places.item, "mount of an earlier daemon is adopted");
-            Some((copy, negotiated))
-        }
-        Err(error) => {
-            tracing::warn!(%error, item = places.item, "mount of an earlier daemon cannot be adopted");
-            None
-        }
-    }
-}
-
-/// Remains that cannot be adopted hold the places of what is to come, and programs may still wait for them.
-fn clear(shared: &Shared, client: Client, places: &Places) -> Result<Client, Failure> {
-    let read = |e: io::Error| Failure::new("cannot read the mount table").cause(e);
-    let in_use = mount::mounted_at(&places.mount).map_err(read)?.is_some();
-    if !in_use {
-        client.forget(&places.item).ok();
-        return Ok(client);
-    }
-    drop(client);
-    teardown::run(shared)?;
-    shared.guard.ensure()
-}
-
-fn mount_fresh(
-    engine: &Handle,
-    client: &Client,
-    places: &Places,
     mirror: &Mirror,
     size: u64,
-) -> Result<(OwnedFd, Negotiated), Failure> {
-    let fail = |e: io::Error| failure(mirror).cause(e);
-    fs::create_dir_all(&places.mount).map_err(fail)?;
-    let source = format!("backstay:{}", mirror.name);
-    let channel =
-        Channel::mount(&places.mount, &source, size, engine.logical_block()).map_err(|e| {
-            fail(e).hint("FUSE is needed: is the module fuse loaded and /dev/fuse there?")
-        })?;
-    let undo = |failure: Failure| {
-        engine.detach_fuse();
-        if let Err(error) = mount::abort(&places.mount) {
-            tracing::warn!(%error, mount = %places.mount.display(), "half a mount is left");
+) -> Result<Option<Device>, Failure> {
+    let places = shared.plan.places(&mirror.name);
+    let fits = |kind| mirror.front_end == FrontEnd::Auto || mirror.front_end == kind;
+    let adopted = match (
+        left(mirror, &places)?.as_slice(),
+        fuse_loop::is_left(&places)?,
+    ) {
+        ([], false) => return Ok(None),
+        ([], true) if fits(FrontEnd::FuseLoop) => {
+            fuse_loop::adopt(shared, engine, mirror, size)?.map(Device::FuseLoop)
         }
-        failure
+        ([one], false) if fits(kind_of(*one)) => {
+            kernel::adopt(engine, mirror, &places, *one, size).map(Device::Kernel)
+        }
+        (_, true | false) => None,
     };
-    let copy = channel.try_clone_fd().map_err(|e| undo(fail(e)))?;
-    let (sender, receiver) = mpsc::channel();
-    engine.attach_fuse(channel, sender);
-    let negotiated = receiver.recv_timeout(NEGOTIATION_LIMIT).map_err(|_| {
-        undo(failure(mirror).cause("the kernel and the engine do not come to terms"))
-    })?;
-    client
-        .put(&places.item, &copy, negotiated.to_bytes())
-        .map_err(|e| undo(failure(mirror).from_error(&e)))?;
-    Ok((copy, negotiated))
+    if adopted.is_none() {
+        teardown::run(shared)?;
+        shared.guard.ensure()?;
+    }
+    Ok(adopted)
 }
 
-fn attach_loop(mirror: &Mirror, places: &Places, block: u32) -> Result<LoopDevice, Failure> {
-    let fail = |e: io::Error| failure(mirror).cause(e);
-    let found = loopdev::find(&places.file).map_err(fail)?;
-    if let Some(path) = found.first() {
-        let device = LoopDevice::open(path).map_err(fail)?;
-        // It may have cleared itself just before it was opened.
-        if loopdev::backing_file(path).as_deref() == Some(places.file.as_path()) {
-            return Ok(device);
+const fn kind_of(device: KernelDevice) -> FrontEnd {
+    match device {
+        KernelDevice::Ublk(_) => FrontEnd::Ublk,
+        KernelDevice::Nbd(_) => FrontEnd::Nbd,
+    }
+}
+
+/// The wished kind, or the best that this kernel can do, with the reason why no better one.
+fn choose(mirror: &Mirror) -> Result<(FrontEnd, Option<String>), Failure> {
+    if mirror.front_end != FrontEnd::Auto {
+        return match kernel::probe(mirror.front_end) {
+            Ok(()) => Ok((mirror.front_end, None)),
+            Err(why) => Err(failure(mirror).cause(why).hint(
+                "install the kernel's module, or let front_end = \"auto\" choose what this kernel has",
+            )),
+        };
+    }
+    let mut reasons = Vec::new();
+    for kind in KINDS {
+        match kernel::probe(kind) {
+            Ok(()) => {
+                let why = (!reasons.is_empty()).then(|| reasons.join("; "));
+                return Ok((kind, why));
+            }
+            Err(why) => reasons.push(why),
         }
     }
-    let how = Attach {
-        block_size: block,
-        autoclear: true,
-    };
-    LoopDevice::attach(&places.file, how).map_err(|e| {
-        fail(e).hint("loop devices are needed: is the module loop loaded and a /dev/loopN free?")
-    })
+    Err(failure(mirror).cause(reasons.join("; ")))
 }
 
-fn detach_loops(mirror: &Mirror, places: &Places) -> Result<(), Failure> {
-    for path in loopdev::find(&places.file).map_err(|e| failure(mirror).cause(e))? {
-        let detached = LoopDevice::open(&path).and_then(LoopDevice::detach);
-        detached.map_err(|e| in_use(mirror, &path, &e))?;
+fn make(
+    shared: &Shared,
+    engine: &Handle,
+    mirror: &Mirror,
+    kind: FrontEnd,
+    size: u64,
+) -> Result<Device, Failure> {
+    let places = shared.plan.places(&mirror.name);
+    match kind {
+        FrontEnd::Ublk | FrontEnd::Nbd => {
+            kernel::make(kind, engine, mirror, &places, size).map(Device::Kernel)
+        }
+        FrontEnd::FuseLoop | FrontEnd::NbdSocket | FrontEnd::Auto => {
+            fuse_loop::make(shared, engine, mirror, size).map(Device::FuseLoop)
+        }
     }
-    Ok(())
 }
 
-fn unmount(mirror: &Mirror, places: &Places) -> Result<(), Failure> {
-    match mount::unmount(&places.mount, Unmount::Clean) {
-        Ok(()) => Ok(()),
-        Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::INVAL | Errno::NOENT)) => Ok(()),
-        Err(e) => Err(in_use(mirror, &places.mount, &e)),
-    }
+/// Devices of the kernel's drivers that are this mirror's.
+fn left(mirror: &Mirror, places: &Places) -> Result<Vec<KernelDevice>, Failure> {
+    kernel_device::find(&places.link)
+        .map_err(|e| failure(mirror).cause(format!("cannot look for its devices: {e}")))
 }
 
 fn in_use(mirror: &Mirror, path: &Path, error: &io::Error) -> Failure {

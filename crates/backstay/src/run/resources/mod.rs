@@ -24,7 +24,7 @@ mod users;
 mod watch;
 mod worker;
 
-use crate::config::model::Config;
+use crate::config::model::{Config, FrontEnd};
 use crate::engine;
 use crate::failure::Failure;
 use crate::run::daemon::Events;
@@ -127,6 +127,16 @@ impl Resources {
         self.groups
             .values()
             .for_each(|group| group.shared.guard.beat());
+    }
+
+    /// How programs reach a mirror that is served here, and why not in a better way; none if it is not served here.
+    pub(super) fn front_end(
+        &self,
+        group: GroupId,
+        mirror: u8,
+    ) -> Option<(FrontEnd, Option<String>)> {
+        let choice = self.groups.get(&group)?.shared.choice(mirror)?;
+        Some((choice.kind, choice.why))
     }
 
     /// Why a resource failed last, in one line; none if it has not, or is well again.

@@ -43,7 +43,7 @@ pub(super) struct Places {
     pub(super) mount: PathBuf,
     /// The volume as a file, in it.
     pub(super) file: PathBuf,
-    /// A link to the loop device, for people and scripts.
+    /// A link to the block device, for people and scripts. Its path also tells whose a device of the kernel is.
     pub(super) link: PathBuf,
     /// Under which name the keeper holds the FUSE descriptor.
     pub(super) item: String,
@@ -132,7 +132,7 @@ impl Plan {
     /// True if the mirror is to be a block device, not only an NBD socket.
     pub(super) fn wants_device(&self, mirror: &Mirror) -> bool {
         match mirror.front_end {
-            FrontEnd::FuseLoop => true,
+            FrontEnd::Ublk | FrontEnd::Nbd | FrontEnd::FuseLoop => true,
             FrontEnd::NbdSocket => false,
             FrontEnd::Auto => self.filesystems().any(|f| f.mirror == mirror.name),
         }

@@ -1,6 +1,7 @@
 //! What a group's worker, its teardown and the daemon's thread have in common.
 
 use super::announcer::Announcer;
+use super::device::Choice;
 use super::guard::Guard;
 use super::plan::Plan;
 use crate::engine;
@@ -30,6 +31,8 @@ pub(super) struct Shared {
     /// What the keeper would do, by index of the resource.
     steps: Mutex<BTreeMap<usize, Vec<Step>>>,
     failures: Mutex<BTreeMap<usize, Failure>>,
+    /// How programs reach each mirror that is served here, by index among the mirrors.
+    choices: Mutex<BTreeMap<u8, Choice>>,
     /// One teardown at a time: a second one would take steps twice, and report what the first is about to end.
     pub(super) teardown: Mutex<()>,
 }
@@ -47,6 +50,7 @@ impl Shared {
             sizes: Mutex::default(),
             steps: Mutex::default(),
             failures: Mutex::default(),
+            choices: Mutex::default(),
             teardown: Mutex::default(),
         }
     }
@@ -82,6 +86,18 @@ impl Shared {
         lock(&self.sizes).get(&mirror).copied()
     }
 
+    pub(super) fn set_choice(&self, mirror: u8, choice: Choice) {
+        lock(&self.choices).insert(mirror, choice);
+    }
+
+    pub(super) fn forget_choice(&self, mirror: u8) {
+        lock(&self.choices).remove(&mirror);
+    }
+
+    pub(super) fn choice(&self, mirror: u8) -> Option<Choice> {
+        lock(&self.choices).get(&mirror).cloned()
+    }
+
     /// What the keeper has to undo of a resource; empty when it does not run.
     pub(super) fn set_steps(&self, resource: usize, steps: Vec<Step>) {
         let mut all = lock(&self.steps);
@@ -103,6 +119,7 @@ impl Shared {
     /// Nothing runs any more.
     pub(super) fn clear_steps(&self) {
         lock(&self.steps).clear();
+        lock(&self.choices).clear();
     }
 
     /// Why the resource failed last, if it has not been well since.
@@ -129,7 +146,7 @@ fn in_order(all: &BTreeMap<usize, Vec<Step>>) -> Vec<Step> {
     let rank = |step: &Step| match step {
         Step::DropAddress { .. } => 0,
         Step::KillCgroup { .. } => 1,
-        Step::AbortFuse { .. } => 2,
+        Step::AbortFuse { .. } | Step::StopUblk { .. } | Step::DetachNbd { .. } => 2,
         Step::DetachLoop { .. } => 3,
         Step::Unmount { .. } => 4,
         Step::Close { .. } => 5,

@@ -8,9 +8,10 @@
 use super::plan::Places;
 use super::shared::{Shared, lock};
 use super::watch::one_line;
-use super::{address, filesystem, users};
+use super::{address, device, filesystem, users};
 use crate::config::model::{Filesystem, Mirror};
 use crate::failure::Failure;
+use crate::kernel_device;
 use host::loopdev::{self, LoopDevice};
 use host::mount::{self, Unmount};
 use host::netlink::route::Routes;
@@ -106,6 +107,14 @@ pub(super) fn remains(shared: &Shared) -> Vec<String> {
         if mount::mounted_at(&places.mount).ok().flatten().is_some() {
             left.push(format!("mount {}", places.mount.display()));
         }
+        match kernel_device::find(&places.link) {
+            Ok(found) => left.extend(
+                found
+                    .iter()
+                    .map(|d| format!("device {}", d.path().display())),
+            ),
+            Err(error) => left.push(format!("devices unknown: {error}")),
+        }
     }
     left
 }
@@ -119,7 +128,11 @@ fn once(shared: &Shared) {
     kill_programs(shared);
     if !shared.guard.has_lease() {
         // Nothing that is still written here counts, and what waits for the device would wait for its limit.
-        devices(shared).for_each(|(_, mirror)| abort(&shared.plan.places(&mirror.name)));
+        for (index, mirror) in devices(shared) {
+            let places = shared.plan.places(&mirror.name);
+            abort(&places);
+            break_kernel_devices(shared, index, &places);
+        }
     }
     wait_for_programs(shared);
     targets.iter().for_each(|target| kill_users(target));
@@ -130,6 +143,8 @@ fn once(shared: &Shared) {
     for (index, mirror) in devices(shared) {
         let places = shared.plan.places(&mirror.name);
         break_device(&places);
+        wait_until_unclaimed(&places);
+        break_kernel_devices(shared, index, &places);
         if let Some(engine) = shared.engines.get(&index) {
             engine.detach_fuse();
         }
@@ -219,6 +234,25 @@ fn abort(places: &Places) {
     }
 }
 
+/// Gives file systems that are being unmounted a moment for their last writes.
+fn wait_until_unclaimed(places: &Places) {
+    let deadline = Instant::now() + DEVICE_LIMIT;
+    let found = kernel_device::find(&places.link).unwrap_or_default();
+    while found.iter().any(|found| device::is_claimed(&found.path())) && Instant::now() < deadline {
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Ends the devices of the kernel's drivers, under whatever is on them.
+fn break_kernel_devices(shared: &Shared, index: u8, places: &Places) {
+    for found in kernel_device::find(&places.link).unwrap_or_default() {
+        let engine = shared.engines.get(&index).cloned();
+        within(UNMOUNT_LIMIT, "device stop", move || {
+            device::break_now(engine.as_ref(), found)
+        });
+    }
+}
+
 fn close_device(places: Places) {
     wait_until_free(&places);
     let target = places.mount.clone();
@@ -288,6 +322,11 @@ fn mounted(shared: &Shared) -> Vec<PathBuf> {
 /// True for the device of these places: by the file behind it, or by the link if it has none any more.
 fn is_ours(places: &Places, source: &str) -> bool {
     let source = Path::new(source);
+    if let Ok(found) = kernel_device::find(&places.link)
+        && found.iter().any(|found| found.path() == source)
+    {
+        return true;
+    }
     match loopdev::backing_file(source) {
         Some(file) => file == places.file,
         None => fs::read_link(&places.link).is_ok_and(|device| device == source),

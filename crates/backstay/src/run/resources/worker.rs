@@ -250,7 +250,7 @@ impl Worker {
                     "mirror {} is not up as a block device",
                     filesystem.mirror
                 ))
-                .hint("a mirror with a file system needs front_end = \"auto\" or \"fuse-loop\"")
+                .hint("a mirror with a file system needs another front_end than \"nbd-socket\"")
         })
     }
 
@@ -310,14 +310,16 @@ impl Worker {
         let places = self.shared.plan.places(&mirror.name);
         let overview = self.shared.guard.find().map(|(_, overview)| overview);
         // One that tore the group down has ended this daemon by now.
-        if overview.is_some_and(|o| o.torn_down.is_some() || o.items.contains(&places.item)) {
+        if overview.is_some_and(|o| {
+            o.torn_down.is_some() || !device.wants_item() || o.items.contains(&places.item)
+        }) {
             return;
         }
         tracing::warn!(
             mirror = mirror.name,
             "the keeper does not hold the device; it gets it again"
         );
-        match device::entrust(&self.shared.guard, &places, device) {
+        match device::entrust(&self.shared, &places, device) {
             Ok(()) => self.shared.tell_steps(),
             Err(failure) => tracing::warn!(why = one_line(&failure), "the keeper is not replaced"),
         }
