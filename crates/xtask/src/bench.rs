@@ -108,6 +108,7 @@ pub(crate) fn run(project: &Project, args: &Args) -> Outcome {
         scratch: disk,
         logs: world.logs.clone(),
         depth: world.depth,
+        is_guest: false,
     };
     let mut lines = Vec::new();
     let mut notes = Vec::new();

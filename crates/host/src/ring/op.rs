@@ -289,7 +289,7 @@ impl Flight {
             Op::Read { disk, buf, .. } => (disk, buf.len()),
             Op::Write { disk, data, .. } => (disk, data.len()),
             Op::Flush { disk } => (disk, 0),
-            Op::Zero { .. } | Op::Ready { .. } => return false,
+            Op::Zero { .. } | Op::Ready { .. } | Op::Ublk { .. } => return false,
         };
         bytes <= IMMEDIATE_MAX && disk.is_in_memory()
     }
