@@ -14,6 +14,7 @@ mod workloads;
 
 use super::*;
 use explore::Explorer;
+use workloads::Workload;
 
 /// States per crash point, unless the environment says otherwise.
 const PER_POINT: usize = 96;
@@ -29,12 +30,12 @@ struct Count {
 }
 
 fn number(name: &str, default: usize) -> usize {
-    let given = std::env::var(name).ok();
+    let given = std::env::var_os(name).and_then(|text| text.into_string().ok());
     given.and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 /// Explores one workload; then goes on from a few of its states.
-fn explore(name: &str, workload: fn(&mut Explorer)) -> Count {
+fn explore(name: &str, workload: Workload) -> Count {
     let mut explorer = Explorer::new(number("CRASH_STATES_PER_POINT", PER_POINT));
     workload(&mut explorer);
     let mut count = explorer.count();

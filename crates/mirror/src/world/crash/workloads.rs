@@ -2,8 +2,11 @@
 
 use super::*;
 
+/// The steps of one.
+pub(super) type Workload = fn(&mut Explorer);
+
 /// Name and steps; each begins with a pair that was just created.
-pub(super) const ALL: &[(&str, fn(&mut Explorer))] = &[
+pub(super) const ALL: &[(&str, Workload)] = &[
     ("first sync", first_sync),
     ("writes and flushes of a pair", pair_writes),
     ("solo, the log overflows into the bitmap", solo_overflow),
