@@ -10,11 +10,11 @@
 //! |---|---|
 //! | `replica`, `attach` | the outside; reading the metadata |
 //! | `machine`, `role` | the state; where inputs go; what the replica is for its node |
-//! | `job` | the path of every write: range lock → intent log → disk (and peers) |
+//! | `job`, `room` | the path of every write: range lock → intent log → disk (and peers) |
 //! | `request`, `flush` | the front end while active: requests, lease, flushes |
 //! | `activate` | becoming active, changes of the sets, the orderly end |
 //! | `renew` | what a restarted replica writes again before it serves |
-//! | `session`, `peer`, `resync`, `pace` | the active's side of a session |
+//! | `session`, `links`, `peer`, `resync`, `pace` | the active's side of a session |
 //! | `follower`, `spool`, `lag` | asynchronous: what waits for a follower, and its bound |
 //! | `aside` | asynchronous: what is saved before it is replaced |
 //! | `standby`, `standby_ops` | the standby's side |
@@ -48,6 +48,7 @@ mod intent;
 pub mod io;
 mod job;
 mod lag;
+mod links;
 mod machine;
 mod mend;
 mod nodes;
@@ -59,6 +60,7 @@ pub mod replica;
 mod request;
 mod resync;
 mod role;
+mod room;
 mod session;
 mod spool;
 mod standby;

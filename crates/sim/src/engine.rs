@@ -220,8 +220,6 @@ impl World {
         self.after(delay, Event::Process { at, life, what });
     }
 
-    // ---- disk ---------------------------------------------------------------------------------------------------
-
     fn submit(&mut self, at: NodeId, mirror: u8, io: IoId, op: DiskOp) {
         let data = if let DiskOp::Write { buf, .. } = &op {
             self.engine(at, mirror)
@@ -333,8 +331,6 @@ impl World {
             );
         }
     }
-
-    // ---- the application's requests -----------------------------------------------------------------------------
 
     /// Gives a request of the application to the replica.
     pub(crate) fn give(

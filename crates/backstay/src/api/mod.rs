@@ -7,6 +7,7 @@
 pub mod body;
 pub mod client;
 pub mod fault;
+pub mod mirror;
 pub mod openapi;
 pub mod server;
 #[cfg(test)]

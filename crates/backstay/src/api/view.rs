@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use wire::control::{Obstacle, Role};
 use wire::problem::Problem;
-use wire::{ByteCount, Epoch, GroupId, NodeId, Time};
+use wire::{Epoch, GroupId, NodeId, Time};
 
-use crate::config::model::FrontEnd;
+pub use super::mirror::{MirrorCondition, MirrorState, MirrorView, VerifyView};
 use crate::exit::Exit;
 use crate::output::Lang;
 use crate::render::amount;
@@ -97,53 +97,6 @@ pub enum ResourceState {
     Stopped,
     /// Not running here; another node serves the group and knows more.
     Elsewhere,
-}
-
-/// A mirror as this node knows it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct MirrorState {
-    /// Its name.
-    pub name: String,
-    /// How the replicas stand.
-    pub condition: MirrorCondition,
-    /// Acknowledged bytes that the standby does not have yet.
-    pub lag: ByteCount,
-    /// Age of the oldest of them.
-    pub lag_time: Duration,
-    /// Bytes that may differ between the replicas.
-    pub out_of_sync: ByteCount,
-    /// Size of the regions in the intent log: what a crash now would add to a resync.
-    pub intent: ByteCount,
-    /// Bytes that this node's resyncs have sent since its daemon started.
-    pub resync_sent: ByteCount,
-    /// Writes since then that waited until their regions were durable in the intent log.
-    pub cold_writes: u64,
-    /// The verification that is going on, or the last one of this daemon's life.
-    pub verify: Option<VerifyView>,
-    /// How programs reach it on this node, while it is served here.
-    pub front_end: Option<FrontEnd>,
-    /// Why not in a better way, if none was configured.
-    pub front_end_why: Option<String>,
-}
-
-/// How the replicas of a mirror stand to each other, seen from this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MirrorCondition {
-    /// Every replica has every acknowledged write.
-    InSync,
-    /// The standby is being brought up to date.
-    Resyncing,
-    /// A new or restarted active makes the replicas equal before it serves.
-    Reconciling,
-    /// Served from one replica; the other is not connected.
-    Alone,
-    /// Not connected, and not served from here.
-    Disconnected,
-    /// The local disk failed.
-    Failed,
-    /// Not attached on this node, such as on a witness.
-    Detached,
 }
 
 /// An address as this node knows it.
@@ -276,55 +229,6 @@ pub struct ResourceView {
     pub state: ResourceState,
 }
 
-/// A mirror in the status document.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct MirrorView {
-    /// Its name.
-    pub name: String,
-    /// How the replicas stand.
-    pub state: MirrorCondition,
-    /// Acknowledged bytes that the standby lacks.
-    pub lag_bytes: u64,
-    /// Age of the oldest of them, in seconds.
-    pub lag_seconds: f64,
-    /// Bytes that may differ.
-    pub out_of_sync_bytes: u64,
-    /// Size of the regions in the intent log: what a crash now would add to a resync.
-    pub intent_bytes: u64,
-    /// Bytes that the answering node's resyncs have sent since its daemon started.
-    pub resync_sent_bytes: u64,
-    /// Writes since then that waited until their regions were durable in the intent log.
-    pub cold_writes: u64,
-    /// How programs reach it on the answering node: `ublk`, `nbd`, `fuse-loop` or `nbd-socket`; none if it is not served there.
-    pub front_end: Option<String>,
-    /// Why not in a better way, if none was configured.
-    pub front_end_why: Option<String>,
-    /// The verification that is going on, or the last one since the answering node's daemon started; only the active has one.
-    #[serde(default)]
-    pub verify: Option<VerifyView>,
-}
-
-/// How far a verification is, and what it found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VerifyView {
-    /// Verifications since the daemon started, this one included.
-    pub number: u64,
-    /// It goes on.
-    pub running: bool,
-    /// Bytes to be compared.
-    pub total_bytes: u64,
-    /// Bytes compared.
-    pub checked_bytes: u64,
-    /// Of these: bytes in chunks of 64 KiB that differed.
-    pub different_bytes: u64,
-    /// Of these: bytes in chunks that one side could not read.
-    pub unreadable_bytes: u64,
-    /// Of these: bytes that were sent to the other replica.
-    pub repaired_bytes: u64,
-    /// Where chunks differed or could not be read, as (offset, length) in bytes; the first 256 places.
-    pub ranges: Vec<(u64, u64)>,
-}
-
 /// An address in the status document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressView {
@@ -448,24 +352,6 @@ impl GroupState {
                 .iter()
                 .map(|address| address.view(names))
                 .collect(),
-        }
-    }
-}
-
-impl MirrorState {
-    fn view(&self) -> MirrorView {
-        MirrorView {
-            name: self.name.clone(),
-            state: self.condition,
-            lag_bytes: self.lag.0,
-            lag_seconds: self.lag_time.as_secs_f64(),
-            out_of_sync_bytes: self.out_of_sync.0,
-            intent_bytes: self.intent.0,
-            resync_sent_bytes: self.resync_sent.0,
-            cold_writes: self.cold_writes,
-            verify: self.verify.clone(),
-            front_end: self.front_end.map(|kind| kind.word().to_owned()),
-            front_end_why: self.front_end_why.clone(),
         }
     }
 }

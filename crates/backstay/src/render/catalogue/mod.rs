@@ -4,6 +4,7 @@
 //! `about.BS-301`, `event.lease-lost`, `rule.go-solo` and so on.
 
 mod en;
+mod en_problems;
 mod ko;
 
 use crate::output::Lang;
@@ -20,7 +21,7 @@ fn find(table: &'static [(&'static str, &'static str)], key: &str) -> Option<&'s
 
 /// The text with this key; none if no language has it.
 pub fn text(lang: Lang, key: &str) -> Option<&'static str> {
-    let english = || find(en::TEXTS, key);
+    let english = || find(en::TEXTS, key).or_else(|| find(en_problems::TEXTS, key));
     match lang {
         Lang::En => english(),
         Lang::Ko => find(ko::TEXTS, key).or_else(english),
@@ -54,7 +55,7 @@ pub fn fill(lang: Lang, key: &str, args: &[Arg<'_>]) -> String {
 
 /// All problem codes, in order.
 pub fn codes() -> impl Iterator<Item = &'static str> {
-    en::TEXTS
+    en_problems::TEXTS
         .iter()
         .filter_map(|(key, _)| key.strip_prefix("about."))
 }
@@ -81,7 +82,8 @@ mod tests {
 
     #[test]
     fn keys_are_unique_and_each_code_is_complete() {
-        let keys: Vec<&str> = en::TEXTS.iter().map(|(key, _)| *key).collect();
+        let all = en::TEXTS.iter().chain(en_problems::TEXTS);
+        let keys: Vec<&str> = all.map(|(key, _)| *key).collect();
         for (index, key) in keys.iter().enumerate() {
             assert!(!keys[..index].contains(key), "{key} comes twice");
         }
