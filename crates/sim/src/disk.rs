@@ -94,6 +94,8 @@ pub(crate) struct Disk {
     pending: BTreeMap<u64, Pending>,
     next: u64,
     pub(crate) fault: Fault,
+    /// It came from a snapshot, and was not made equal since: the record does not speak of it (R14).
+    pub(crate) restored: bool,
     /// Sectors that cannot be read until they are written.
     pub(crate) bad: BTreeSet<u64>,
     /// Operations that wait for a hung disk.
@@ -113,6 +115,7 @@ impl Disk {
             pending: BTreeMap::new(),
             next: 0,
             fault: Fault::default(),
+            restored: false,
             bad: BTreeSet::new(),
             waiting: Vec::new(),
             snapshot: None,
@@ -380,6 +383,7 @@ impl Disk {
             return false;
         };
         *self = Self::new(content);
+        self.restored = true;
         true
     }
 }

@@ -402,9 +402,7 @@ impl World {
         match &report {
             Report::Serving { .. } => self.on_serving(at, mirror),
             Report::PeerBack { node, .. } | Report::PeerSynced { node, .. } => {
-                if let Some(oracle) = self.oracles.get_mut(usize::from(mirror)) {
-                    oracle.caught_up(*node);
-                }
+                self.caught_up(*node, mirror);
                 if let Some(history) = self.histories.get_mut(usize::from(mirror)) {
                     history.equal(*node);
                 }

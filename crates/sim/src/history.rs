@@ -234,6 +234,17 @@ impl History {
 }
 
 impl World {
+    /// A node's replica was made equal.
+    pub(crate) fn caught_up(&mut self, node: NodeId, mirror: u8) {
+        let index = usize::from(mirror);
+        if let Some(oracle) = self.oracles.get_mut(index) {
+            oracle.caught_up(node);
+        }
+        if let Some(disk) = self.machine(node).disks.get_mut(index) {
+            disk.restored = false;
+        }
+    }
+
     /// Compares an eligible follower's disk with the history, at any moment.
     pub(crate) fn look_at_follower(&mut self, mirror: u8) {
         let Some(record) = self.checkers.epochs_rise.newest() else {
@@ -254,7 +265,8 @@ impl World {
             .oracles
             .get(index)
             .and_then(crate::oracle::Oracle::server);
-        let Some(disk) = machine.disks.get(index).filter(|_| serves == Some(active)) else {
+        let disk = machine.disks.get(index).filter(|disk| !disk.restored);
+        let Some(disk) = disk.filter(|_| serves == Some(active)) else {
             return;
         };
         let state = history.state(node, disk.content());

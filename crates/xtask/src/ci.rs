@@ -6,7 +6,7 @@ use crate::failure::{Failure, Outcome};
 use crate::project::Project;
 use crate::shell::{self, cargo, command};
 use crate::table::Table;
-use crate::{e2e, guest, tidy, tlc};
+use crate::{e2e, tidy, tlc};
 
 /// A named part of a check.
 struct Step {
@@ -62,10 +62,6 @@ pub(crate) fn all(project: &Project) -> Outcome {
             Step {
                 name: "e2e",
                 run: |project| e2e::run(project, e2e::Depth::Once, None),
-            },
-            Step {
-                name: "guest",
-                run: |project| guest::boot(project, e2e::Depth::Once, &[]),
             },
             Step {
                 name: "tlc",
