@@ -52,7 +52,7 @@ pub(crate) enum Origin {
     Peer {
         conn: ConnId,
         seq: u64,
-        /// Part of a resync: the source's bitmap stands for it, so it needs no intent.
+        /// Part of a resync of a mixture: the source's bitmap stands for it, so it needs no intent.
         resync: bool,
     },
     /// A resync to `node`: sent when read.

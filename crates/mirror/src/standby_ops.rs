@@ -120,10 +120,13 @@ impl Machine {
             Payload::Buf(_) | Payload::Bytes(_) => return None,
         };
         let following = self.following()?;
+        // A mixture is not promoted before its commit. A replica that stays consistent may be, with the chunk in its cache: then
+        // only its own log can tell, after a loss of power, that the other replica may hold something else.
+        let mixture = self.superblock.get().state != ReplicaState::Consistent;
         let origin = Origin::Peer {
             conn: following.conn,
             seq: header.seq,
-            resync: header.flags & FLAG_RESYNC != 0,
+            resync: header.flags & FLAG_RESYNC != 0 && mixture,
         };
         let fua = header.flags & FLAG_FUA != 0;
         // Named before it starts, because it may start at once.
