@@ -322,3 +322,22 @@ mod found {
         world.heal_and_check();
     }
 }
+
+/// Found by chance: a restarted active brings its standby up to date, which is promoted before it flushed the chunk, makes the
+/// other one equal, and loses its power.
+#[test]
+fn a_chunk_that_a_promoted_standby_never_flushed_is_not_forgotten() {
+    use Step::*;
+    let mut plan = vec![Progress(12), Progress(118), Read(0), Write(36, 56, false)];
+    plan.extend([Write(1, 169, false), Disk(0, 2), Crash(0, false), Boot(0)]);
+    plan.extend([
+        Disk(0, 0),
+        Disk(0, 0),
+        Disk(0, 0),
+        Disk(0, 0),
+        Progress(128),
+    ]);
+    plan.extend([TakeOver, Progress(1), Progress(132), Crash(1, true)]);
+    plan.extend([Disk(0, 0), Disk(0, 0), Disk(0, 0)]);
+    run(&Plan(plan), |_| {});
+}
