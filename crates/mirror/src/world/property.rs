@@ -361,8 +361,8 @@ mod found {
     }
 }
 
-/// Found by chance: a restarted active brings its standby up to date, which is promoted before it flushed the chunk, makes the other one equal, and
-/// loses its power.
+/// Found by chance: a restarted active brings its standby up to date, which is promoted before it flushed the chunk, makes the
+/// other one equal, and loses its power.
 #[test]
 fn a_chunk_that_a_promoted_standby_never_flushed_is_not_forgotten() {
     use Step::*;

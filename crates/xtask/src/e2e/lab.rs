@@ -66,9 +66,17 @@ impl Lab {
 
     /// The node that has this role. A machine that stood still for longer than a lease has no active for a moment: waits for it.
     pub(crate) fn node(&self, role: &str) -> Outcome<Node> {
-        wait::until(&format!("a node is {role}"), ROLE_MAX, || {
-            self.node_now(role).ok()?
-        })
+        let mut refused = None;
+        let found = wait::until(&format!("a node is {role}"), ROLE_MAX, || {
+            let node = self
+                .node_now(role)
+                .map_err(|failure| refused = Some(failure));
+            node.ok()?
+        });
+        match (found, refused) {
+            (Err(late), Some(refused)) => Err(late.because(refused)),
+            (found, _) => found,
+        }
     }
 
     fn node_now(&self, role: &str) -> Outcome<Option<Node>> {
