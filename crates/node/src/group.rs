@@ -115,6 +115,8 @@ pub struct Group {
     failed_frozen: BTreeSet<u8>,
     pub(crate) peers: BTreeMap<NodeId, (Time, GroupBeat)>,
     pub(crate) no_majority: bool,
+    /// A majority was asked for the newest record in this life: until then, nothing is said to the mirrors (R14).
+    asked_majority: bool,
     pub(crate) alarm: Option<&'static str>,
     asks: asks::Asks,
     serial: u64,
@@ -159,6 +161,7 @@ impl Group {
             failed_frozen: BTreeSet::new(),
             peers: BTreeMap::new(),
             no_majority: false,
+            asked_majority: false,
             alarm: None,
             asks: asks::Asks::default(),
             serial: 0,

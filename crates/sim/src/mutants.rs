@@ -179,6 +179,7 @@ const fn hunted(mutant: Mutant) -> (&'static str, &'static [&'static str]) {
         Mutant::GateIgnoresLease => ("R12", &["paused_active_answers_nothing"]),
         Mutant::AnyMirrorInSync => ("R13", &["half_a_group_does_not_count"]),
         Mutant::GenerationIgnored => ("R14", &["old_snapshot_is_noticed"]),
+        Mutant::OldRecordTrusted => ("R14", &["old_snapshot_of_everything_is_noticed"]),
         Mutant::InstanceIgnored => ("R15", &["old_instance_is_torn_down"]),
         Mutant::NoDrain => ("R16", &["late_writes_do_not_land"]),
         Mutant::StuckPeerKept => ("R18", &["stuck_standby_is_dropped"]),

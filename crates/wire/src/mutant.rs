@@ -53,6 +53,8 @@ pub enum Mutant {
     AnyMirrorInSync,
     /// R14: an older generation is accepted.
     GenerationIgnored,
+    /// R14: a disk's age is judged by the own copy of the record, which may be as old as the disk.
+    OldRecordTrusted,
     /// R15: promotable while an old instance is open.
     InstanceIgnored,
     /// R16: an epoch is accepted before old local I/O is drained.
@@ -85,7 +87,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::AckKnownSetOnly,
         Self::UnchangedResolves,
         Self::PromoteOutOfSync,
@@ -109,6 +111,7 @@ impl Mutant {
         Self::GateIgnoresLease,
         Self::AnyMirrorInSync,
         Self::GenerationIgnored,
+        Self::OldRecordTrusted,
         Self::InstanceIgnored,
         Self::NoDrain,
         Self::StuckPeerKept,

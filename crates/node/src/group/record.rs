@@ -61,7 +61,10 @@ impl Group {
                 self.no_majority = true;
                 self.on_no_majority(cx);
             }
-            Outcome::Read(_) => self.no_majority = false,
+            Outcome::Read(_) => {
+                self.no_majority = false;
+                self.asked_majority = true;
+            }
             Outcome::Alarm(what) => self.on_alarm(cx, what),
         }
         let open = self.pending == Some(Pending::TakeOver) || self.takeover_unresolved();
@@ -175,10 +178,18 @@ impl Group {
         }
     }
 
+    /// By the last record known, this node is active and no other could have been promoted since.
+    fn is_alone(&self) -> bool {
+        let alone = |record: &Record| record.active == self.me && record.is_solo();
+        self.register.confirmed().is_some_and(alone) && self.register.unresolved().is_empty()
+    }
+
     pub(super) fn on_no_majority(&mut self, cx: Around<'_>) {
-        if self.state == State::Starting(Starting::Barrier { solo: true }) {
-            // R6: nobody else could have been promoted since, so the confirmed record still holds.
-            self.begin_start(cx);
+        // R6: nobody else could have been promoted since, so the confirmed record still holds.
+        match self.state {
+            State::Starting(Starting::Barrier { solo: true }) => self.begin_start(cx),
+            State::Settling if self.is_alone() => self.asked_majority = true,
+            _ => {}
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Settling, following, and becoming active in place of another.
 
+use cluster::register::RegisterInput;
 use super::{AfterFence, Around, Group, Out, Pending, Starting, State, Taking};
 use mirror::control::Command;
 use std::collections::BTreeMap;
@@ -15,6 +16,13 @@ impl Group {
     pub(super) fn try_settle(&mut self, cx: Around<'_>) {
         let ready = |r: &super::Replica| r.failed || r.attached.is_some();
         if !self.replicas.iter().all(ready) || self.pending.is_some() {
+            return;
+        }
+        if !self.asked_majority && !mutant::on(Mutant::OldRecordTrusted) {
+            // R14: the own copy may be as old as the disk; only the newest record tells.
+            if self.register.is_idle() {
+                self.tell_register(cx, RegisterInput::Read);
+            }
             return;
         }
         let Some(record) = self.register.confirmed().cloned() else {

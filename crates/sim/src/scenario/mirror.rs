@@ -36,6 +36,10 @@ pub(super) const ALL: &[Scenario] = &[
         disk_fails_while_the_standby_is_taken_out,
     ),
     Scenario::of("old_snapshot_is_noticed", old_snapshot_is_noticed),
+    Scenario::of(
+        "old_snapshot_of_everything_is_noticed",
+        old_snapshot_of_everything_is_noticed,
+    ),
     Scenario::of("reset_writes_are_sent_again", reset_writes_are_sent_again),
     Scenario::of("bad_places_are_mended", bad_places_are_mended),
     Scenario::of("flush_covers_what_was_sent", flush_covers_what_was_sent).with(|o| {
@@ -191,6 +195,20 @@ fn old_snapshot_is_noticed(w: &mut World) {
     w.pass(millis(500));
     w.make(Fault::Power(A, secs(6)));
     w.expect(secs(5), "B serves", |w| w.serves(B));
+    w.come_back();
+}
+
+/// The standby hears nobody when it starts, joins by the mirror alone, and gets the disk back that it had before it started:
+/// what it knows of the record is as old as that disk.
+fn old_snapshot_of_everything_is_noticed(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::OneWay(A, B, secs(6)));
+    w.make(Fault::OneWay(W, B, secs(6)));
+    w.make(Fault::Kill(B, millis(20)));
+    w.pass(secs(3));
+    w.make(Fault::RollBack(B, millis(50)));
+    w.pass(secs(4));
+    w.expect(secs(9), "both are in sync", |w| w.in_sync() == 2);
     w.come_back();
 }
 
