@@ -210,6 +210,8 @@ impl Machine {
                 }
                 self.commit(node, 0);
             }
+            // Its commit will cover everything.
+            Some(Phase::Naming { .. }) => {}
             // The commit on its way does not cover what was replied to since: another one does.
             Some(Phase::Committing { sent_bytes, .. }) => {
                 let sent_bytes = *sent_bytes;

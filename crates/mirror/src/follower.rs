@@ -262,7 +262,9 @@ impl Machine {
                 copying.todo.set(range.cells(wire::units::BLOCK_BYTES));
                 true
             }
-            Phase::Copying(_) | Phase::Committing { .. } | Phase::Live => false,
+            Phase::Copying(_) | Phase::Naming { .. } | Phase::Committing { .. } | Phase::Live => {
+                false
+            }
         }
     }
 

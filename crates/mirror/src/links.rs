@@ -119,7 +119,7 @@ impl Machine {
                 Link::Up(s) => match &s.phase {
                     Phase::Live => marked.then_some(s.point_at),
                     Phase::Copying(copying) => copying.is_stuck().then_some(copying.retry_at),
-                    Phase::Committing { .. } => None,
+                    Phase::Naming { .. } | Phase::Committing { .. } => None,
                 },
                 Link::Dialing | Link::Greeting(_) => None,
             };

@@ -324,6 +324,10 @@ impl Machine {
         if let Some((offset, bytes)) = self.intent.next_write(&self.layout) {
             self.start_disk(Purpose::Intent, DiskOp::MetaWrite { offset, bytes });
         }
+        // A bitmap counts from the baseline that is on the disk.
+        if !self.superblock.is_settled() {
+            return;
+        }
         while let Some((index, offset, bytes)) = self.bitmap.next_write(&self.layout) {
             self.start_disk(Purpose::Bitmap(index), DiskOp::MetaWrite { offset, bytes });
         }

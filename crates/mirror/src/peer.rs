@@ -1,7 +1,7 @@
 //! What the active keeps of another replica.
 //!
 //! ```text
-//! Down ──► Dialing ──► Greeting ──Hello──► Up: Copying ──► Committing ──► Live
+//! Down ──► Dialing ──► Greeting ──Hello──► Up: Copying ──► Naming ──► Committing ──► Live
 //!   ▲                                            │ nothing may differ        ▲
 //!   └──────────── any loss, from anywhere        └───────────────────────────┘
 //! ```
@@ -73,6 +73,8 @@ pub(crate) struct Session {
 pub(crate) enum Phase {
     /// Blocks that may differ are copied.
     Copying(Copying),
+    /// All copied; this replica notes durably that the peer may commit.
+    Naming { sent_bytes: u64 },
     /// All copied; the peer makes it durable.
     Committing { point: u64, sent_bytes: u64 },
     /// It has everything and gets every write; its acknowledgements count.
@@ -204,14 +206,14 @@ impl Peer {
     pub(crate) fn todo(&self) -> Option<&Bits> {
         match &self.session()?.phase {
             Phase::Copying(copying) => Some(&copying.todo),
-            Phase::Committing { .. } | Phase::Live => None,
+            Phase::Naming { .. } | Phase::Committing { .. } | Phase::Live => None,
         }
     }
 
     pub(crate) fn copying_mut(&mut self) -> Option<&mut Copying> {
         match &mut self.session_mut()?.phase {
             Phase::Copying(copying) => Some(copying),
-            Phase::Committing { .. } | Phase::Live => None,
+            Phase::Naming { .. } | Phase::Committing { .. } | Phase::Live => None,
         }
     }
 
@@ -223,7 +225,7 @@ impl Peer {
     /// True once everything that differed is sent: what follows is applied in its order.
     pub(crate) fn is_in_order(&self) -> bool {
         self.session()
-            .is_some_and(|s| matches!(s.phase, Phase::Live | Phase::Committing { .. }))
+            .is_some_and(|s| !matches!(s.phase, Phase::Copying(_)))
     }
 
     pub(crate) fn is_live(&self) -> bool {

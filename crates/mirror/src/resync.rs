@@ -13,7 +13,7 @@ use crate::config::Compare;
 use crate::control::Report;
 use crate::job::{Action, Origin};
 use crate::machine::Machine;
-use crate::peer::{Await, Copying, Greeting, Link, Phase, Session, Start};
+use crate::peer::{Await, Copying, Greeting, Link, Peer, Phase, Session, Start};
 use std::collections::{BTreeSet, VecDeque};
 use wire::event::ReplicaLoss;
 use wire::mirror_frame::{Hello, Kind};
@@ -34,10 +34,11 @@ impl Machine {
             return self.lose(node, ReplicaLoss::Closed);
         }
         let required = self.required().contains(node);
-        let (todo, theirs) = self.differences(hello);
+        let known = self.shares_baseline(hello);
+        let (todo, theirs) = self.differences(hello, known);
         let equal = todo.is_clear() && hello.consistent && hello.mirror.is_some()
             || required && mutant::on(Mutant::ReconnectCountsAtOnce);
-        let lacks = !required || !self.bitmap.base().is_clear() || hello.mirror.is_none();
+        let lacks = !required || !self.bitmap.base().is_clear() || !known;
         let start = lacks && !todo.is_clear();
         if mutant::on(Mutant::BitsClearedEarly) {
             self.bitmap.clear();
@@ -49,7 +50,7 @@ impl Machine {
             phase: Phase::Copying(Copying {
                 cursor: 0,
                 chunks: 0,
-                compare: self.compares(hello),
+                compare: self.compares(hello, known),
                 start: if start { Start::Awaited } else { Start::Done },
                 sent_bytes: 0,
                 careful: VecDeque::new(),
@@ -87,8 +88,21 @@ impl Machine {
         }
     }
 
+    /// True if the peer's bitmap and this one count from the same moment. If not, one of the disks is an older state of itself
+    /// (or never held this mirror's data), and everything may differ (R14).
+    fn shares_baseline(&mut self, hello: &Hello) -> bool {
+        let own = self.superblock.get();
+        let (mine, offered) = (own.baseline, own.offered);
+        let committed = offered.is_some() && hello.baseline == offered;
+        if committed {
+            self.superblock.change(|s| s.baseline = offered);
+        }
+        let agreed = hello.baseline == mine || committed || mine.is_some() && hello.offered == mine;
+        hello.mirror.is_some() && (agreed || mutant::on(Mutant::BaselineIgnored))
+    }
+
     /// Blocks that may differ, and how many of them by the peer's own account.
-    fn differences(&self, hello: &Hello) -> (Bits, u64) {
+    fn differences(&self, hello: &Hello, known: bool) -> (Bits, u64) {
         let mut theirs = Bits::new(self.layout.blocks());
         for region in &hello.intent {
             theirs.set(region_blocks(*region));
@@ -102,17 +116,18 @@ impl Machine {
         for region in self.intent.regions() {
             todo.set(region_blocks(region));
         }
-        if hello.mirror.is_none() || mutant::has(Bug::AlwaysFullResync) {
+        if !known || mutant::has(Bug::AlwaysFullResync) {
             todo.set_all();
         }
         (todo, theirs.ones())
     }
 
     /// Which chunks are compared first: with a blank peer there is nothing to compare.
-    const fn compares(&self, hello: &Hello) -> Compare {
-        match hello.mirror {
-            Some(_) => self.config.compare,
-            None => Compare::Never,
+    const fn compares(&self, hello: &Hello, known: bool) -> Compare {
+        match (hello.mirror, self.config.compare) {
+            (None, _) | (_, Compare::Never) => Compare::Never,
+            (Some(_), Compare::Doubtful) if known => Compare::Doubtful,
+            (Some(_), Compare::Doubtful | Compare::Always) => Compare::Always,
         }
     }
 
@@ -174,6 +189,7 @@ impl Machine {
                 self.commit(node, sent_bytes);
             }
         }
+        self.pump_commits();
     }
 
     /// Starts the next chunk; false if there is none, or too many are under way.
@@ -213,16 +229,58 @@ impl Machine {
         true
     }
 
-    /// Everything that the peer lacked is sent: it makes it durable, and is consistent from then on.
+    /// Everything that the peer lacked is sent: it makes it durable, and is consistent from then on. This session is its baseline
+    /// then, which must be known here before.
     pub(crate) fn commit(&mut self, node: NodeId, sent_bytes: u64) {
         if let Some(session) = self.peers.get_mut(&node).and_then(|p| p.session_mut()) {
-            let point = self.bitmap.begin_point();
-            session.phase = Phase::Committing { point, sent_bytes };
-            self.ask(node, Kind::ResyncCommit, 0, Await::Commit(point));
+            let name = Some(session.session);
+            session.phase = Phase::Naming { sent_bytes };
+            self.superblock.change(|s| {
+                if s.baseline != name {
+                    s.offered = name;
+                }
+            });
+            self.pump_commits();
         }
     }
 
+    /// Asks for the commits whose name is durable here.
+    fn pump_commits(&mut self) {
+        if !self.superblock.is_settled() {
+            return;
+        }
+        for node in self.naming() {
+            if let Some(session) = self.peers.get_mut(&node).and_then(|p| p.session_mut())
+                && let Phase::Naming { sent_bytes } = session.phase
+            {
+                let point = self.bitmap.begin_point();
+                session.phase = Phase::Committing { point, sent_bytes };
+                self.ask(node, Kind::ResyncCommit, 0, Await::Commit(point));
+            }
+        }
+    }
+
+    fn naming(&self) -> Vec<NodeId> {
+        let naming = |p: &Peer| {
+            p.session()
+                .is_some_and(|s| matches!(s.phase, Phase::Naming { .. }))
+        };
+        self.peers
+            .iter()
+            .filter(|(_, p)| naming(p))
+            .map(|(node, _)| *node)
+            .collect()
+    }
+
     pub(crate) fn on_commit_acked(&mut self, node: NodeId, point: u64) {
+        // Marks leave the disk only once the new baseline is on it (`write_metadata`).
+        if let Some(session) = self.peers.get(&node).and_then(|p| p.session()) {
+            let name = Some(session.session);
+            self.superblock.change(|s| {
+                s.baseline = name;
+                s.offered = None;
+            });
+        }
         self.bitmap.commit_point(point);
         let phase = self
             .peers
@@ -323,6 +381,6 @@ impl Machine {
 fn session_dirty(session: &Session) -> ByteCount {
     match &session.phase {
         Phase::Copying(copying) => ByteCount(copying.todo.ones() * BLOCK_BYTES),
-        Phase::Committing { .. } | Phase::Live => ByteCount(0),
+        Phase::Naming { .. } | Phase::Committing { .. } | Phase::Live => ByteCount(0),
     }
 }

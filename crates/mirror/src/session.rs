@@ -244,6 +244,8 @@ impl Machine {
             node: self.config.node,
             mirror: own.mirror,
             generation: own.generation,
+            baseline: own.baseline,
+            offered: own.offered,
             data_bytes: own.data_bytes,
             consistent: own.state == wire::layout::ReplicaState::Consistent,
             intent,

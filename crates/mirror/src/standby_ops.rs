@@ -276,7 +276,7 @@ impl Machine {
         let Some(following) = self.following() else {
             return;
         };
-        let mirror = following.mirror;
+        let (mirror, session) = (following.mirror, following.session);
         let front = following.ops.front().copied();
         let Some(op) = front.filter(|op| op.id == id && op.step == Step::Flushing) else {
             return;
@@ -291,6 +291,8 @@ impl Machine {
         self.intent.drop_stale();
         let ticket = self.superblock.change(|s| {
             s.mirror = Some(mirror);
+            s.baseline = Some(session);
+            s.offered = None;
             s.led = false;
             s.state = ReplicaState::Consistent;
         });

@@ -91,6 +91,8 @@ pub struct Group {
     replicas: Vec<Replica>,
     /// An activation's device, mounts or processes may exist on this machine (R15).
     instance_open: bool,
+    /// It was found running, and not every resource of it was started here yet.
+    half_adopted: bool,
     /// Version of the record that was last acted upon.
     seen: Version,
     pending: Option<Pending>,
@@ -146,6 +148,7 @@ impl Group {
             journal: Journal::new(group.id),
             replicas: vec![Replica::default(); usize::from(group.mirrors)],
             instance_open: false,
+            half_adopted: false,
             seen: Version(0),
             pending: None,
             mates: BTreeMap::new(),
@@ -251,6 +254,7 @@ impl Group {
 
     pub(crate) fn on_found(&mut self, cx: Around<'_>) {
         self.instance_open = true;
+        self.half_adopted = true;
         self.journal.push(cx.now, What::Adopted);
     }
 

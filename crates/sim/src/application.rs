@@ -157,6 +157,7 @@ impl World {
         let request = self
             .device(at, mirror)
             .and_then(|device| device.waiting.remove(&op));
+        let asynchronous = self.options.level == Level::Async;
         let Some(oracle) = self.oracles.get_mut(usize::from(mirror)) else {
             return;
         };
@@ -185,6 +186,11 @@ impl World {
                 &format!("mirror {mirror} fails {:?} {:?}", request.op, request.range),
             );
             self.application_dies(at);
+            return;
+        }
+        if suspect && oracle.server().is_some_and(|server| server != at) && asynchronous {
+            // It was frozen, and its clock with it, while another took over: what it answers is cut off like what went before.
+            oracle.abandon(op);
             return;
         }
         if let Some(history) = self.histories.get_mut(usize::from(mirror)) {

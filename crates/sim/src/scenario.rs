@@ -125,6 +125,11 @@ impl World {
         self.active() == Some(at) && self.missing_service().is_none()
     }
 
+    /// Something that was started for the service is still there, in use or not.
+    fn has_instance(&mut self, at: NodeId) -> bool {
+        self.machine(at).instance.is_some()
+    }
+
     /// Members that may be promoted.
     fn in_sync(&self) -> usize {
         self.checkers

@@ -188,6 +188,8 @@ fn disk(content: u64, state: ReplicaState, replica: u8) -> Disk {
         state,
         boot: 0,
         led: false,
+        baseline: None,
+        offered: None,
     };
     for slot in [Slot::A, Slot::B] {
         for index in 0..layout.bitmap_blocks {

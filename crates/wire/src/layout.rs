@@ -12,7 +12,7 @@
 
 use crate::mutant::{self, Bug};
 use crate::units::{BLOCK_BYTES, REGION_BYTES};
-use crate::{Epoch, Generation, version};
+use crate::{Epoch, Generation, SessionId, version};
 use serde::{Deserialize, Serialize};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -269,6 +269,11 @@ pub struct Superblock {
     pub boot: u64,
     /// It served since it was last made equal to an active's: what it has beyond the others may be acknowledged.
     pub led: bool,
+    /// Since when bitmap and intent log count: the session in which this replica and the other one were made equal last. A replica
+    /// that does not know it is an older state of this disk, restored behind our back.
+    pub baseline: Option<SessionId>,
+    /// The session whose commit is under way: the other one may have it as its baseline already.
+    pub offered: Option<SessionId>,
 }
 
 /// What a replica's data is.

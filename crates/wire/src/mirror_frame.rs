@@ -256,6 +256,10 @@ pub struct Hello {
     pub mirror: Option<u128>,
     /// This replica's generation (bumped at this attach).
     pub generation: Generation,
+    /// The session since which this replica's bitmap counts, and one that it may count from instead.
+    pub baseline: Option<SessionId>,
+    /// See [`crate::layout::Superblock::offered`].
+    pub offered: Option<SessionId>,
     /// Size of the data area, in bytes.
     pub data_bytes: u64,
     /// False while the data is a mixture.

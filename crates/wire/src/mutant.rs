@@ -55,8 +55,12 @@ pub enum Mutant {
     GenerationIgnored,
     /// R14: a disk's age is judged by the own copy of the record, which may be as old as the disk.
     OldRecordTrusted,
+    /// R14: the bitmap is trusted whatever state the peer's disk was restored to.
+    BaselineIgnored,
     /// R15: promotable while an old instance is open.
     InstanceIgnored,
+    /// R15: a stop in order leaves running what a restarted daemon had not taken over yet.
+    HalfAdopted,
     /// R16: an epoch is accepted before old local I/O is drained.
     NoDrain,
     /// R18: a standby that does not acknowledge is never taken out.
@@ -87,7 +91,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 40] = [
         Self::AckKnownSetOnly,
         Self::UnchangedResolves,
         Self::PromoteOutOfSync,
@@ -112,7 +116,9 @@ impl Mutant {
         Self::AnyMirrorInSync,
         Self::GenerationIgnored,
         Self::OldRecordTrusted,
+        Self::BaselineIgnored,
         Self::InstanceIgnored,
+        Self::HalfAdopted,
         Self::NoDrain,
         Self::StuckPeerKept,
         Self::AcceptorNotDurable,

@@ -59,6 +59,8 @@ fn created(data_bytes: u64, state: ReplicaState) -> Superblock {
         state,
         boot: 0,
         led: false,
+        baseline: None,
+        offered: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Settling, following, and becoming active in place of another.
 
-use cluster::register::RegisterInput;
 use super::{AfterFence, Around, Group, Out, Pending, Starting, State, Taking};
+use cluster::register::RegisterInput;
 use mirror::control::Command;
 use std::collections::BTreeMap;
 use wire::control::Obstacle;

@@ -115,6 +115,7 @@ impl Group {
     /// Starts the resource `index`, or ends the transition behind the last one.
     pub(super) fn start_resource(&mut self, cx: Around<'_>, index: usize) {
         let Some(_) = self.config.resources.get(index) else {
+            self.half_adopted = false;
             self.change_state(cx.now, State::Active { restarting: None });
             self.journal.done(cx.now);
             return;

@@ -5,6 +5,7 @@ use crate::io::ResourceAct;
 use mirror::control::Command;
 use wire::control::Obstacle;
 use wire::event::{Act, Phase, Rule, Seen};
+use wire::mutant::{self, Mutant};
 use wire::record::{Hold, Intent};
 use wire::{NodeId, Record, Sync, Time};
 
@@ -12,7 +13,20 @@ impl Group {
     /// Begins an orderly stop: resources in reverse order, then the mirrors, then the record.
     pub(super) fn begin_stop(&mut self, cx: Around<'_>, why: StopWhy) {
         self.journal.begin(cx.now);
-        self.stop_next(cx, why);
+        if self.half_adopted && !mutant::on(Mutant::HalfAdopted) {
+            // What the former process left running, and this one did not take over yet, is in no list.
+            self.tear_down(cx, why);
+        } else {
+            self.stop_next(cx, why);
+        }
+    }
+
+    /// Stops what runs here without regard to order.
+    fn tear_down(&mut self, cx: Around<'_>, why: StopWhy) {
+        self.running.clear();
+        let step = Stopping::Abandoning;
+        self.change_state(cx.now, State::Stopping { why, step });
+        self.out.push_back(Out::Abandon);
     }
 
     fn stop_next(&mut self, cx: Around<'_>, why: StopWhy) {
@@ -49,15 +63,7 @@ impl Group {
         if ok {
             self.stop_next(cx, why);
         } else {
-            self.running.clear();
-            self.change_state(
-                cx.now,
-                State::Stopping {
-                    why,
-                    step: Stopping::Abandoning,
-                },
-            );
-            self.out.push_back(Out::Abandon);
+            self.tear_down(cx, why);
         }
     }
 
@@ -115,6 +121,7 @@ impl Group {
 
     /// The shell tore everything down.
     pub(crate) fn on_abandoned(&mut self, cx: Around<'_>) {
+        self.half_adopted = false;
         match self.state.clone() {
             State::Leaving { mirrors_open, .. } => {
                 self.state = State::Leaving {

@@ -25,6 +25,10 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario::of("no_grant_while_taking_over", no_grant_while_taking_over),
     Scenario::of("gate_is_finite_before_a_grow", gate_is_finite_before_a_grow),
     Scenario::of("old_instance_is_torn_down", old_instance_is_torn_down),
+    Scenario::of(
+        "half_adopted_instance_is_torn_down",
+        half_adopted_instance_is_torn_down,
+    ),
 ];
 
 /// The active is cut off while both grantors of its lease restart: they wait until its lease is over all the same.
@@ -108,6 +112,20 @@ fn gate_is_finite_before_a_grow(w: &mut World) {
     });
     w.make(Fault::Kill(A, secs(5)));
     w.expect(secs(5), "B serves", |w| w.serves(B));
+    w.come_back();
+}
+
+/// The daemon dies and comes back, and cannot take over the application that still runs: it hands the group over, or holds it if
+/// it heard nobody yet. Nothing that the former daemon left running stays.
+fn half_adopted_instance_is_torn_down(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::AppBroken(A, secs(3)));
+    w.make(Fault::Kill(A, millis(100)));
+    w.pass(secs(1));
+    w.expect(secs(2), "nothing of A's runs", |w| !w.has_instance(A));
+    w.pass(secs(2));
+    w.make(Fault::StopStart(secs(1)));
+    w.pass(secs(2));
     w.come_back();
 }
 
