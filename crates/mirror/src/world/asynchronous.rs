@@ -244,11 +244,12 @@ fn no_frame_overtakes_what_waits_behind_a_flush() {
 #[test]
 fn epochs_behind_each_other_do_not_wait_for_the_clock() {
     let mut world = eligible(BOUND);
-    for _ in 0..3 {
-        world.writes(1);
+    world.writes(1);
+    for _ in 0..2 {
         world.flush();
         world.settle_a();
     }
+    world.writes(1);
     while world.deliver(B, 1) {}
     while world.finish_disk(B, 0)
         || world.deliver(A, 1)
