@@ -113,8 +113,8 @@ pub struct Group {
     /// Resources that run, in the order of their starting.
     running: Vec<u8>,
     failures: Vec<VecDeque<Time>>,
-    /// Resources that failed while frozen; looked at again on thaw.
-    failed_frozen: BTreeSet<u8>,
+    /// Resources that failed while nothing could be done about it: while frozen, or while another was being started.
+    failed_waiting: BTreeSet<u8>,
     pub(crate) peers: BTreeMap<NodeId, (Time, GroupBeat)>,
     pub(crate) no_majority: bool,
     /// A majority was asked for the newest record in this life: until then, nothing is said to the mirrors (R14).
@@ -161,7 +161,7 @@ impl Group {
             frozen_at: now,
             running: Vec::new(),
             failures: vec![VecDeque::new(); group.resources.len()],
-            failed_frozen: BTreeSet::new(),
+            failed_waiting: BTreeSet::new(),
             peers: BTreeMap::new(),
             no_majority: false,
             asked_majority: false,
@@ -360,7 +360,8 @@ impl Group {
                 State::Starting(_) => self.continue_start(cx),
                 State::Stopping { .. } => self.continue_stop(cx),
                 State::Leaving { .. } => self.continue_leaving(cx),
-                State::Active { .. } | State::Held | State::Broken => {}
+                State::Active { .. } => self.judge_waiting(cx),
+                State::Held | State::Broken => {}
             }
             if self.is_serving() {
                 self.drive_sets(cx);

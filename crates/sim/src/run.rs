@@ -56,8 +56,11 @@ impl World {
             return;
         }
         self.quiet = true;
-        // What is under way ends, and the replicas have time to settle what they keep open between them.
-        self.run_until(self.now + Duration::from_secs(4));
+        // What is under way ends, and the replicas have time to settle what they keep open between them: an asynchronous active
+        // may need its I/O timeout to notice that its follower's machine is another boot.
+        let asynchronous = self.options.level == crate::options::Level::Async;
+        let time = if asynchronous { 10 } else { 4 };
+        self.run_until(self.now + Duration::from_secs(time));
         self.compare();
     }
 

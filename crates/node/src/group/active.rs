@@ -162,9 +162,6 @@ impl Group {
         self.journal
             .decide(cx.now, Act::Thaw, Rule::LeaseBack, Vec::new(), Vec::new());
         self.journal.done(cx.now);
-        for resource in core::mem::take(&mut self.failed_frozen) {
-            self.on_resource_failed(cx, resource);
-        }
     }
 
     // ---- resources ----------------------------------------------------------------------------------------------
@@ -178,14 +175,43 @@ impl Group {
     }
 
     pub(super) fn on_resource_failed(&mut self, cx: Around<'_>, resource: u8) {
-        if !matches!(self.state, State::Active { restarting: None }) {
-            return;
-        }
-        if self.frozen {
+        match self.state {
             // Without an answer from the disk everything fails; judged again once it answers.
-            self.failed_frozen.insert(resource);
-            return;
+            State::Active { restarting: None } if self.frozen => {
+                self.failed_waiting.insert(resource);
+            }
+            State::Active { restarting: None } => self.restart(cx, resource),
+            // Its own restart is the answer to it.
+            State::Active {
+                restarting: Some((other, _)),
+            } if other != resource => {
+                self.failed_waiting.insert(resource);
+            }
+            State::Starting(_) => {
+                self.failed_waiting.insert(resource);
+            }
+            State::Settling
+            | State::Standby
+            | State::Taking(_)
+            | State::Active { .. }
+            | State::Stopping { .. }
+            | State::Leaving { .. }
+            | State::Held
+            | State::Broken => {}
         }
+    }
+
+    /// Looks again at what failed while nothing could be done about it.
+    pub(super) fn judge_waiting(&mut self, cx: Around<'_>) {
+        if self.state == (State::Active { restarting: None })
+            && !self.frozen
+            && let Some(resource) = self.failed_waiting.pop_first()
+        {
+            self.restart(cx, resource);
+        }
+    }
+
+    fn restart(&mut self, cx: Around<'_>, resource: u8) {
         self.journal.begin(cx.now);
         if self.spend_restart(cx, resource) {
             let token = self.next_token();

@@ -160,7 +160,9 @@ impl Group {
     pub(super) fn on_confirmed_other(&mut self, cx: Around<'_>, record: &Record) {
         match &self.state {
             State::Settling | State::Leaving { .. } | State::Broken => {}
-            State::Standby | State::Held | State::Taking(_) if !self.instance_open => {
+            State::Standby | State::Held | State::Taking(_)
+                if !self.instance_open || mutant::on(Mutant::InstanceIgnored) =>
+            {
                 self.enter_standby(cx, record);
             }
             State::Stopping {
@@ -193,10 +195,10 @@ impl Group {
 
     pub(super) fn on_no_majority(&mut self, cx: Around<'_>) {
         // R6: nobody else could have been promoted since, so the confirmed record still holds.
-        match self.state {
-            State::Starting(Starting::Barrier { solo: true }) => self.begin_start(cx),
-            State::Settling if self.is_alone() => self.asked_majority = true,
-            _ => {}
+        if self.state == State::Starting(Starting::Barrier { solo: true }) {
+            self.begin_start(cx);
+        } else if self.state == State::Settling && self.is_alone() {
+            self.asked_majority = true;
         }
     }
 }

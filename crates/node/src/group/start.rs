@@ -17,6 +17,7 @@ impl Group {
         self.journal.begin(cx.now);
         self.instance_open = true;
         self.running.clear();
+        self.failed_waiting.clear();
         self.mates.clear();
         self.growing = None;
         self.frozen = false;

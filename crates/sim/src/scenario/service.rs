@@ -20,6 +20,10 @@ pub(super) const ALL: &[Scenario] = &[
     ),
     Scenario::of("planned_move", planned_move),
     Scenario::of("app_fails_everywhere_holds", app_fails_everywhere_holds),
+    Scenario::of(
+        "application_ends_during_the_start",
+        application_ends_during_the_start,
+    ),
     Scenario::of("disk_error_moves_group", disk_error_moves_group),
     Scenario::of("power_both", power_both),
     Scenario::of("daemon_restart_adopts", daemon_restart_adopts),
@@ -36,6 +40,17 @@ fn active_killed(w: &mut World) {
         w.active() == Some(B) && moves == 1,
         "the group moved once and stayed",
     );
+}
+
+/// The application ends while the resource behind it is still being started: it is started again.
+fn application_ends_during_the_start(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::Power(A, secs(6)));
+    let works = |w: &mut World| w.machine(B).instance.as_ref().is_some_and(|i| i.working);
+    w.expect(secs(5), "the application runs on B", works);
+    w.make(Fault::AppEnds);
+    w.expect(secs(10), "B serves", |w| w.serves(B));
+    w.come_back();
 }
 
 /// The two data nodes do not hear each other, the witness hears both: one side serves, in the end both are equal.
