@@ -10,6 +10,7 @@ pub(crate) mod crash;
 pub(crate) mod demo;
 pub(crate) mod lab;
 mod leftovers;
+mod log_replay;
 mod nbd;
 mod resync;
 pub(crate) mod running;
@@ -56,7 +57,7 @@ struct Scenario {
     run: fn(&World) -> Outcome,
 }
 
-const SCENARIOS: [Scenario; 15] = [
+const SCENARIOS: [Scenario; 16] = [
     Scenario {
         name: "every_break_passes",
         run: breaks::every_break_passes,
@@ -112,6 +113,10 @@ const SCENARIOS: [Scenario; 15] = [
     Scenario {
         name: "crashes_under_load_lose_nothing",
         run: crash::lose_nothing,
+    },
+    Scenario {
+        name: "every_prefix_of_the_disks_write_log_recovers",
+        run: log_replay::every_prefix_recovers,
     },
     Scenario {
         name: "disks_are_plain_without_backstay",

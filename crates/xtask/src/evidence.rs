@@ -122,6 +122,11 @@ const CAMPAIGNS: &[Campaign] = &[
         what: What::Tests(&["--package", "mirror", "--package", "host", "crash_state"]),
     },
     Campaign {
+        name: "log-replay",
+        shows: "Every prefix of what a daemon wrote to its disk attaches and names all that differs; the daemon goes on from it.",
+        what: What::Xtask(&[&["e2e", "--long", "write_log"]]),
+    },
+    Campaign {
         name: "crash-campaign",
         shows: "Crashes of the active, and of both, at random moments under fio and under pgbench lose nothing that G2 promises.",
         what: What::Crashes,

@@ -33,6 +33,15 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Asks it to end, and waits for that.
+    pub(crate) fn terminate(self) -> Outcome<ExitStatus> {
+        let pid = self.0.id().to_string();
+        shell::run(Command::new("kill").args(["-TERM", &pid]))?;
+        self.end()
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         // It may have ended by itself; then there is nothing left to do.

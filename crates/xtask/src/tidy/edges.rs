@@ -15,7 +15,7 @@ const ALLOWED: [(&str, &[&str]); 8] = [
     ("host", &["wire"]),
     ("sim", &["wire", "cluster", "mirror", "node"]),
     ("backstay", &["wire", "cluster", "mirror", "node", "host"]),
-    ("xtask", &["sim"]),
+    ("xtask", &["sim", "mirror", "wire"]),
 ];
 
 /// The pure crates: no clock, socket, file, thread or random source.
