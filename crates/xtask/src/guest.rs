@@ -6,6 +6,8 @@
 mod inside;
 mod kernel;
 mod machine;
+mod pair;
+mod rows;
 
 use std::time::Duration;
 
@@ -30,6 +32,15 @@ pub(crate) struct Args {
     /// In the guest: the program to run scenarios on.
     #[arg(long, hide = true)]
     pub(crate) inside: Option<std::path::PathBuf>,
+    /// In a guest of a pair: keep rows in this folder.
+    #[arg(long, hide = true)]
+    pub(crate) serve_rows: Option<std::path::PathBuf>,
+    /// Beside a pair: add rows, and note those that were acknowledged in this file.
+    #[arg(long, hide = true)]
+    pub(crate) add_rows: Option<std::path::PathBuf>,
+    /// Beside a pair: look for the rows that this file notes.
+    #[arg(long, hide = true)]
+    pub(crate) find_rows: Option<std::path::PathBuf>,
     /// Only scenarios whose name contains one of these.
     pub(crate) only: Vec<String>,
 }
@@ -40,7 +51,23 @@ pub(crate) fn run(project: &Project, args: &Args) -> Outcome {
     if let Some(backstay) = &args.inside {
         return inside::run(backstay, depth, &args.only);
     }
-    boot(project, depth, &args.only)
+    if let Some(folder) = &args.serve_rows {
+        return rows::serve(folder);
+    }
+    if let Some(journal) = &args.add_rows {
+        return rows::add(journal);
+    }
+    if let Some(journal) = &args.find_rows {
+        return rows::find(journal);
+    }
+    if pair::is_meant(&args.only) {
+        return pair::run(project, &args.only);
+    }
+    boot(project, depth, &args.only)?;
+    match (depth, args.only.is_empty()) {
+        (Depth::Long, true) => pair::run(project, &args.only),
+        (Depth::Long | Depth::Once, _) => Ok(()),
+    }
 }
 
 /// The same, for `cargo xtask ci`.
@@ -62,6 +89,7 @@ pub(crate) fn boot(project: &Project, depth: Depth, only: &[String]) -> Outcome 
         command: &command,
         hardware: &[],
         memory_mib: MEMORY_MIB,
+        netns: None,
     };
     let limit = if depth == Depth::Long {
         LONG_MAX

@@ -13,8 +13,12 @@ use std::time::{Duration, Instant};
 use super::kernel::Kernel;
 use crate::failure::{Context, Failure, Outcome};
 
+const QEMU: &str = "qemu-system-x86_64";
 /// What a guest's script prints last, before the exit code.
 const MARK: &str = "GUEST-EXIT ";
+
+/// Of a console that nobody followed.
+const LAST_LINES: usize = 40;
 
 /// How a guest is made.
 #[derive(Debug)]
@@ -27,6 +31,8 @@ pub(super) struct Plan<'a> {
     /// Further arguments for QEMU.
     pub(super) hardware: &'a [String],
     pub(super) memory_mib: u32,
+    /// The network namespace of its network, if it has one.
+    pub(super) netns: Option<&'a str>,
 }
 
 /// A running guest. Dropping it takes its power away.
@@ -42,7 +48,14 @@ impl Machine {
         let script = plan.dir.join(format!("{name}.sh"));
         fs::write(&script, script_text(plan.command))
             .context(format!("write {}", script.display()))?;
-        let mut qemu = Command::new("qemu-system-x86_64");
+        let mut qemu = match plan.netns {
+            Some(netns) => {
+                let mut ip = Command::new("ip");
+                ip.args(["netns", "exec", netns, QEMU]);
+                ip
+            }
+            None => Command::new(QEMU),
+        };
         qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-M", "q35"])
             .args(["-smp", "2", "-nodefaults", "-no-user-config"])
             .args(["-display", "none", "-no-reboot", "-serial", "stdio"])
@@ -63,7 +76,7 @@ impl Machine {
             .stdout(Stdio::piped());
         let mut qemu = qemu
             .spawn()
-            .context("start qemu-system-x86_64")
+            .context(format!("start {QEMU}"))
             .map_err(|failure| failure.hint("./test installs the programs that the checks need"))?;
         let (sender, console) = channel();
         if let Some(stdout) = qemu.stdout.take() {
@@ -104,6 +117,16 @@ impl Machine {
                         .hint("its last lines say why"));
                 }
             }
+        }
+    }
+}
+
+impl Machine {
+    /// Prints what its console has said and nobody has read, the last lines of it.
+    pub(super) fn drain(&mut self) {
+        let lines: Vec<String> = self.console.try_iter().collect();
+        for line in lines.iter().rev().take(LAST_LINES).rev() {
+            println!("{line}");
         }
     }
 }
