@@ -194,7 +194,7 @@ impl Pair {
              [[group.resource]]\nkind = \"mirror\"\nname = \"data\"\ndisk = {disk}\nsize = \"{mib}MiB\"\n\
              front_end = \"{front_end}\"\n\n\
              [[group.resource]]\nkind = \"filesystem\"\nmirror = \"data\"\nmount = \"/srv/rows\"\nfstype = \"{fstype}\"\n\n\
-             [[group.resource]]\nkind = \"exec\"\nname = \"rows\"\nstart = [\"{}\", \"guest\", \"--serve-rows\", \"/srv/rows\"]\n\n\
+             [[group.resource]]\nkind = \"exec\"\nname = \"rows\"\nstart = [\"/usr/bin/env\", \"HOME=/root\", \"{}\", \"guest\", \"--serve-rows\", \"/srv/rows\"]\n\n\
              [[group.resource]]\nkind = \"address\"\nip = \"{ADDRESS}\"\nprefix = 32\ndriver = \"l2\"\n",
             node("node-a", "10.77.0.1"),
             node("node-b", "10.77.0.2"),
