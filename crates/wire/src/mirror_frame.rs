@@ -27,7 +27,7 @@ struct RawHeader {
     reserved: U16,
     payload_len: U32,
     payload_crc: U32,
-    reserved2: U32,
+    packed_len: U32,
     epoch: U64,
     session: U64,
     seq: U64,
@@ -122,6 +122,9 @@ pub struct Header {
     pub payload_len: u32,
     /// CRC-32C of these bytes; 0 when there are none.
     pub payload_crc: u32,
+    /// Bytes that follow instead if the payload is packed, as one LZ4 block; 0 if it is not. Length and CRC are those of the payload
+    /// itself. Only content of the volume is packed.
+    pub packed_len: u32,
 }
 
 /// Why bytes are not a frame. The connection is closed on each.
@@ -153,6 +156,16 @@ impl Header {
             range,
             payload_len: 0,
             payload_crc: 0,
+            packed_len: 0,
+        }
+    }
+
+    /// Bytes that follow on the wire.
+    #[must_use]
+    pub const fn wire_len(&self) -> u32 {
+        match self.packed_len {
+            0 => self.payload_len,
+            packed => packed,
         }
     }
 
@@ -167,7 +180,7 @@ impl Header {
             reserved: U16::ZERO,
             payload_len: U32::new(self.payload_len),
             payload_crc: U32::new(self.payload_crc),
-            reserved2: U32::ZERO,
+            packed_len: U32::new(self.packed_len),
             epoch: U64::new(self.epoch.0),
             session: U64::new(self.session.0),
             seq: U64::new(self.seq),
@@ -213,7 +226,10 @@ impl Header {
             | Kind::Differs
             | Kind::Unreadable => payload_len == 0,
         };
-        if !fits || payload_len > PAYLOAD_MAX {
+        let packed_len = raw.packed_len.get();
+        let packed = packed_len > 0;
+        let packs = matches!(kind, Kind::Write | Kind::Data) && packed_len < payload_len;
+        if !fits || payload_len > PAYLOAD_MAX || packed && !packs {
             return Err(FrameFault::Length);
         }
         Ok(Self {
@@ -225,6 +241,7 @@ impl Header {
             range,
             payload_len,
             payload_crc: raw.payload_crc.get(),
+            packed_len,
         })
     }
 
@@ -339,6 +356,22 @@ mod tests {
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(Header::decode(&bad).is_err(), "bit {bit} went unnoticed");
         }
+    }
+
+    #[test]
+    fn only_content_is_packed_and_only_to_less() {
+        let packed = |kind, packed_len| {
+            let header = Header {
+                kind,
+                packed_len,
+                ..header()
+            };
+            Header::decode(&header.encode()).map(|header| header.wire_len())
+        };
+        assert_eq!(packed(Kind::Write, 100), Ok(100));
+        assert_eq!(packed(Kind::Write, 0), Ok(512));
+        assert_eq!(packed(Kind::Write, 512), Err(FrameFault::Length));
+        assert_eq!(packed(Kind::Hello, 100), Err(FrameFault::Length));
     }
 
     #[test]

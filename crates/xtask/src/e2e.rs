@@ -6,6 +6,7 @@
 mod asynchronous;
 mod breaks;
 mod chain;
+mod compress;
 pub(crate) mod crash;
 pub(crate) mod demo;
 pub(crate) mod lab;
@@ -57,7 +58,7 @@ struct Scenario {
     run: fn(&World) -> Outcome,
 }
 
-const SCENARIOS: [Scenario; 16] = [
+const SCENARIOS: [Scenario; 17] = [
     Scenario {
         name: "every_break_passes",
         run: breaks::every_break_passes,
@@ -117,6 +118,10 @@ const SCENARIOS: [Scenario; 16] = [
     Scenario {
         name: "every_prefix_of_the_disks_write_log_recovers",
         run: log_replay::every_prefix_recovers,
+    },
+    Scenario {
+        name: "packed_link_carries_less",
+        run: compress::packed_link_carries_less,
     },
     Scenario {
         name: "disks_are_plain_without_backstay",

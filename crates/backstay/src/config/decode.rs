@@ -223,6 +223,7 @@ fn mirror(reader: &Reader<'_>, data_names: &[String]) -> Option<Mirror> {
     let max_lag_seconds = reader.count("max_lag_seconds");
     let front_end = reader.text("front_end");
     let intent_bound = reader.bytes("intent_bound");
+    let compress = reader.text("compress");
     let mode = match mode?.value.as_str() {
         "async" => Mode::Async,
         _ => Mode::Sync,
@@ -251,6 +252,7 @@ fn mirror(reader: &Reader<'_>, data_names: &[String]) -> Option<Mirror> {
         size,
         front_end,
         intent_bound: intent_bound?,
+        compress: compress?.value == "lz4",
     })
 }
 

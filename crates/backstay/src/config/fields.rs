@@ -102,6 +102,7 @@ pub(super) const ROLES: &[&str] = &["data", "witness"];
 pub(super) const ACKS: &[&str] = &["write", "flush"];
 pub(super) const MODES: &[&str] = &["sync", "async"];
 pub(super) const FRONT_ENDS: &[&str] = &["auto", "ublk", "nbd", "fuse-loop", "nbd-socket"];
+pub(super) const COMPRESSIONS: &[&str] = &["none", "lz4"];
 pub(super) const FILE_SYSTEMS: &[&str] = &["ext4", "xfs"];
 
 /// Words that are planned, so that they are not called unknown.
@@ -245,6 +246,12 @@ const MIRROR: &[Field] = &[
         Shape::Bytes(1 << 20, 64 << 30),
         "\"64MiB\"",
         "Most bytes that are resynchronised after a crash of the active.",
+    ),
+    default(
+        "compress",
+        Shape::Choice(COMPRESSIONS),
+        "\"none\"",
+        "Pack what is sent to the other replicas: saves bytes on slow links, costs processor time.",
     ),
 ];
 

@@ -119,6 +119,8 @@ pub struct Mirror {
     pub front_end: FrontEnd,
     /// Most bytes that are resynchronised after a crash of the active.
     pub intent_bound: ByteCount,
+    /// What is sent to the other replicas is packed with LZ4.
+    pub compress: bool,
 }
 
 /// What an acknowledged plain write of a synchronous mirror is worth; flushes and writes with FUA are worth the same in both.

@@ -155,6 +155,7 @@ impl Args {
             bench: Bench::NONE,
             front_end: self.front_end,
             fstype: self.fstype,
+            compress: false,
         }
     }
 

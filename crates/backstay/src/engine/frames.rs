@@ -1,5 +1,6 @@
 //! Frames out of a stream's bytes.
 
+use super::pack;
 use host::ring::Buf;
 use host::tls::{MirrorStream, Received, StreamError};
 use wire::mirror_frame::{FrameFault, HEADER_BYTES, Header, Kind};
@@ -135,7 +136,7 @@ impl Reader {
                 let payload = Body::Nothing;
                 return Ok(Some(Frame { header, payload }));
             }
-            let len = usize::try_from(header.payload_len).map_err(|_| FrameFault::Length)?;
+            let len = usize::try_from(header.wire_len()).map_err(|_| FrameFault::Length)?;
             let (buf, filled) = (Buf::new(len), 0);
             self.state = State::Payload {
                 header,
@@ -162,7 +163,12 @@ impl Reader {
 }
 
 /// A frame of which everything has arrived.
-fn whole(header: Header, buf: Buf) -> Result<Frame, FrameFault> {
+fn whole(mut header: Header, mut buf: Buf) -> Result<Frame, FrameFault> {
+    if header.packed_len > 0 {
+        let len = usize::try_from(header.payload_len).map_err(|_| FrameFault::Length)?;
+        buf = pack::unpack(&buf, len).ok_or(FrameFault::Length)?;
+        header.packed_len = 0;
+    }
     header.check(&buf)?;
     let payload = match header.kind {
         Kind::Write | Kind::Data => Body::Content(buf),

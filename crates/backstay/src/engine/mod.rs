@@ -14,6 +14,7 @@ mod front;
 mod fuse;
 mod nbd;
 mod numbered;
+mod pack;
 mod peers;
 mod spool;
 mod thread;
@@ -52,6 +53,8 @@ pub struct EngineConfig {
     pub peers: BTreeMap<NodeId, (String, SocketAddr)>,
     /// TLS on the mirror link; none: plain, by explicit choice.
     pub tls: Option<Arc<Tls>>,
+    /// Content is packed for the way to the peers.
+    pub compress: bool,
     /// The NBD socket.
     pub nbd_socket: PathBuf,
     /// Where writes that a failover cut off are put aside.

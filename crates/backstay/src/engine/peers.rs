@@ -3,6 +3,7 @@
 use super::EngineConfig;
 use super::buffers::Buffers;
 use super::frames::{self, End, Frame, Reader};
+use super::pack;
 use host::pki::Tls;
 use host::ring::{Descriptor, Frozen, Interest, Ring, Watch};
 use host::tls::{MirrorStream, Phase, Tuning};
@@ -53,6 +54,19 @@ impl Outgoing {
     }
 }
 
+impl Outgoing {
+    /// Packs content of the volume if that saves something.
+    fn pack(&mut self, header: &mut Header) {
+        if let Body::Content(content) = &self.body
+            && let Some(packed) = pack::pack(content)
+            && let Ok(len) = u32::try_from(packed.len())
+        {
+            header.packed_len = len;
+            self.body = Body::Bytes(packed);
+        }
+    }
+}
+
 /// What follows its header.
 #[derive(Debug)]
 enum Body {
@@ -91,6 +105,7 @@ struct Conn {
 pub(super) struct Peers {
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
+    compress: bool,
     own_ip: IpAddr,
     nodes: BTreeMap<NodeId, (String, SocketAddr)>,
     conns: BTreeMap<u64, Conn>,
@@ -101,6 +116,7 @@ impl Peers {
         Self {
             listener,
             tls: config.tls.clone(),
+            compress: config.compress,
             own_ip: config.own_ip(),
             nodes: config.peers.clone(),
             conns: BTreeMap::new(),
@@ -226,6 +242,9 @@ impl Peers {
             [] => 0,
             content => crc32c::crc32c(content),
         };
+        if self.compress {
+            frame.pack(&mut header);
+        }
         frame.head = header.encode();
         conn.backlog_bytes += frame.len();
         conn.backlog.push_back(frame);

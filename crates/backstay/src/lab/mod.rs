@@ -113,6 +113,9 @@ struct Up {
     /// The file system of a workload
     #[arg(long, default_value = "ext4")]
     fstype: FileSystem,
+    /// Pack what goes over the mirror link
+    #[arg(long)]
+    compress: bool,
 }
 
 /// Registers that a lab can have.
@@ -174,6 +177,7 @@ impl Up {
             },
             front_end: self.front_end,
             fstype: self.fstype,
+            compress: self.compress,
         }
     }
 }

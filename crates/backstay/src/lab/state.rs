@@ -34,6 +34,9 @@ pub struct Options {
     /// The file system on it, if there is one.
     #[serde(default)]
     pub fstype: FileSystem,
+    /// What goes over the mirror link is packed.
+    #[serde(default)]
+    pub compress: bool,
     /// For measurements.
     #[serde(default)]
     pub bench: Bench,

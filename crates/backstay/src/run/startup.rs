@@ -279,6 +279,7 @@ fn engine_config(
         listen: SocketAddr::new(own, port),
         peers: peers.collect(),
         tls,
+        compress: mirror.compress,
         aside: state.join("cut-off"),
         spool: state.join(format!("run/spool-{}", mirror.name)),
         nbd_socket: state.join(format!("run/nbd-{}.sock", mirror.name)),

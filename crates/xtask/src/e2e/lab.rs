@@ -152,6 +152,17 @@ impl Lab {
         shell::run(exec.arg(name).arg("--").args(words))
     }
 
+    /// Bytes that the node `name` has sent, on all its networks.
+    pub(crate) fn sent_bytes(&self, name: &str) -> Outcome<u64> {
+        let mut exec = Command::new(&self.backstay);
+        exec.args(["lab", "exec", "--dir"]).arg(&self.dir);
+        let text = shell::capture(exec.args([name, "--", "cat", "/proc/net/dev"]))?;
+        let lines = text.lines().filter_map(|line| line.split_once(':'));
+        let of_networks = lines.filter(|(name, _)| name.trim() != "lo");
+        let sent = of_networks.filter_map(|(_, counts)| counts.split_whitespace().nth(8));
+        Ok(sent.filter_map(|count| count.parse::<u64>().ok()).sum())
+    }
+
     /// Stops the group in an orderly way, by the word of the node `name`.
     pub(crate) fn stop_group(&self, name: &str) -> Outcome {
         let mut stop = Command::new(&self.backstay);
