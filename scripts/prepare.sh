@@ -21,6 +21,7 @@ POSTGRES_NEEDS=(
 )
 TEST_NEEDS=(
   "nbdinfo libnbd-bin"
+  "nbdfuse nbdfuse"
   "fio fio"
   "qemu-io qemu-utils"
   "tcpdump tcpdump"

@@ -21,6 +21,13 @@ pub(crate) struct Entry<'a> {
     pub(crate) data: &'a [u8],
 }
 
+impl std::fmt::Display for Entry<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (offset, bytes) = (self.offset, self.data.len());
+        write!(f, "{bytes} bytes at {offset}")
+    }
+}
+
 /// Parses a whole log.
 pub(crate) fn parse(log: &[u8]) -> Outcome<Vec<Entry<'_>>> {
     let mut super_block = Fields(log);
