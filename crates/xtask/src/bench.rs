@@ -5,6 +5,7 @@
 
 mod fio;
 mod page;
+mod pgbench;
 mod resync;
 mod rig;
 mod rows;
@@ -79,6 +80,9 @@ struct Scale {
 /// All samples of one load in one setup, in the order of the rounds.
 type Samples = BTreeMap<Column, Vec<Sample>>;
 
+/// What measures rows that are not loads of fio on a volume.
+type Special = fn(&World, Scale, &mut Vec<String>) -> Outcome<Vec<Line>>;
+
 /// A line that is ready to be shown.
 struct Line {
     name: String,
@@ -131,13 +135,19 @@ pub(crate) fn run(project: &Project, args: &Args) -> Outcome {
             failed.push(setup.name);
         }
     }
-    if mirror.wants(resync::NAME) {
-        match resync::measure(&world, scale, &mut notes) {
-            Ok(of_resync) => lines.extend(of_resync),
+    for (name, measure, world) in [
+        (resync::NAME, resync::measure as Special, &world),
+        (pgbench::NAME, pgbench::measure, &on_disk),
+    ] {
+        if !mirror.wants(name) {
+            continue;
+        }
+        match measure(world, scale, &mut notes) {
+            Ok(more) => lines.extend(more),
             Err(failure) => {
                 eprintln!("{failure}");
-                notes.push(format!("{}: not measured, it failed", resync::NAME));
-                failed.push(resync::NAME);
+                notes.push(format!("{name}: not measured, it failed"));
+                failed.push(name);
             }
         }
     }

@@ -104,9 +104,13 @@ fn mirror_table(lab: &Lab) -> String {
         Mode::Sync => "",
         Mode::Async => "max_lag = \"64MiB\"\nmax_lag_seconds = 5\n",
     };
+    let ack = match lab.options.bench.ack {
+        Some(ack) => format!("ack = \"{}\"\n", word(ack)),
+        None => String::new(),
+    };
     format!(
         "\n[[group.resource]]\nkind = \"mirror\"\nname = \"{MIRROR}\"\ndisk = {{ {a}, {b} }}\n\
-         size = \"{}KiB\"\nmode = \"{}\"\n{bound}front_end = \"{front_end}\"\n",
+         size = \"{}KiB\"\nmode = \"{}\"\n{ack}{bound}front_end = \"{front_end}\"\n",
         lab.options.size_bytes / 1024,
         word(lab.options.mode),
     )
