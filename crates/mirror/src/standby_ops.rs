@@ -217,7 +217,10 @@ impl Machine {
     pub(crate) fn advance_ops(&mut self) {
         while let Some(following) = self.following() {
             let Some(op) = following.ops.front().copied() else {
-                return self.apply_backlog();
+                if self.apply_backlog() {
+                    continue;
+                }
+                return;
             };
             let earlier = following.jobs.first().is_some_and(|id| *id < op.id)
                 && !mutant::has(Bug::FlushOvertakes);
@@ -299,16 +302,19 @@ impl Machine {
         self.set_step(Step::Sealing(ticket));
     }
 
-    /// Frames that waited behind an ordered flush.
-    fn apply_backlog(&mut self) {
+    /// Frames that waited behind an ordered flush, up to the next one; false if there is none.
+    fn apply_backlog(&mut self) -> bool {
+        let mut applied = false;
         while let Some(following) = self.following_mut() {
             if following.ops.iter().any(PeerOp::is_ordered) {
-                return;
+                return applied;
             }
             let Some((header, payload)) = following.backlog.pop_front() else {
-                return;
+                return applied;
             };
             self.apply(header, payload);
+            applied = true;
         }
+        false
     }
 }

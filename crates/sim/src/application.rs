@@ -157,7 +157,7 @@ impl World {
         let request = self
             .device(at, mirror)
             .and_then(|device| device.waiting.remove(&op));
-        let asynchronous = self.options.level == Level::Async;
+        let level = self.options.level;
         let Some(oracle) = self.oracles.get_mut(usize::from(mirror)) else {
             return;
         };
@@ -188,7 +188,8 @@ impl World {
             self.application_dies(at);
             return;
         }
-        if suspect && oracle.server().is_some_and(|server| server != at) && asynchronous {
+        let deposed = suspect && oracle.server().is_some_and(|server| server != at);
+        if deposed && needs_nobody(level, &request) {
             // It was frozen, and its clock with it, while another took over: what it answers is cut off like what went before.
             oracle.abandon(op);
             return;
@@ -263,4 +264,17 @@ impl World {
 
 fn ranged(first: u64, sectors: u64) -> ByteRange {
     ByteRange::new(first * 512, sectors * 512).unwrap_or_else(|| unreachable!("volumes are small"))
+}
+
+/// True if a node may answer without having heard of another.
+const fn needs_nobody(level: Level, request: &Request) -> bool {
+    let covers = matches!(
+        request.op,
+        Op::Flush | Op::Write { fua: true } | Op::Zero { fua: true }
+    );
+    match level {
+        Level::Async => true,
+        Level::Flush => !covers,
+        Level::Write => false,
+    }
 }

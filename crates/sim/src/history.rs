@@ -38,6 +38,8 @@ pub(crate) struct History {
     lossy: BTreeSet<NodeId>,
     /// Acknowledged content that a takeover cut off, by the node that has it and the sector.
     cut: BTreeMap<(NodeId, u64), u64>,
+    /// What nodes put aside: (whose, sector), and the content.
+    aside: BTreeMap<(NodeId, u64), u64>,
 }
 
 /// What a disk holds of a history.
@@ -132,7 +134,9 @@ impl History {
                 let word = |disk: &[u8]| disk.get(at..at + SECTOR_BYTES).and_then(content_of);
                 let (had, has) = (word(old), word(new));
                 let only_there = had == Some(write.content) && has != had && write.content != 0;
-                if write.acked.is_some() && only_there {
+                // A follower may have copied it already when the new active begins to serve.
+                let aside = self.aside.get(&(from, sector)) == Some(&write.content);
+                if write.acked.is_some() && only_there && !aside {
                     self.cut.insert((from, sector), write.content);
                 }
             }
@@ -141,24 +145,26 @@ impl History {
 
     /// A node copies these ranges of its disk.
     pub(crate) fn put_aside(&mut self, node: NodeId, ranges: &[wire::ByteRange], disk: &[u8]) {
-        self.cut.retain(|(from, sector), content| {
-            let at = usize::try_from(*sector).unwrap_or(usize::MAX) * SECTOR_BYTES;
-            let there = disk.get(at..at + SECTOR_BYTES).and_then(content_of) == Some(*content);
-            let named = ranges
-                .iter()
-                .any(|r| r.offset() <= sector * 512 && sector * 512 < r.end());
-            !(*from == node && there && named)
-        });
+        for sector in ranges.iter().flat_map(|r| r.offset() / 512..r.end() / 512) {
+            let at = usize::try_from(sector).unwrap_or(usize::MAX) * SECTOR_BYTES;
+            let content = disk.get(at..at + SECTOR_BYTES).and_then(content_of);
+            if let Some(content) = content {
+                self.aside.insert((node, sector), content);
+            }
+        }
+        let aside = &self.aside;
+        self.cut
+            .retain(|place, content| aside.get(place) != Some(content));
     }
 
     /// A node begins to be made equal: what is still only there and was not put aside.
-    pub(crate) fn overwritten(&mut self, node: NodeId, disk: &[u8]) -> Option<u64> {
+    pub(crate) fn overwritten(&mut self, node: NodeId, disk: &[u8]) -> Option<(u64, u64)> {
         let mut left = None;
         self.cut.retain(|(from, sector), content| {
             let at = usize::try_from(*sector).unwrap_or(usize::MAX) * SECTOR_BYTES;
             let there = disk.get(at..at + SECTOR_BYTES).and_then(content_of) == Some(*content);
             if *from == node && there {
-                left = Some(*content);
+                left = Some((*sector, *content));
             }
             *from != node
         });
@@ -274,9 +280,11 @@ impl World {
     }
 
     /// Judges what a follower had alone when it began to be made equal.
-    pub(crate) fn judge_put_aside(&mut self, node: NodeId, mirror: u8, left: Option<u64>) {
-        if let Some(content) = left {
-            let what = format!("mirror {mirror} on {node:?}: {content:x} was not put aside");
+    pub(crate) fn judge_put_aside(&mut self, node: NodeId, mirror: u8, left: Option<(u64, u64)>) {
+        if let Some((sector, content)) = left {
+            let what = format!(
+                "mirror {mirror} on {node:?}: sector {sector}, {content:x}, was not put aside"
+            );
             self.judge(async_put_aside::NAME, Err(what));
         }
     }

@@ -240,3 +240,26 @@ fn no_frame_overtakes_what_waits_behind_a_flush() {
     }
     world.heal_and_check();
 }
+
+#[test]
+fn epochs_behind_each_other_do_not_wait_for_the_clock() {
+    let mut world = eligible(BOUND);
+    world.writes(1);
+    for _ in 0..2 {
+        world.flush();
+        world.settle_a();
+    }
+    world.writes(1);
+    while world.deliver(B, 1) {}
+    while world.finish_disk(B, 0)
+        || world.deliver(A, 1)
+        || world.finish_disk(A, 0)
+        || world.deliver(B, 1)
+    {}
+    let lag = world.node(A).replica.as_ref().unwrap().figures().lag;
+    assert_eq!(
+        lag,
+        wire::ByteCount(0),
+        "no time passed, and nothing is left to do"
+    );
+}

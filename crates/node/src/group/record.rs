@@ -160,7 +160,9 @@ impl Group {
     pub(super) fn on_confirmed_other(&mut self, cx: Around<'_>, record: &Record) {
         match &self.state {
             State::Settling | State::Leaving { .. } | State::Broken => {}
-            State::Standby | State::Held | State::Taking(_) => self.enter_standby(cx, record),
+            State::Standby | State::Held | State::Taking(_) if !self.instance_open => {
+                self.enter_standby(cx, record);
+            }
             State::Stopping {
                 step: Stopping::Proposing,
                 ..
@@ -169,7 +171,12 @@ impl Group {
                 self.journal.done(cx.now);
                 self.enter_standby(cx, record);
             }
-            State::Starting(_) | State::Active { .. } | State::Stopping { .. } => {
+            State::Standby
+            | State::Held
+            | State::Taking(_)
+            | State::Starting(_)
+            | State::Active { .. }
+            | State::Stopping { .. } => {
                 let seen = vec![Seen::AtEpoch(record.epoch)];
                 self.journal
                     .decide(cx.now, Act::StepDown, Rule::Deposed, seen, Vec::new());

@@ -25,6 +25,7 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario::of("no_grant_while_taking_over", no_grant_while_taking_over),
     Scenario::of("gate_is_finite_before_a_grow", gate_is_finite_before_a_grow),
     Scenario::of("old_instance_is_torn_down", old_instance_is_torn_down),
+    Scenario::of("deposed_at_its_barrier", deposed_at_its_barrier),
     Scenario::of(
         "half_adopted_instance_is_torn_down",
         half_adopted_instance_is_torn_down,
@@ -112,6 +113,19 @@ fn gate_is_finite_before_a_grow(w: &mut World) {
     });
     w.make(Fault::Kill(A, secs(5)));
     w.expect(secs(5), "B serves", |w| w.serves(B));
+    w.come_back();
+}
+
+/// The daemon dies, comes back to what still runs, and is stopped before its barrier is decided. It hears that another took
+/// over, tears down what it found, and can be a standby.
+fn deposed_at_its_barrier(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::Kill(A, millis(100)));
+    let wait = w.rng.millis(100, 104);
+    w.pass(wait);
+    w.make(Fault::Pause(A, secs(4)));
+    w.pass(secs(5));
+    w.expect(secs(9), "both are in sync", |w| w.in_sync() == 2);
     w.come_back();
 }
 
