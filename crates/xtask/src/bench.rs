@@ -3,6 +3,7 @@
 //! Contestants of a setup are up together and take turns; a row's figure is the median over the rounds of the ratio within
 //! one round, so that a machine whose speed drifts spoils nothing. Ours always replicates over TCP between network namespaces.
 
+mod crash;
 mod fio;
 mod page;
 mod pgbench;
@@ -81,7 +82,14 @@ struct Scale {
 type Samples = BTreeMap<Column, Vec<Sample>>;
 
 /// What measures rows that are not loads of fio on a volume.
-type Special = fn(&World, Scale, &mut Vec<String>) -> Outcome<Vec<Line>>;
+type Special = fn(&Stand<'_>, Scale, &mut Vec<String>) -> Outcome<Vec<Line>>;
+
+/// Where such rows are measured.
+struct Stand<'a> {
+    project: &'a Project,
+    memory: World,
+    disk: World,
+}
 
 /// A line that is ready to be shown.
 struct Line {
@@ -135,14 +143,20 @@ pub(crate) fn run(project: &Project, args: &Args) -> Outcome {
             failed.push(setup.name);
         }
     }
-    for (name, measure, world) in [
-        (resync::NAME, resync::measure as Special, &world),
-        (pgbench::NAME, pgbench::measure, &on_disk),
+    let stand = Stand {
+        project,
+        memory: world,
+        disk: on_disk,
+    };
+    for (name, measure) in [
+        (resync::NAME, resync::measure as Special),
+        (pgbench::NAME, pgbench::measure),
+        (crash::NAME, crash::measure),
     ] {
         if !mirror.wants(name) {
             continue;
         }
-        match measure(world, scale, &mut notes) {
+        match measure(&stand, scale, &mut notes) {
             Ok(more) => lines.extend(more),
             Err(failure) => {
                 eprintln!("{failure}");

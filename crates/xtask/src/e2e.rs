@@ -11,7 +11,7 @@ pub(crate) mod demo;
 pub(crate) mod lab;
 mod leftovers;
 mod nbd;
-mod resync;
+pub(crate) mod resync;
 pub(crate) mod running;
 mod silence;
 pub(crate) mod stall;

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use super::rig::free_bytes;
 use super::stats::{Figure, Sample, Verdict, median, ratio};
-use super::{Line, Scale};
+use super::{Line, Scale, Stand};
 use crate::e2e::World;
 use crate::e2e::lab::Lab;
 use crate::failure::{Context, Failure, Outcome};
@@ -147,8 +147,13 @@ impl Drop for Folder {
 }
 
 /// Measures all rows.
-pub(super) fn measure(world: &World, scale: Scale, notes: &mut Vec<String>) -> Outcome<Vec<Line>> {
+pub(super) fn measure(
+    stand: &Stand<'_>,
+    scale: Scale,
+    notes: &mut Vec<String>,
+) -> Outcome<Vec<Line>> {
     println!("\n-- {NAME}");
+    let world = &stand.disk;
     let room = free_bytes(&world.scratch)?;
     if room < ROOM_BYTES {
         let (need, have) = (ROOM_BYTES >> 20, room >> 20);
