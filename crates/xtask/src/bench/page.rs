@@ -57,9 +57,10 @@ medians. Floors and aims hold for the column *ratio*, in which our mirror link i
 - DRBD 8.4, the one in Linux, runs in two guests with Debian's kernel that are connected by a network cable; protocol C, and
   otherwise its defaults. The crash is the end of the virtual machine, killed. Its figure is what the survivor's kernel says
   it will copy when the other is back: the extents of 4 MiB in the activity log, 1237 at most.
-- Ours is a lab on the machine itself, not in such a guest: there, its first sync of a volume of that size was not done after
-  220 s (DRBD's is left out by telling it that the empty disks are equal). The crash is a node killed with everything on it. Its
-  figure is what the event `resync-done` says was sent: the regions in the intent logs of both nodes, 64 MiB at most by default.
+- Ours is a lab on the machine itself, not in such a guest: there, behind the lab's fault shim, its first sync of a volume of
+  that size was not done after 220 s (DRBD's is left out by telling it that the empty disks are equal). The crash is a node
+  killed with everything on it. Its figure is what the event `resync-done` says was sent: the regions in the intent logs of
+  both nodes, 64 MiB at most by default.
 "#;
 
 /// Writes the page.
