@@ -25,7 +25,7 @@ pub(super) const NAME: &str = "pgbench";
 /// Size of each volume: the tables, and what is written between two checkpoints.
 const VOLUME_BYTES: u64 = 2 << 30;
 /// Room for all of them, as far as they are filled.
-const ROOM_BYTES: u64 = 16 << 30;
+const ROOM_BYTES: u64 = 10 << 30;
 /// How late each frame is, in microseconds: with the way to the process that carries it and back, half a millisecond.
 const LATE_US: &str = "450";
 const CLIENTS: [u32; 2] = [1, 16];
