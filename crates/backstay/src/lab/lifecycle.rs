@@ -15,8 +15,8 @@ const READY_MAX: Duration = Duration::from_secs(60);
 const COMPLAINTS: [&str; 3] = ["error:", "ERROR", "panicked"];
 /// Longest complaint that is shown, in characters.
 const COMPLAINT_MAX: usize = 300;
-/// Longest wait for the kernel to give loop devices back: it first writes down what their files still hold in memory.
-const LOOPS_MAX: Duration = Duration::from_secs(30);
+/// Longest wait for the kernel to give loop devices back.
+const LOOPS_MAX: Duration = Duration::from_secs(5);
 
 /// Where a lab lives unless `--dir` says otherwise: in memory if the machine has a place for that.
 pub fn default_dir() -> PathBuf {

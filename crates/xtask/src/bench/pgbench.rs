@@ -103,13 +103,13 @@ impl Who {
         }
     }
 
-    /// Part of names of folders.
+    /// Part of names of folders. None begins with another: a lab takes what lies below its folder for its own by the text of the path.
     const fn folder(self) -> &'static str {
         match self {
             Self::Flush => "pg-flush",
-            Self::FlushTls => "pg-flush-tls",
+            Self::FlushTls => "pg-tls-flush",
             Self::Write => "pg-write",
-            Self::WriteTls => "pg-write-tls",
+            Self::WriteTls => "pg-tls-write",
             Self::Replicated => "pg-sync",
             Self::Raw => "pg-raw",
         }
