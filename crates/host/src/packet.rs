@@ -37,6 +37,17 @@ impl Port {
         Ok(Self { socket })
     }
 
+    /// Lets so many bytes of frames wait until they are received; beyond that the kernel drops what arrives.
+    ///
+    /// # Errors
+    /// When the kernel refuses: not root.
+    pub fn make_room(&self, bytes: usize) -> io::Result<()> {
+        Ok(rustix::net::sockopt::set_socket_recv_buffer_size_force(
+            &self.socket,
+            bytes,
+        )?)
+    }
+
     /// Waits for a frame that arrives; the length of what was written to `frame`.
     ///
     /// # Errors

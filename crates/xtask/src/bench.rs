@@ -3,8 +3,10 @@
 //! Contestants of a setup are up together and take turns; a row's figure is the median over the rounds of the ratio within
 //! one round, so that a machine whose speed drifts spoils nothing. Ours always replicates over TCP between network namespaces.
 
+mod crash;
 mod fio;
 mod page;
+mod pgbench;
 mod resync;
 mod rig;
 mod rows;
@@ -79,6 +81,16 @@ struct Scale {
 /// All samples of one load in one setup, in the order of the rounds.
 type Samples = BTreeMap<Column, Vec<Sample>>;
 
+/// What measures rows that are not loads of fio on a volume.
+type Special = fn(&Stand<'_>, Scale, &mut Vec<String>) -> Outcome<Vec<Line>>;
+
+/// Where such rows are measured.
+struct Stand<'a> {
+    project: &'a Project,
+    memory: World,
+    disk: World,
+}
+
 /// A line that is ready to be shown.
 struct Line {
     name: String,
@@ -131,13 +143,25 @@ pub(crate) fn run(project: &Project, args: &Args) -> Outcome {
             failed.push(setup.name);
         }
     }
-    if mirror.wants(resync::NAME) {
-        match resync::measure(&world, scale, &mut notes) {
-            Ok(of_resync) => lines.extend(of_resync),
+    let stand = Stand {
+        project,
+        memory: world,
+        disk: on_disk,
+    };
+    for (name, measure) in [
+        (resync::NAME, resync::measure as Special),
+        (pgbench::NAME, pgbench::measure),
+        (crash::NAME, crash::measure),
+    ] {
+        if !mirror.wants(name) {
+            continue;
+        }
+        match measure(&stand, scale, &mut notes) {
+            Ok(more) => lines.extend(more),
             Err(failure) => {
                 eprintln!("{failure}");
-                notes.push(format!("{}: not measured, it failed", resync::NAME));
-                failed.push(resync::NAME);
+                notes.push(format!("{name}: not measured, it failed"));
+                failed.push(name);
             }
         }
     }

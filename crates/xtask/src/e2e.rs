@@ -13,7 +13,7 @@ pub(crate) mod lab;
 mod leftovers;
 mod log_replay;
 mod nbd;
-mod resync;
+pub(crate) mod resync;
 pub(crate) mod running;
 mod silence;
 pub(crate) mod stall;

@@ -3,6 +3,7 @@
 //! One guest boots with this machine's files as its own (nothing is written to them), runs this program again with `--inside`, and so
 //! the same labs as `cargo xtask e2e`, on Debian's kernel with its block drivers.
 
+pub(crate) mod drbd;
 mod inside;
 mod kernel;
 mod machine;

@@ -109,9 +109,13 @@ fn mirror_table(lab: &Lab) -> String {
     } else {
         ""
     };
+    let ack = match lab.options.bench.ack {
+        Some(ack) => format!("ack = \"{}\"\n", word(ack)),
+        None => String::new(),
+    };
     format!(
         "\n[[group.resource]]\nkind = \"mirror\"\nname = \"{MIRROR}\"\ndisk = {{ {a}, {b} }}\n\
-         size = \"{}KiB\"\nmode = \"{}\"\n{bound}{compress}front_end = \"{front_end}\"\n",
+         size = \"{}KiB\"\nmode = \"{}\"\n{ack}{bound}{compress}front_end = \"{front_end}\"\n",
         lab.options.size_bytes / 1024,
         word(lab.options.mode),
     )

@@ -36,7 +36,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output::Ui;
 use cut::LinkFault;
 use fault::{NodeFault, Target};
-use state::{Bench, FileSystem, FrontEnd, Lab, Mode, Options, Profile, Switch, Workload};
+use state::{Ack, Bench, FileSystem, FrontEnd, Lab, Mode, Options, Profile, Switch, Workload};
 
 /// `backstay lab`.
 #[derive(Clone, Debug, clap::Args)]
@@ -107,6 +107,12 @@ struct Up {
     /// Leave the fault shim out: disks cannot be broken, and cost what a disk costs
     #[arg(long, hide = true)]
     plain_disks: bool,
+    /// When a write is complete
+    #[arg(long, hide = true)]
+    ack: Option<Ack>,
+    /// How late frames of slow links are, in microseconds
+    #[arg(long, hide = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    slow_us: Option<u32>,
     /// How programs reach the volume [default: a block device for a workload, else the NBD socket]
     #[arg(long)]
     front_end: Option<FrontEnd>,
@@ -174,6 +180,8 @@ impl Up {
             workload: self.workload,
             bench: Bench {
                 plain_disks: self.plain_disks,
+                ack: self.ack,
+                slow_us: self.slow_us,
             },
             front_end: self.front_end,
             fstype: self.fstype,

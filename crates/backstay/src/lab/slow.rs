@@ -4,6 +4,7 @@
 //! them as they arrive at the switch's ports, keeps each for a while, and sends it on.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -17,10 +18,12 @@ use super::state::Lab;
 use super::{process, tools};
 use crate::failure::{Failure, Outcome};
 
-/// How late each frame is.
-const DELAY: Duration = Duration::from_millis(50);
+/// How late each frame is, unless the lab was made for another figure; in microseconds.
+const DELAY_US: u32 = 50_000;
 /// Most frames of one port that are kept; a further one is lost, as in a switch.
 const FRAMES_MAX: usize = 4096;
+/// Room for frames that have arrived and were not taken yet, in bytes: a burst of large segments is not to be lost.
+const ARRIVED_BYTES_MAX: usize = 16 << 20;
 /// The hidden command, by which its process is found.
 const COMMAND: &str = "lab-slow";
 
@@ -30,11 +33,16 @@ pub struct Args {
     /// Ports and where their frames go: hb1-a=hb1-b,hb1-w
     #[arg(required = true)]
     routes: Vec<String>,
+    /// How late each frame is, in microseconds
+    #[arg(long)]
+    delay_us: u32,
 }
 
 /// Frames on their way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Belt {
+    /// How late each is sent on.
+    delay: Duration,
     frames: Mutex<VecDeque<(Instant, Vec<u8>)>>,
     arrived: Condvar,
 }
@@ -62,9 +70,11 @@ pub(super) fn apply(lab: &Lab) -> Result<(), Failure> {
     }
     let failed = |error| Failure::new("cannot start the slow bridge").cause(error);
     let exe = std::env::current_exe().map_err(failed)?;
+    let delay_us = lab.options.bench.slow_us.unwrap_or(DELAY_US);
     tools::inside(&switch, || {
         let mut command = Command::new(exe);
         command.arg(COMMAND).args(routes).current_dir("/");
+        command.arg(format!("--delay-us={delay_us}"));
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -105,10 +115,16 @@ pub fn run(args: &Args) -> Outcome {
         };
         let from = open(from)?;
         let to = to.split(',').map(open).collect::<Result<Vec<_>, _>>()?;
-        let belt = Arc::new(Belt::default());
+        from.make_room(ARRIVED_BYTES_MAX)
+            .map_err(|error| Failure::new("cannot make room for frames").cause(error))?;
+        let belt = Arc::new(Belt::new(args.delay_us));
         let loading = Arc::clone(&belt);
         threads.push(thread::spawn(move || loading.load(&from)));
-        threads.push(thread::spawn(move || belt.unload(&to)));
+        threads.push(thread::spawn(move || {
+            // Sleeps end 50 µs late otherwise (prctl(2), PR_SET_TIMERSLACK); a kernel that refuses leaves them so.
+            rustix::thread::set_current_timer_slack(NonZeroU64::new(1)).ok();
+            belt.unload(&to);
+        }));
     }
     for thread in threads {
         // They end only with their ports, and those only with the lab.
@@ -126,13 +142,21 @@ fn open(port: &str) -> Result<Port, Failure> {
 }
 
 impl Belt {
+    fn new(delay_us: u32) -> Self {
+        Self {
+            delay: Duration::from_micros(delay_us.into()),
+            frames: Mutex::default(),
+            arrived: Condvar::new(),
+        }
+    }
+
     /// Takes frames from a port until it is gone.
     fn load(&self, from: &Port) {
         let mut frame = vec![0; FRAME_MAX];
         while let Ok(length) = from.receive(&mut frame) {
             let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
             if frames.len() < FRAMES_MAX {
-                frames.push_back((Instant::now() + DELAY, frame[..length].to_vec()));
+                frames.push_back((Instant::now() + self.delay, frame[..length].to_vec()));
                 self.arrived.notify_one();
             }
         }

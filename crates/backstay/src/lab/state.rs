@@ -47,11 +47,31 @@ pub struct Options {
 pub struct Bench {
     /// The disks are files without a fault shim before them: their faults and `power` do nothing.
     pub plain_disks: bool,
+    /// When a write is complete; none: as the configuration's default says.
+    #[serde(default)]
+    pub ack: Option<Ack>,
+    /// How late each frame of a slow link is, in microseconds; none: as late as the fault says.
+    #[serde(default)]
+    pub slow_us: Option<u32>,
 }
 
 impl Bench {
     /// Nothing.
-    pub const NONE: Self = Self { plain_disks: false };
+    pub const NONE: Self = Self {
+        plain_disks: false,
+        ack: None,
+        slow_us: None,
+    };
+}
+
+/// When a synchronous mirror's write is complete, as in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ack {
+    /// Once both nodes have it
+    Write,
+    /// Once it is here and sent; a flush, once everything before is durable on both
+    Flush,
 }
 
 /// Front ends, as in the configuration.

@@ -8,9 +8,9 @@ use super::fio::{Load, Stop};
 use super::rig::{Ours, Rig, Server};
 use super::rows::{SEQUENTIAL, WRITES};
 use super::stats::{Verdict, median};
-use super::{Line, Scale};
+use super::{Line, Scale, Stand};
 use crate::e2e::lab::Lab;
-use crate::e2e::{World, wait};
+use crate::e2e::wait;
 use crate::failure::{Failure, Outcome};
 
 /// Both rows have names that begin with this.
@@ -38,7 +38,11 @@ struct Round {
 }
 
 /// Measures both rows, with TLS off.
-pub(super) fn measure(world: &World, scale: Scale, notes: &mut Vec<String>) -> Outcome<Vec<Line>> {
+pub(super) fn measure(
+    stand: &Stand<'_>,
+    scale: Scale,
+    notes: &mut Vec<String>,
+) -> Outcome<Vec<Line>> {
     println!("\n-- {NAME}");
     let how = Ours {
         name: "resync",
@@ -48,7 +52,7 @@ pub(super) fn measure(world: &World, scale: Scale, notes: &mut Vec<String>) -> O
         alone: false,
         fuse: false,
     };
-    let rig = Rig::ours(world, how)?;
+    let rig = Rig::ours(&stand.memory, how)?;
     rig.run(&Load::fill(how.size_bytes), Stop::Once)?;
     let rounds = (0..scale.rounds)
         .map(|_| round(&rig, scale))
@@ -81,7 +85,7 @@ pub(super) fn measure(world: &World, scale: Scale, notes: &mut Vec<String>) -> O
     ])
 }
 
-fn line(
+pub(super) fn line(
     name: &str,
     work: &str,
     against: &str,

@@ -61,6 +61,8 @@ pub(crate) enum Verdict {
     Aim,
     Floor,
     Below,
+    /// Nothing was asked for: the row tells a price.
+    NotAsked,
 }
 
 impl Verdict {
@@ -87,6 +89,7 @@ impl Verdict {
             Self::Aim => "aim",
             Self::Floor => "floor",
             Self::Below => "**below**",
+            Self::NotAsked => "–",
         }
     }
 }

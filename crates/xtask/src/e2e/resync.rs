@@ -93,6 +93,20 @@ impl Load {
     }
 }
 
+/// Writes before a crash that is looked at beside somebody else's, all over a volume.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CrashWork {
+    pub(crate) span_bytes: u64,
+    /// So many random blocks first; more of them, slowly, while the power goes.
+    pub(crate) writes: u64,
+}
+
+/// Many times what an intent log holds, and DRBD's activity log.
+pub(crate) const CRASH_WORK: CrashWork = CrashWork {
+    span_bytes: 5 << 30,
+    writes: 6000,
+};
+
 /// One line of the result.
 struct Resync {
     name: String,
@@ -204,6 +218,47 @@ fn after_crash(world: &World, fault: &str) -> Outcome<Resync> {
         sent,
         allowed: INTENT_BOUND,
     })
+}
+
+/// What is copied after the active crashed during [`CRASH_WORK`], in bytes. The disks are plain: a shim before them would make the
+/// first sync of such a volume long, and the crash of a node is one either way.
+pub(crate) fn bytes_after_crash(world: &World) -> Outcome<u64> {
+    let size = format!("{}M", CRASH_WORK.span_bytes >> 20);
+    let options = [
+        &["--workload", "none", "--size", &size],
+        world.lab_profile(),
+    ]
+    .concat();
+    let lab = Lab::up(world, "crash-bytes", &options)?;
+    let (active, standby) = (lab.node("active")?, lab.node("standby")?);
+    let writes = format!("--number_ios={}", CRASH_WORK.writes);
+    shell::capture(crash_writer(&active).arg(writes))?;
+    let before = lab.cold_writes(&active.name)?;
+    let mut further = crash_writer(&active);
+    further.args(["--rate_iops=100", "--randseed=2", "--time_based"]);
+    let fio = Running::start(further.arg("--runtime=600").stderr(Stdio::null()))?;
+    wait::until("writes go on", FULL_MAX, || {
+        (lab.cold_writes(&active.name).ok()? > before).then_some(())
+    })?;
+    let seen = last_event(&lab, &standby.name)?;
+    lab.fault(&active.name, "kill")?;
+    lab.wait_active(&standby.name)?;
+    drop(fio);
+    lab.heal(&active.name)?;
+    lab.wait_in_sync(&standby.name)?;
+    let sent = sent_since(&lab, &standby.name, seen)?;
+    lab.down()?;
+    Ok(sent)
+}
+
+/// The same words as for DRBD's device, but for the engine.
+fn crash_writer(active: &Node) -> Command {
+    let mut fio = Command::new("fio");
+    fio.args(["--name=work", "--ioengine=nbd", "--rw=randwrite"])
+        .args(["--bs=4096", "--iodepth=32", "--norandommap", "--eta=never"])
+        .arg(format!("--size={}", CRASH_WORK.span_bytes))
+        .args(["--output=/dev/null", &format!("--uri={}", active.nbd)]);
+    fio
 }
 
 /// Random blocks all over the volume, until its server is killed.
