@@ -307,6 +307,13 @@ pub(crate) struct Log {
     pub(crate) seen: u64,
 }
 
+impl Log {
+    /// The regions that were found.
+    pub(crate) fn regions(&self) -> &[u32] {
+        self.found.as_ref().map_or(&[], |found| &found.regions)
+    }
+}
+
 /// Reads both slots as they lie on disk.
 ///
 /// # Errors

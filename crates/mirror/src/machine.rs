@@ -387,6 +387,8 @@ impl Machine {
             cold_writes: self.cold_writes,
             io_under_way: self.disk.len(),
             verify: self.verify_figures(),
+            replica: Some(self.replica_figures()),
+            differing: crate::runs::Places::default(),
         }
     }
 

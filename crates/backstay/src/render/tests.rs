@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mirror::runs::Places;
 use wire::control::{GroupRequest, Obstacle, RequestFault, Role};
 use wire::event::{Act, Because, Decision, Event, Phase, ReplicaLoss, Rule, Seen, What};
 use wire::problem::Problem;
@@ -64,6 +65,8 @@ pub(crate) fn ready() -> Snapshot {
         verify: None,
         front_end: None,
         front_end_why: None,
+        replica: None,
+        differing: Places::default(),
     };
     let address = AddressState {
         ip: [10, 9, 0, 10].into(),

@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::render::names::Names;
 use crate::run::resources::Resources;
 use mirror::control::{Figures, VerifyFigures};
+use mirror::runs::Places;
 use node::Node;
 use node::view::{GroupView, View};
 use std::collections::BTreeMap;
@@ -257,6 +258,8 @@ fn mirror_state(
             verify: None,
             front_end: None,
             front_end_why: None,
+            replica: None,
+            differing: Places::default(),
         };
     };
     let out_of_sync = ByteCount(figures.out_of_sync.iter().map(|(_, bytes)| bytes.0).sum());
@@ -287,6 +290,8 @@ fn mirror_state(
         verify: figures.verify.as_ref().map(verify_state),
         front_end: None,
         front_end_why: None,
+        replica: figures.replica.clone(),
+        differing: figures.differing.clone(),
     }
 }
 

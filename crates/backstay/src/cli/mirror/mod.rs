@@ -1,0 +1,56 @@
+//! `backstay mirror`.
+
+mod inspect;
+mod status;
+
+use super::{Global, verify};
+use crate::api::body::{GroupMirror, Mirrors};
+use crate::api::client::Client;
+use crate::exit::Exit;
+use crate::failure::{Failure, Outcome};
+use crate::output::Ui;
+
+/// Commands about mirrors.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Command {
+    /// Make a disk a replica: on the first node its content is kept
+    Create(crate::create::Args),
+    /// Show how the replicas stand; of one mirror, also where they differ
+    Status(status::Args),
+    /// Compare the replicas of a mirror, block by block, while it is in use
+    Verify(verify::Args),
+    /// Show what a disk's mirror metadata says, without a daemon and without changing anything
+    Inspect(inspect::Args),
+}
+
+pub(super) fn run(command: &Command, global: &Global, ui: &Ui) -> Outcome {
+    match command {
+        Command::Create(args) => crate::create::run(args, ui),
+        Command::Status(args) => status::run(args, global, ui),
+        Command::Verify(args) => verify::run(args, global, ui),
+        Command::Inspect(args) => inspect::run(args, ui),
+    }
+}
+
+fn read(client: &Client) -> Result<Mirrors, Failure> {
+    client.get("/api/v1/mirrors").map_err(|error| {
+        error
+            .failure("read the state of the mirrors")
+            .exit(Exit::Unknown)
+    })
+}
+
+/// The mirror of this name.
+pub(super) fn find(client: &Client, name: &str) -> Result<GroupMirror, Failure> {
+    pick(read(client)?.mirrors, name)
+}
+
+fn pick(mirrors: Vec<GroupMirror>, name: &str) -> Result<GroupMirror, Failure> {
+    let names: Vec<String> = mirrors.iter().map(|one| one.mirror.name.clone()).collect();
+    let found = mirrors.into_iter().find(|one| one.mirror.name == name);
+    found.ok_or_else(|| {
+        Failure::new(format!("there is no mirror {name}"))
+            .cause(format!("the mirrors are {}", names.join(", ")))
+            .exit(Exit::Usage)
+    })
+}

@@ -1,0 +1,176 @@
+//! Commands about disks that no daemon runs, on real files.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use wire::layout::{BlockKind, CONTENT_BYTES, Layout, ReplicaState, Slot, Superblock, open, seal};
+use wire::{Epoch, Generation, SessionId};
+
+use super::{PAIR, Ran, Scratch};
+
+const DISK_BYTES: u64 = 8 << 20;
+
+/// A file that is made a replica of `pgdata`.
+pub(super) struct Disk {
+    pub(super) scratch: Scratch,
+    pub(super) path: PathBuf,
+}
+
+impl Disk {
+    /// Made by `mirror create` on a file with this content at its start.
+    pub(super) fn made(bytes: u64, content: &[u8]) -> Self {
+        let scratch = Scratch::new();
+        let path = scratch.0.join("disk");
+        let mut file = File::create(&path).expect("file");
+        file.write_all(content).expect("content");
+        file.set_len(bytes).expect("size");
+        drop(file);
+        let disk = Self { scratch, path };
+        let ran = disk.create(&[]);
+        assert_eq!(ran.code, 0, "{}", ran.talk);
+        disk
+    }
+
+    pub(super) fn create(&self, more: &[&str]) -> Ran {
+        let named = PAIR.replace("/dev/nvme1n1", &self.path.display().to_string());
+        let config = self.scratch.file("pair.toml", &named);
+        let args = ["mirror", "create", "--config", &config, "--node", "node-a"];
+        self.scratch.run(&[&args[..], more].concat())
+    }
+
+    pub(super) fn run(&self, args: &[&str]) -> Ran {
+        self.scratch.run(args)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.path.to_str().expect("text")
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        fs::metadata(&self.path).expect("size").len()
+    }
+
+    pub(super) fn read(&self, offset: u64, len: usize) -> Vec<u8> {
+        let mut file = File::open(&self.path).expect("file");
+        let mut bytes = vec![0; len];
+        file.seek(SeekFrom::Start(offset)).expect("seek");
+        file.read_exact(&mut bytes).expect("read");
+        bytes
+    }
+
+    pub(super) fn write(&self, offset: u64, bytes: &[u8]) {
+        let mut file = File::options().write(true).open(&self.path).expect("file");
+        file.seek(SeekFrom::Start(offset)).expect("seek");
+        file.write_all(bytes).expect("write");
+    }
+
+    /// The superblock in place A.
+    pub(super) fn superblock(&self) -> Superblock {
+        let block = self.read(Layout::super_offset(self.size(), Slot::A), 4096);
+        let (_, content) = open(BlockKind::Super, 0, &block).expect("a superblock");
+        Superblock::parse(&content).expect("of ours")
+    }
+
+    pub(super) fn layout(&self) -> Layout {
+        let own = self.superblock();
+        Layout::with_data(self.size(), own.data_bytes, own.intent_blocks).expect("it fits")
+    }
+
+    /// Makes it a replica that served alone: these blocks are marked, these regions hot.
+    pub(super) fn has_served(&self, blocks: &[u64], regions: &[u32]) {
+        let layout = self.layout();
+        let mut own = self.superblock();
+        own.state = ReplicaState::Consistent;
+        own.mirror = Some(77);
+        own.generation = Generation(5);
+        own.epoch = Epoch(9);
+        own.baseline = Some(SessionId(0xBEEF));
+        own.led = true;
+        self.write(Layout::super_offset(self.size(), Slot::B), &own.seal(2));
+        let mut bits = vec![0; CONTENT_BYTES];
+        for block in blocks {
+            bits[usize::try_from(block / 8).expect("small")] |= 1 << (block % 8);
+        }
+        let bitmap = seal(BlockKind::Bitmap, 0, 2, &bits);
+        self.write(layout.bitmap_offset(0, Slot::B), &bitmap);
+        let names: Vec<u8> = regions
+            .iter()
+            .flat_map(|region| region.to_le_bytes())
+            .collect();
+        for place in 0..u64::from(layout.intent_blocks) {
+            let names: &[u8] = if place == 0 { &names } else { &[] };
+            let block = seal(BlockKind::Intent, place, 2, names);
+            self.write(layout.intent_offset(Slot::B) + place * 4096, &block);
+        }
+    }
+}
+
+fn inspect(disk: &Disk) -> (i32, Value) {
+    let ran = disk.run(&["mirror", "inspect", disk.name(), "-o", "json"]);
+    (ran.code, ran.json())
+}
+
+#[test]
+fn a_disk_without_a_daemon_is_looked_at_and_not_changed() {
+    let disk = Disk::made(DISK_BYTES, b"");
+    disk.has_served(&[0, 1, 2, 100], &[3]);
+    let before = fs::read(&disk.path).expect("content");
+    let (code, seen) = inspect(&disk);
+    assert_eq!(code, 0, "{seen}");
+    assert_eq!(seen["schema"], "backstay.mirror-inspect/1");
+    assert_eq!(seen["found"], "replica");
+    assert_eq!(seen["superblocks"][1]["state"], "whole");
+    let replica = &seen["replica"];
+    assert_eq!(replica["state"], "consistent");
+    assert_eq!(
+        (&replica["generation"], &replica["epoch"]),
+        (&json!(5), &json!(9))
+    );
+    assert_eq!(replica["baseline"], "000000000000beef");
+    let metadata = &replica["metadata"];
+    assert_eq!(metadata["slot"], "B");
+    assert_eq!(metadata["marked_bytes"], 4 * 4096);
+    let places = json!([[0, 3 * 4096], [3 * 65_536, 65_536], [100 * 4096, 4096]]);
+    assert_eq!(metadata["differing"], places);
+    assert_eq!(metadata["intent"], json!([[3 * 65_536, 65_536]]));
+    let people = disk.run(&["mirror", "inspect", disk.name()]);
+    assert!(people.out.contains("may differ"), "{}", people.out);
+    assert_eq!(fs::read(&disk.path).expect("content"), before);
+}
+
+#[test]
+fn nothing_is_refused_a_look() {
+    let disk = Disk::made(DISK_BYTES, b"");
+    disk.has_served(&[7], &[]);
+    let layout = disk.layout();
+    for slot in [Slot::A, Slot::B] {
+        disk.write(layout.bitmap_offset(0, slot) + 100, b"rot");
+    }
+    let (code, seen) = inspect(&disk);
+    assert_eq!((code, &seen["found"]), (3, &json!("damaged")));
+    let metadata = &seen["replica"]["metadata"];
+    assert_eq!(metadata["bitmap_lost_blocks"], 1);
+    assert_eq!(metadata["marked_bytes"], layout.data_bytes);
+    disk.write(disk.size() - 8192, &[0; 8192]);
+    let (code, seen) = inspect(&disk);
+    assert_eq!((code, &seen["found"]), (1, &json!("none")));
+    assert_eq!(seen["superblocks"][0]["state"], "foreign");
+    let empty = disk.scratch.file("empty", "");
+    let ran = disk.run(&["mirror", "inspect", &empty]);
+    assert_eq!(ran.code, 1, "{}", ran.talk);
+    let ran = disk.run(&["mirror", "inspect", "/no/such/disk"]);
+    assert!(ran.talk.contains("does not exist") && ran.talk.contains("hint: "));
+}
+
+#[test]
+fn who_has_the_disk_is_named() {
+    let disk = Disk::made(DISK_BYTES, b"");
+    let held = File::open(&disk.path).expect("file");
+    held.lock().expect("lock");
+    let (code, seen) = inspect(&disk);
+    assert_eq!(code, 0, "{seen}");
+    let user = seen["in_use_by"].as_str().unwrap_or_default();
+    assert!(user.contains(&std::process::id().to_string()), "{user}");
+}
