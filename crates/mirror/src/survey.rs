@@ -50,6 +50,7 @@ impl Survey {
         let end = self.at.saturating_add(STEP_BLOCKS).min(len);
         if marked.iter().all(|bits| bits.is_clear()) {
             self.at = len;
+            self.found = Runs::new(PLACES_MAX);
         }
         let words: Vec<&[u64]> = marked.iter().map(|b| b.words(self.at..end)).collect();
         let longest = words.iter().map(|words| words.len()).max().unwrap_or(0);
@@ -140,6 +141,7 @@ mod tests {
         survey.look(&[&bits]);
         assert_eq!(survey.last.bytes(), 5 * 4096);
         assert_eq!(survey.last.ranges.len(), 2, "one goes over a step's end");
+        survey.look(&[&bits]);
         survey.look(&[&Bits::new(3 * STEP_BLOCKS)]);
         assert!(
             survey.last.ranges.is_empty(),

@@ -174,3 +174,115 @@ fn who_has_the_disk_is_named() {
     let user = seen["in_use_by"].as_str().unwrap_or_default();
     assert!(user.contains(&std::process::id().to_string()), "{user}");
 }
+
+/// A disk that served alone, with content everywhere that its marks name, and where to export to.
+fn loser() -> (Disk, Vec<u8>, String) {
+    let byte = |at: u32| u8::try_from(at / 512 % 251).expect("small");
+    let content: Vec<u8> = (0..64 * 4096_u32).map(byte).collect();
+    let disk = Disk::made(DISK_BYTES, &content);
+    disk.has_served(&[1, 2, 40], &[3]);
+    let file = disk.scratch.0.join("loser").display().to_string();
+    (disk, content, file)
+}
+
+fn places() -> Value {
+    json!([[4096, 8192], [40 * 4096, 4096], [3 * 65_536, 65_536]])
+}
+
+#[test]
+fn the_losers_blocks_are_saved_once() {
+    let (disk, _, file) = loser();
+    let export = ["mirror", "export", disk.name(), &file, "-o", "json"];
+    let dry = disk.run(&[&export[..], &["--dry-run"]].concat());
+    assert_eq!(dry.code, 0, "{}", dry.talk);
+    assert_eq!(dry.json()["saved"], false);
+    assert!(!disk.scratch.0.join("loser.data").exists());
+    let ran = disk.run(&export);
+    assert_eq!(ran.code, 0, "{}", ran.talk);
+    assert_eq!(ran.json()["ranges"], places());
+    let again = disk.run(&export);
+    assert_eq!(again.code, 1, "a file was replaced");
+    assert!(again.talk.contains("hint: "), "{}", again.talk);
+}
+
+#[test]
+fn what_was_saved_is_read_and_applied() {
+    let (disk, content, file) = loser();
+    assert_eq!(disk.run(&["mirror", "export", disk.name(), &file]).code, 0);
+    let ran = disk.run(&["mirror", "extract", &file, "-o", "json"]);
+    assert_eq!(ran.code, 0, "{}", ran.talk);
+    let seen = ran.json();
+    assert_eq!(
+        (&seen["epoch"], &seen["generation"]),
+        (&json!(9), &json!(5))
+    );
+    assert_eq!(seen["ranges"], places());
+    let plain = disk.run(&[
+        "mirror",
+        "extract",
+        &file,
+        "--range",
+        "6KiB:1024",
+        "--to",
+        "-",
+    ]);
+    assert_eq!(plain.out, String::from_utf8_lossy(&content[6144..7168]));
+    let ran = disk.run(&["mirror", "extract", &file, "--range", "0:8192"]);
+    assert_eq!(ran.code, 2, "the first block was not saved: {}", ran.out);
+
+    let image = disk.scratch.0.join("image").display().to_string();
+    let ran = disk.run(&["mirror", "extract", &file, "--to", &image]);
+    assert_eq!(ran.code, 0, "{}", ran.talk);
+    let image = fs::read(image).expect("image");
+    assert_eq!(
+        u64::try_from(image.len()).ok(),
+        Some(disk.layout().data_bytes)
+    );
+    assert_eq!(image[4096..3 * 4096], content[4096..3 * 4096]);
+    assert_eq!(image[..4096], [0; 4096]);
+
+    let winner = disk.scratch.0.join("winner").display().to_string();
+    fs::write(&winner, vec![7; 128 << 10]).expect("winner");
+    let onto = ["mirror", "extract", &file, "--onto", &winner, "--yes"];
+    assert_eq!(disk.run(&onto).code, 1, "it is too short for region 3");
+    fs::write(&winner, vec![7; 512 << 10]).expect("winner");
+    assert_eq!(disk.run(&onto).code, 0);
+    let winner = fs::read(&winner).expect("winner");
+    assert_eq!(winner[40 * 4096..41 * 4096], content[40 * 4096..41 * 4096]);
+    assert_eq!(winner[..4096], [7; 4096]);
+}
+
+#[test]
+fn parts_of_a_volume_are_saved_in_whole_blocks_and_once() {
+    let disk = Disk::made(DISK_BYTES, &[5; 8192]);
+    let file = disk.scratch.0.join("part");
+    let file = file.to_str().expect("text");
+    let base = ["mirror", "export", disk.name(), file, "-o", "json"];
+    let ranges = [
+        "--range",
+        "4097:10",
+        "--range",
+        "0:4098",
+        "--range",
+        "1MiB:4KiB",
+    ];
+    let ran = disk.run(&[&base[..], &ranges].concat());
+    assert_eq!(
+        ran.json()["ranges"],
+        json!([[0, 8192], [1 << 20, 4096]]),
+        "{}",
+        ran.talk
+    );
+    let beyond = disk.run(&["mirror", "export", disk.name(), file, "--range", "1TiB:1"]);
+    assert_eq!(beyond.code, 2, "{}", beyond.talk);
+}
+
+#[test]
+fn a_disk_in_use_is_not_exported_from() {
+    let disk = Disk::made(DISK_BYTES, b"");
+    let held = File::open(&disk.path).expect("file");
+    held.lock().expect("lock");
+    let ran = disk.run(&["mirror", "export", disk.name(), "/nowhere/at/all"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.talk.contains("in use by process"), "{}", ran.talk);
+}

@@ -157,7 +157,10 @@ pub(super) fn places(ui: &Ui, places: &[(u64, u64)], more: bool) -> String {
         .iter()
         .filter_map(|(at, len)| ByteRange::new(*at, *len));
     let shown = ranges.take(PLACES_SHOWN);
-    let mut text: String = shown.map(|one| line(ui, "", amount::range(one))).collect();
+    // As `--range` takes them.
+    let exact = |one: ByteRange| format!("{}:{}", one.offset(), one.len());
+    let words = |one| format!("{:<24}{}", exact(one), amount::range(one));
+    let mut text: String = shown.map(|one| line(ui, "", words(one))).collect();
     let rest = places.len().saturating_sub(PLACES_SHOWN);
     if more {
         text += &line(ui, "", "and more; -o json names the first 256");
