@@ -3,6 +3,7 @@
 
 use crate::runs::Places;
 use std::collections::BTreeSet;
+use wire::control::WrongDisk;
 use wire::event::ReplicaLoss;
 use wire::layout::ReplicaState;
 use wire::{ByteCount, ByteRange, Duration, Epoch, Generation, NodeId, SessionId, Time};
@@ -84,6 +85,14 @@ pub enum Report {
     AttachFailed {
         /// Such as "the disk belongs to another mirror".
         reason: String,
+        /// The disk works, and this is wrong with it; none if it is broken.
+        wrong: Option<WrongDisk>,
+    },
+    /// The active's session was refused, because this disk cannot be its replica. Said again at each try, until
+    /// [`Report::Following`].
+    CannotFollow {
+        /// What is wrong with the disk.
+        why: WrongDisk,
     },
     /// Answer to [`Command::Fence`].
     Fenced,

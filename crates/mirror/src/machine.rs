@@ -292,6 +292,7 @@ impl Machine {
         let report = match self.role {
             Role::Attaching(_) => Report::AttachFailed {
                 reason: "its metadata cannot be written".to_owned(),
+                wrong: None,
             },
             Role::Idle | Role::Settling(_) | Role::Standby(_) | Role::Active(_) => {
                 Report::LocalFailed { errno }

@@ -196,7 +196,15 @@ impl Group {
         match self.state {
             State::Starting(Starting::Barrier { solo: true }) => self.begin_start(cx),
             State::Settling if self.is_alone() => self.asked_majority = true,
-            _ => {}
+            State::Settling
+            | State::Standby
+            | State::Taking(_)
+            | State::Starting(_)
+            | State::Active { .. }
+            | State::Stopping { .. }
+            | State::Leaving { .. }
+            | State::Held
+            | State::Broken => {}
         }
     }
 }
