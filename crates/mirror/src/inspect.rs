@@ -73,8 +73,14 @@ pub struct Contents {
     pub hot_regions: u64,
     /// The intent log may lack regions.
     pub intent_incomplete: bool,
-    marked: Bits,
-    hot: Bits,
+    /// Sequence of the newest superblock.
+    pub(crate) sequence: u64,
+    /// Highest sequence of any block of the bitmap.
+    pub(crate) bitmap_sequence: u64,
+    /// Where the newest copy of each block of the bitmap is.
+    pub(crate) bitmap_slots: Vec<Slot>,
+    pub(crate) marked: Bits,
+    pub(crate) hot: Bits,
 }
 
 impl Contents {
@@ -124,8 +130,12 @@ pub fn inspect(disk_bytes: u64, mut read: impl FnMut(ByteRange) -> Option<Vec<u8
     };
     let [a, b] = &places;
     let replica = match layout::newest(opened(a), opened(b)) {
-        Newest::Known(slot, _, found) => contents(disk_bytes, found, slot, false, &mut read),
-        Newest::Doubtful(slot, _, found) => contents(disk_bytes, found, slot, true, &mut read),
+        Newest::Known(slot, sequence, found) => {
+            contents(disk_bytes, found, (slot, sequence), false, &mut read)
+        }
+        Newest::Doubtful(slot, sequence, found) => {
+            contents(disk_bytes, found, (slot, sequence), true, &mut read)
+        }
         Newest::Lost => Found::Nothing,
     };
     Inspection {
@@ -158,7 +168,7 @@ fn read_super(
 fn contents(
     disk_bytes: u64,
     superblock: Superblock,
-    slot: Slot,
+    (slot, sequence): (Slot, u64),
     doubtful: bool,
     read: &mut impl FnMut(ByteRange) -> Option<Vec<u8>>,
 ) -> Found {
@@ -169,7 +179,7 @@ fn contents(
         return Found::Shrunk(Box::new(superblock));
     };
     let (hot, intent_incomplete) = read_intent(&layout, read);
-    let (marked, bitmap_lost) = read_bitmap(&layout, read);
+    let (bitmap, bitmap_lost) = read_bitmap(&layout, read);
     Found::Replica(Box::new(Contents {
         superblock,
         slot,
@@ -178,7 +188,10 @@ fn contents(
         bitmap_lost,
         hot_regions: hot.ones().div_ceil(region_blocks(0).end),
         intent_incomplete,
-        marked,
+        sequence,
+        bitmap_sequence: bitmap.sequence(),
+        bitmap_slots: bitmap.slots().collect(),
+        marked: bitmap.base().clone(),
         hot,
     }))
 }
@@ -211,7 +224,7 @@ fn read_intent(
 fn read_bitmap(
     layout: &Layout,
     read: &mut impl FnMut(ByteRange) -> Option<Vec<u8>>,
-) -> (Bits, u64) {
+) -> (Bitmap, u64) {
     let mut bitmap = Bitmap::new(layout);
     let (mut index, mut lost) = (0, 0);
     while index < layout.bitmap_blocks {
@@ -228,7 +241,7 @@ fn read_bitmap(
         }
         index += count;
     }
-    (bitmap.base().clone(), lost)
+    (bitmap, lost)
 }
 
 /// Pairs of blocks, then empty ones without end.

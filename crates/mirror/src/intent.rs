@@ -283,7 +283,7 @@ impl Intent {
     }
 }
 
-fn encode(regions: &[u32], intent_blocks: u32, sequence: u64) -> Vec<u8> {
+pub(crate) fn encode(regions: &[u32], intent_blocks: u32, sequence: u64) -> Vec<u8> {
     let mut parts = regions.chunks(REGIONS_PER_BLOCK);
     let mut bytes = Vec::new();
     for place in 0..intent_blocks {

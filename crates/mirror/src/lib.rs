@@ -20,6 +20,7 @@
 //! | `standby`, `standby_ops` | the standby's side |
 //! | `compare`, `verify`, `mend` | chunks compared by digest; verifying online; places that cannot be read |
 //! | `superblock`, `intent`, `bitmap` | metadata: wanted, being written, durable |
+//! | `grow` | making a replica that nobody runs larger |
 //! | `inspect`, `survey` | for people: what a disk's metadata says, and where replicas may differ |
 //! | `ranges`, `bits`, `runs`, `nodes`, `disk` | small parts without opinions |
 //!
@@ -45,6 +46,7 @@ pub mod control;
 mod disk;
 mod flush;
 mod follower;
+pub mod grow;
 pub mod inspect;
 mod intent;
 pub mod io;

@@ -8,6 +8,7 @@ mod breaks;
 mod chain;
 pub(crate) mod crash;
 pub(crate) mod demo;
+mod disks;
 pub(crate) mod lab;
 mod leftovers;
 mod nbd;
@@ -56,7 +57,7 @@ struct Scenario {
     run: fn(&World) -> Outcome,
 }
 
-const SCENARIOS: [Scenario; 15] = [
+const SCENARIOS: [Scenario; 16] = [
     Scenario {
         name: "every_break_passes",
         run: breaks::every_break_passes,
@@ -112,6 +113,10 @@ const SCENARIOS: [Scenario; 15] = [
     Scenario {
         name: "crashes_under_load_lose_nothing",
         run: crash::lose_nothing,
+    },
+    Scenario {
+        name: "wrong_disks_are_named_and_larger_ones_used",
+        run: disks::wrong_and_larger,
     },
     Scenario {
         name: "disks_are_plain_without_backstay",

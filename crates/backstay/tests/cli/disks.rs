@@ -286,3 +286,105 @@ fn a_disk_in_use_is_not_exported_from() {
     assert_eq!(ran.code, 1);
     assert!(ran.talk.contains("in use by process"), "{}", ran.talk);
 }
+
+#[test]
+fn an_enlarged_disk_makes_a_larger_volume_and_forgets_nothing() {
+    let disk = Disk::made(DISK_BYTES, &vec![9; 1 << 20]);
+    disk.has_served(&[1, 40], &[3]);
+    let resize = ["mirror", "resize", disk.name(), "-o", "json", "--yes"];
+    let ran = disk.run(&resize);
+    assert_eq!(
+        (ran.code, &ran.json()["resized"]),
+        (0, &json!(false)),
+        "{}",
+        ran.talk
+    );
+    let before = disk.layout().data_bytes;
+    let file = File::options().write(true).open(&disk.path).expect("file");
+    file.set_len(DISK_BYTES + 8192).expect("a little larger");
+    let little = disk.run(&resize);
+    assert!(
+        little.talk.contains("hint:  enlarge the disk to "),
+        "{}",
+        little.talk
+    );
+    file.set_len(3 * DISK_BYTES).expect("larger");
+    drop(file);
+    let (code, seen) = inspect(&disk);
+    assert_eq!(
+        (code, &seen["found"]),
+        (1, &json!("none")),
+        "its end moved away"
+    );
+    let dry = disk.run(&[&resize[..], &["--dry-run"]].concat());
+    assert_eq!(dry.json()["resized"], false, "{}", dry.talk);
+    let ran = disk.run(&resize);
+    assert_eq!(ran.code, 0, "{}", ran.talk);
+    let (_, seen) = inspect(&disk);
+    let metadata = &seen["replica"]["metadata"];
+    let after = disk.layout().data_bytes;
+    assert!(after > before + 2 * (DISK_BYTES - (1 << 20)), "{after}");
+    assert_eq!(seen["replica"]["generation"], 5);
+    assert_eq!(metadata["intent"], json!([[3 * 65_536, 65_536]]));
+    let gained = json!([before, after - before]);
+    let places = json!([
+        [4096, 4096],
+        [40 * 4096, 4096],
+        [3 * 65_536, 65_536],
+        gained
+    ]);
+    assert_eq!(metadata["differing"], places);
+    assert_eq!(disk.read(0, 1 << 20), vec![9; 1 << 20]);
+    assert_eq!(disk.run(&resize).json()["resized"], false, "again");
+}
+
+#[test]
+fn a_file_system_is_kept_and_read_without_us() {
+    let scratch = Scratch::new();
+    let path = scratch.0.join("disk");
+    let file = File::create(&path).expect("file");
+    // mke2fs puts these files in: nothing has to be mounted.
+    let tree = scratch.0.join("tree");
+    fs::create_dir(&tree).expect("tree");
+    fs::write(tree.join("kept"), vec![0x5A; 300_000]).expect("content");
+    file.set_len(32 << 20).expect("size");
+    drop(file);
+    let run = |program: &str, args: &[&str]| {
+        let ran = std::process::Command::new(program)
+            .args(args)
+            .output()
+            .expect("it is installed");
+        assert!(
+            ran.status.success(),
+            "{program}: {}",
+            String::from_utf8_lossy(&ran.stderr)
+        );
+        String::from_utf8_lossy(&ran.stdout).into_owned()
+    };
+    let (disk, tree) = (path.to_str().expect("text"), tree.to_str().expect("text"));
+    run(
+        "mke2fs",
+        &["-q", "-F", "-t", "ext4", "-d", tree, disk, "24M"],
+    );
+    let disk = Disk {
+        scratch,
+        path: path.clone(),
+    };
+    let full = disk.read(0, 24 << 20);
+    assert_eq!(disk.create(&[]).code, 0);
+    assert_eq!(disk.read(0, 24 << 20), full, "not a byte of it changed");
+    assert_eq!(disk.superblock().state, ReplicaState::Origin);
+    run("e2fsck", &["-fn", disk.name()]);
+    let out = disk.scratch.0.join("out");
+    let dump = format!("dump /kept {}", out.display());
+    run("debugfs", &["-R", &dump, disk.name()]);
+    assert_eq!(fs::read(out).expect("the file"), vec![0x5A; 300_000]);
+    // One that reaches into the metadata's place, and one that --empty would lose, are refused.
+    run("mke2fs", &["-q", "-F", "-t", "ext4", disk.name(), "32M"]);
+    let refused = disk.create(&["--overwrite"]);
+    assert!(
+        refused.code == 1 && refused.talk.contains("shrink the file system"),
+        "{}",
+        refused.talk
+    );
+}

@@ -7,6 +7,7 @@ mod bugs;
 mod control;
 mod crash;
 mod disk;
+mod grown;
 mod looked;
 mod model;
 mod named;

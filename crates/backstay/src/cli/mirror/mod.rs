@@ -3,6 +3,7 @@
 mod export;
 mod extract;
 mod inspect;
+mod resize;
 mod status;
 
 use wire::ByteRange;
@@ -30,6 +31,8 @@ pub enum Command {
     Export(export::Args),
     /// Check and read what was saved from a disk
     Extract(extract::Args),
+    /// Make a replica that nobody runs as large as its disk has become
+    Resize(resize::Args),
 }
 
 pub(super) fn run(command: &Command, global: &Global, ui: &Ui) -> Outcome {
@@ -40,6 +43,7 @@ pub(super) fn run(command: &Command, global: &Global, ui: &Ui) -> Outcome {
         Command::Inspect(args) => inspect::run(args, ui),
         Command::Export(args) => export::run(args, ui),
         Command::Extract(args) => extract::run(args, ui),
+        Command::Resize(args) => resize::run(args, ui),
     }
 }
 
