@@ -17,7 +17,7 @@ use node::view::{GroupView, View};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
-use wire::control::Role;
+use wire::control::{Obstacle, Role};
 use wire::event::Event;
 use wire::record::Intent;
 use wire::units::REGION_BYTES;
@@ -271,10 +271,12 @@ fn mirror_state(
         .roles
         .iter()
         .any(|(id, role)| *id != me && *role == Role::Standby);
+    // With a wrong disk nothing is brought up to date.
+    let wrong = matches!(group.why_not, Some((_, Obstacle::WrongDisk(_))));
     let condition = match (active, all, role) {
         (true, true, Role::Promoting) => MirrorCondition::Reconciling,
         (_, true, _) => MirrorCondition::InSync,
-        (true, false, _) if follower_up => MirrorCondition::Resyncing,
+        (true, false, _) if follower_up && !wrong => MirrorCondition::Resyncing,
         (true, false, _) => MirrorCondition::Alone,
         (false, false, _) => MirrorCondition::Disconnected,
     };
