@@ -23,3 +23,4 @@ pub mod outbox;
 pub mod output;
 pub mod render;
 pub mod run;
+pub mod saved;

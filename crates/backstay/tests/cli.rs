@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 
+#[path = "cli/disks.rs"]
+mod disks;
+
 const PAIR: &str = include_str!("pair.toml");
 
 /// A directory that goes away with the test.

@@ -88,7 +88,8 @@ impl Machine {
         let others: BTreeSet<NodeId> = required.union(&peers).copied().collect();
         let others: Vec<NodeId> = others.into_iter().filter(|n| *n != own).collect();
         if let Some(reason) = self.unfit(epoch, others.len()) {
-            return self.report(Report::AttachFailed { reason });
+            let wrong = None;
+            return self.report(Report::AttachFailed { reason, wrong });
         }
         self.activation += 1;
         self.aside = Aside::Unknown;

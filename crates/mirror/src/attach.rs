@@ -9,6 +9,7 @@ use crate::machine::{Machine, Parts};
 use crate::superblock::Super;
 use std::collections::VecDeque;
 use wire::Time;
+use wire::control::WrongDisk;
 use wire::layout::{
     self, BlockFault, BlockKind, Layout, Newest, ReplicaState, SEALED_BYTES, Slot, Superblock,
 };
@@ -64,7 +65,7 @@ impl Attach {
             step: Step::Flush,
         };
         if attach.config.disk_bytes < Layout::DATA_MIN {
-            attach.give_up("it is too small for a mirror");
+            attach.give_up(NO_ROOM);
         } else {
             attach.start(DiskOp::Flush);
         }
@@ -94,10 +95,11 @@ impl Attach {
         self.out.push_back(Output::Disk { io: self.io, op });
     }
 
-    fn give_up(&mut self, reason: &str) {
+    fn give_up(&mut self, (wrong, reason): Unfit) {
         self.step = Step::Over;
         self.out.push_back(Output::Report(Report::AttachFailed {
             reason: reason.to_owned(),
+            wrong,
         }));
     }
 
@@ -107,7 +109,7 @@ impl Attach {
             Input::DiskDone { io, result } if io == self.io => self.on_read(now, result),
             Input::Wake | Input::DiskDone { .. } => {
                 if self.wake_at().is_some_and(|at| at <= now) {
-                    self.give_up("it does not answer");
+                    self.give_up((None, "it does not answer"));
                 }
                 None
             }
@@ -139,7 +141,7 @@ impl Attach {
     fn on_read(&mut self, now: Time, result: Result<Vec<u8>, Errno>) -> Option<Box<Machine>> {
         self.started = now;
         let Ok(bytes) = result else {
-            self.give_up("its metadata cannot be read");
+            self.give_up(UNREADABLE);
             return None;
         };
         let step = match std::mem::replace(&mut self.step, Step::Over) {
@@ -178,7 +180,7 @@ impl Attach {
         }
     }
 
-    fn on_superblocks(&mut self, b_then_a: &[u8]) -> Result<Step, &'static str> {
+    fn on_superblocks(&mut self, b_then_a: &[u8]) -> Result<Step, Unfit> {
         let half = b_then_a.len().min(SEALED_BYTES);
         let (b, a) = b_then_a.split_at(half);
         let open = |block| layout::open(BlockKind::Super, 0, block);
@@ -193,30 +195,41 @@ impl Attach {
         let (slot, sequence, content) = match layout::newest(a, b) {
             Newest::Known(slot, sequence, content) => (slot, sequence, content),
             // The damaged one may have said that the data is a mixture.
-            Newest::Doubtful(..) => return Err("the newer copy of its superblock is damaged"),
-            Newest::Lost if blank => {
-                return Err("it holds no mirror: `backstay mirror create` makes one");
+            Newest::Doubtful(..) => {
+                return Err((
+                    Some(WrongDisk::Damaged),
+                    "the newer copy of its superblock is damaged",
+                ));
             }
-            Newest::Lost => return Err("both copies of its superblock are damaged"),
+            Newest::Lost if blank => {
+                return Err(NO_MIRROR);
+            }
+            Newest::Lost => {
+                let why = "both copies of its superblock are damaged";
+                return Err((Some(WrongDisk::Damaged), why));
+            }
         };
         let superblock = Superblock::parse(&content).map_err(|fault| match fault {
             BlockFault::Newer(_) => NEWER,
             BlockFault::Foreign
             | BlockFault::Torn
             | BlockFault::Damaged { .. }
-            | BlockFault::Misplaced => "its superblock makes no sense",
+            | BlockFault::Misplaced => (Some(WrongDisk::Damaged), "its superblock makes no sense"),
         })?;
         if let (Some(expected), Some(found)) = (self.config.expect_mirror, superblock.mirror)
             && expected != found
             && !mutant::has(Bug::WrongMirrorAttached)
         {
-            return Err("it belongs to another mirror");
+            return Err((Some(WrongDisk::OtherMirror), "it belongs to another mirror"));
         }
         let disk_bytes = self.config.disk_bytes;
         let (data_bytes, blocks) = (superblock.data_bytes, superblock.intent_blocks);
         let layout = Layout::with_data(disk_bytes, data_bytes, blocks)
             .filter(|layout| layout.intent_blocks > 0 && layout.regions() <= u64::from(u32::MAX))
-            .ok_or("it is smaller than when the mirror was made")?;
+            .ok_or((
+                Some(WrongDisk::Shrunk),
+                "it is smaller than when the mirror was made",
+            ))?;
         let log_bytes = 2 * u64::from(blocks) * BLOCK_BYTES;
         self.read(layout.intent_offset(Slot::B), log_bytes);
         Ok(Step::IntentLog(Box::new(Known {
@@ -228,7 +241,7 @@ impl Attach {
         })))
     }
 
-    fn on_intent_log(&mut self, known: Known, bytes: &[u8]) -> Result<Step, &'static str> {
+    fn on_intent_log(&mut self, known: Known, bytes: &[u8]) -> Result<Step, Unfit> {
         let layout = known.layout;
         let intent::Log {
             found,
@@ -271,14 +284,14 @@ impl Attach {
         mut bitmap: Box<Bitmap>,
         next: u64,
         bytes: &[u8],
-    ) -> Result<Step, &'static str> {
+    ) -> Result<Step, Unfit> {
         let mut at = next;
         for pair in bytes.chunks(PAIR_BYTES) {
             bitmap.load(at, pair).map_err(|_| NEWER)?;
             at += 1;
         }
         if at == next {
-            return Err("its metadata cannot be read");
+            return Err(UNREADABLE);
         }
         self.read_pairs(&known.layout, at.min(known.layout.bitmap_blocks));
         Ok(Step::Bitmap {
@@ -329,4 +342,16 @@ impl Known {
     }
 }
 
-const NEWER: &str = "its metadata was written by a newer release of Backstay";
+/// Why a disk cannot be attached: what is wrong with it if it works, and a sentence for the log.
+type Unfit = (Option<WrongDisk>, &'static str);
+
+const NEWER: Unfit = (
+    Some(WrongDisk::Newer),
+    "its metadata was written by a newer release of Backstay",
+);
+const NO_MIRROR: Unfit = (
+    Some(WrongDisk::NoMirror),
+    "it holds no mirror: `backstay mirror create` makes one",
+);
+const NO_ROOM: Unfit = (Some(WrongDisk::NoMirror), "it is too small for a mirror");
+const UNREADABLE: Unfit = (None, "its metadata cannot be read");

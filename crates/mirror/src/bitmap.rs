@@ -243,11 +243,21 @@ impl Bitmap {
         }
     }
 
+    /// Highest sequence of any block.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.places.iter().map(|p| p.sequence).max().unwrap_or(0)
+    }
+
+    /// Where the newest copy of each block is.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.places.iter().map(|place| place.slot)
+    }
+
     /// A bitmap for another layout with the same marks, all of it still to be written. Sequences go on, so that no older
     /// block at a new place wins.
     pub(crate) fn relaid(&self, layout: &Layout) -> Self {
         let mut bitmap = Self::new(layout);
-        let sequence = self.places.iter().map(|p| p.sequence).max().unwrap_or(0);
+        let sequence = self.sequence();
         for place in &mut bitmap.places {
             place.sequence = sequence;
         }

@@ -1,10 +1,12 @@
 //! What the node tells a mirror's replica, and what the replica reports back: the whole interface between the decision
 //! ("who is active, who must hold a write") and the data.
 
+use crate::runs::Places;
 use std::collections::BTreeSet;
+use wire::control::WrongDisk;
 use wire::event::ReplicaLoss;
 use wire::layout::ReplicaState;
-use wire::{ByteCount, ByteRange, Duration, Epoch, Generation, NodeId, Time};
+use wire::{ByteCount, ByteRange, Duration, Epoch, Generation, NodeId, SessionId, Time};
 
 /// From the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +85,14 @@ pub enum Report {
     AttachFailed {
         /// Such as "the disk belongs to another mirror".
         reason: String,
+        /// The disk works, and this is wrong with it; none if it is broken.
+        wrong: Option<WrongDisk>,
+    },
+    /// The active's session was refused, because this disk cannot be its replica. Said again at each try, until
+    /// [`Report::Following`].
+    CannotFollow {
+        /// What is wrong with the disk.
+        why: WrongDisk,
     },
     /// Answer to [`Command::Fence`].
     Fenced,
@@ -207,6 +217,42 @@ pub struct Figures {
     pub io_under_way: u64,
     /// The verification that is going on, or the last one of this life.
     pub verify: Option<VerifyFigures>,
+    /// What the disk says of itself; none until it is attached.
+    pub replica: Option<ReplicaFigures>,
+    /// Where replicas may differ. The driver adds it, from its [`Survey`](crate::survey::Survey).
+    pub differing: Places,
+}
+
+/// What a replica's disk says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaFigures {
+    /// What the data is.
+    pub state: ReplicaState,
+    /// Generation of the disk (R14).
+    pub generation: Generation,
+    /// Highest epoch that it accepted.
+    pub epoch: Epoch,
+    /// The session since which bitmap and intent log count.
+    pub baseline: Option<SessionId>,
+    /// Size of the volume.
+    pub data: ByteCount,
+    /// Blocks that this disk's bitmap marks.
+    pub marked: ByteCount,
+    /// Resyncs that this replica feeds.
+    pub resyncs: Vec<ResyncFigures>,
+    /// The regions of the intent log: where replicas would be compared after a crash now.
+    pub hot: Places,
+}
+
+/// How far the resync to a peer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResyncFigures {
+    /// To whom.
+    pub node: NodeId,
+    /// What is still to be looked at.
+    pub left: ByteCount,
+    /// What was sent.
+    pub sent: ByteCount,
 }
 
 /// How far a verification is.

@@ -283,7 +283,7 @@ impl Intent {
     }
 }
 
-fn encode(regions: &[u32], intent_blocks: u32, sequence: u64) -> Vec<u8> {
+pub(crate) fn encode(regions: &[u32], intent_blocks: u32, sequence: u64) -> Vec<u8> {
     let mut parts = regions.chunks(REGIONS_PER_BLOCK);
     let mut bytes = Vec::new();
     for place in 0..intent_blocks {
@@ -305,6 +305,13 @@ pub(crate) struct Log {
     pub(crate) incomplete: bool,
     /// The highest sequence seen.
     pub(crate) seen: u64,
+}
+
+impl Log {
+    /// The regions that were found.
+    pub(crate) fn regions(&self) -> &[u32] {
+        self.found.as_ref().map_or(&[], |found| &found.regions)
+    }
 }
 
 /// Reads both slots as they lie on disk.

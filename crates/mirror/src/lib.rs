@@ -20,7 +20,9 @@
 //! | `standby`, `standby_ops` | the standby's side |
 //! | `compare`, `verify`, `mend` | chunks compared by digest; verifying online; places that cannot be read |
 //! | `superblock`, `intent`, `bitmap` | metadata: wanted, being written, durable |
-//! | `ranges`, `bits`, `nodes`, `disk` | small parts without opinions |
+//! | `grow` | making a replica that nobody runs larger |
+//! | `inspect`, `survey` | for people: what a disk's metadata says, and where replicas may differ |
+//! | `ranges`, `bits`, `runs`, `nodes`, `disk` | small parts without opinions |
 //!
 //! # What holds at any time
 //! For a replica that is or was active, and a peer:
@@ -44,6 +46,8 @@ pub mod control;
 mod disk;
 mod flush;
 mod follower;
+pub mod grow;
+pub mod inspect;
 mod intent;
 pub mod io;
 mod job;
@@ -61,11 +65,13 @@ mod request;
 mod resync;
 mod role;
 mod room;
+pub mod runs;
 mod session;
 mod spool;
 mod standby;
 mod standby_ops;
 mod superblock;
+pub mod survey;
 mod verify;
 #[cfg(test)]
 mod world;

@@ -292,6 +292,7 @@ impl Machine {
         let report = match self.role {
             Role::Attaching(_) => Report::AttachFailed {
                 reason: "its metadata cannot be written".to_owned(),
+                wrong: None,
             },
             Role::Idle | Role::Settling(_) | Role::Standby(_) | Role::Active(_) => {
                 Report::LocalFailed { errno }
@@ -387,6 +388,8 @@ impl Machine {
             cold_writes: self.cold_writes,
             io_under_way: self.disk.len(),
             verify: self.verify_figures(),
+            replica: Some(self.replica_figures()),
+            differing: crate::runs::Places::default(),
         }
     }
 

@@ -89,9 +89,8 @@ impl Replica {
         }
     }
 
-    /// The attached machine, for tests that look inside.
-    #[cfg(test)]
-    pub(crate) fn machine(&self) -> Option<&Machine> {
+    /// The attached machine.
+    pub(crate) const fn machine(&self) -> Option<&Machine> {
         match &self.state {
             State::Attaching(_) => None,
             State::Attached(machine) => Some(machine),

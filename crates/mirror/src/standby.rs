@@ -14,6 +14,7 @@ use crate::role::Role;
 use crate::standby_ops::PeerOp;
 use crate::superblock::Ticket;
 use std::collections::{BTreeSet, VecDeque};
+use wire::control::WrongDisk;
 use wire::event::ReplicaLoss;
 use wire::layout::{Layout, ReplicaState};
 use wire::mirror_frame::{Header, Hello, Kind, Refuse, decode_payload, encode_payload};
@@ -153,6 +154,23 @@ impl Machine {
         self.disconnect(conn);
     }
 
+    /// What is wrong with the own disk, only this side knows in full.
+    fn tell_wrong_disk(&mut self, refuse: &Refuse) {
+        let why = match refuse {
+            Refuse::TooSmall { .. } => WrongDisk::TooSmall,
+            Refuse::ForeignDisk if self.superblock.get().state == ReplicaState::Origin => {
+                WrongDisk::OwnContent
+            }
+            Refuse::ForeignDisk => WrongDisk::OtherMirror,
+            Refuse::OldEpoch(_)
+            | Refuse::NotActive
+            | Refuse::Version
+            | Refuse::DiskFailed
+            | Refuse::Closing => return,
+        };
+        self.report(Report::CannotFollow { why });
+    }
+
     /// Ends the session and drops what it did not start. What it started ends unanswered.
     pub(crate) fn drop_standby_session(&mut self) {
         let Some(standby) = self.standby_mut() else {
@@ -225,6 +243,7 @@ impl Machine {
                     return self.lose_active(ReplicaLoss::Protocol);
                 }
                 if let Err(why) = self.on_active_hello(conn, header, &payload) {
+                    self.tell_wrong_disk(&why);
                     self.refuse_session(conn, header.session, &why);
                     if let Some(standby) = self.standby_mut() {
                         standby.link = Followed::None;

@@ -277,13 +277,18 @@ impl Group {
                     replica.consistent = consistent;
                 }
             }
-            Report::AttachFailed { .. } => self.on_local_failed(cx, mirror, None),
+            Report::AttachFailed { wrong, .. } => {
+                self.on_wrong_disk(mirror, wrong);
+                self.on_local_failed(cx, mirror, None);
+            }
+            Report::CannotFollow { why } => self.on_wrong_disk(mirror, Some(why)),
             Report::LocalFailed { errno } => self.on_local_failed(cx, mirror, errno),
             Report::Following { consistent, .. } => {
                 if let Some(replica) = self.replicas.get_mut(usize::from(mirror)) {
                     replica.joined = true;
                     replica.consistent = consistent;
                     replica.held_back = false;
+                    replica.wrong = None;
                 }
             }
             Report::Unreadable { range, mended } => self.journal.push(

@@ -85,7 +85,8 @@ impl Node {
             });
             return;
         }
-        if group.state == State::Broken {
+        self.wrong_disks(now, group, found);
+        if group.state == State::Broken && group.wrong_disk().is_none() {
             found.insert(Problem::DiskFailed {
                 group: id,
                 node: self.config.me,
@@ -107,6 +108,19 @@ impl Node {
                 obstacle,
             });
         }
+    }
+
+    /// Disks that work and are not replicas: the own one, and what others say of theirs.
+    fn wrong_disks(&self, now: Time, group: &Group, found: &mut BTreeSet<Problem>) {
+        let own = group.wrong_disk().map(|why| (self.config.me, why));
+        let heard = (group.peers.iter()).filter(|(node, _)| self.links.is_up(now, **node));
+        let others = heard.filter_map(|(node, (_, beat))| match beat.obstacle {
+            Some(Obstacle::WrongDisk(why)) => Some((*node, why)),
+            Some(_) | None => None,
+        });
+        let group = group.id();
+        let problem = |(node, why)| Problem::WrongDisk { group, node, why };
+        found.extend(own.into_iter().chain(others).map(problem));
     }
 
     /// The closest standby and what stands against it, if no node but the active could serve.
@@ -149,7 +163,10 @@ impl Node {
             .confirmed()
             .is_some_and(|r| !r.may_promote(node))
         {
-            return Some(group.out_of_set());
+            // It will not come back by waiting, if its disk is the reason.
+            let disk = |o: &Obstacle| matches!(o, Obstacle::WrongDisk(_) | Obstacle::DiskFailed);
+            let said = group.peers.get(&node).and_then(|(_, beat)| beat.obstacle);
+            return Some(said.filter(disk).unwrap_or_else(|| group.out_of_set()));
         }
         group
             .peers

@@ -430,6 +430,7 @@ impl World {
             | Report::PeerWithin { .. }
             | Report::PutAside { .. }
             | Report::HeldBack { .. }
+            | Report::CannotFollow { .. }
             | Report::ResyncStarted { .. }
             | Report::Unreadable { .. }
             | Report::Verified { .. }

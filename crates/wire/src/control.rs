@@ -266,6 +266,28 @@ pub enum Obstacle {
     NoRegister,
     /// It is not heard.
     Silent,
+    /// Its disk works, but is not a replica of this mirror.
+    WrongDisk(WrongDisk),
+}
+
+/// Why a disk that works cannot be this mirror's replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WrongDisk {
+    /// It holds no mirror's metadata.
+    NoMirror,
+    /// It is a replica of another mirror.
+    OtherMirror,
+    /// It was made a replica whose content is kept, and so is not overwritten.
+    OwnContent,
+    /// It is smaller than when it was made a replica.
+    Shrunk,
+    /// Its data area is smaller than the active's volume.
+    TooSmall,
+    /// Its metadata is damaged beyond what can be made good.
+    Damaged,
+    /// Its metadata was written by a newer release.
+    Newer,
 }
 
 /// Why a proposer asks for a promise.

@@ -189,6 +189,12 @@ pub enum Bug {
     LostMetadataClean,
     /// 18: every session copies everything.
     AlwaysFullResync,
+    /// What a volume gains when it grows is not marked.
+    GainUnmarked,
+    /// A bitmap that grows is written over the old one as it is.
+    OldBitmapTrusted,
+    /// The old metadata is blanked before the new one is whole.
+    MetadataBlankedEarly,
 }
 
 #[cfg(feature = "mutants")]

@@ -1,6 +1,6 @@
 //! What is wrong, as a code and its arguments. Texts, actions and languages belong to the edge (crate `backstay`).
 
-use crate::control::Obstacle;
+use crate::control::{Obstacle, WrongDisk};
 use crate::{GroupId, NodeId};
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +77,15 @@ pub enum Problem {
         /// On which node.
         node: NodeId,
     },
+    /// The disk of a node works, but is not a replica of its mirror.
+    WrongDisk {
+        /// Which group.
+        group: GroupId,
+        /// On which node.
+        node: NodeId,
+        /// Why it is not.
+        why: WrongDisk,
+    },
 }
 
 impl Problem {
@@ -95,6 +104,7 @@ impl Problem {
             Self::ResourceFailed { .. } => "BS-305",
             Self::DiskFailed { .. } => "BS-401",
             Self::HeldBack { .. } => "BS-403",
+            Self::WrongDisk { .. } => "BS-404",
         }
     }
 }

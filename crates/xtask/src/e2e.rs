@@ -9,6 +9,7 @@ mod chain;
 mod compress;
 pub(crate) mod crash;
 pub(crate) mod demo;
+mod disks;
 pub(crate) mod lab;
 mod leftovers;
 mod log_replay;
@@ -58,7 +59,7 @@ struct Scenario {
     run: fn(&World) -> Outcome,
 }
 
-const SCENARIOS: [Scenario; 17] = [
+const SCENARIOS: [Scenario; 18] = [
     Scenario {
         name: "every_break_passes",
         run: breaks::every_break_passes,
@@ -122,6 +123,10 @@ const SCENARIOS: [Scenario; 17] = [
     Scenario {
         name: "packed_link_carries_less",
         run: compress::packed_link_carries_less,
+    },
+    Scenario {
+        name: "wrong_disks_are_named_and_larger_ones_used",
+        run: disks::wrong_and_larger,
     },
     Scenario {
         name: "disks_are_plain_without_backstay",

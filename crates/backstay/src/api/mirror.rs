@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use mirror::control::{ReplicaFigures, ResyncFigures};
+use mirror::runs::Places;
 use serde::{Deserialize, Serialize};
-use wire::ByteCount;
+use wire::layout::ReplicaState;
+use wire::{ByteCount, SessionId};
 
 use crate::config::model::FrontEnd;
+use crate::render::names::Names;
 
 /// A mirror as this node knows it.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +36,10 @@ pub struct MirrorState {
     pub front_end: Option<FrontEnd>,
     /// Why not in a better way, if none was configured.
     pub front_end_why: Option<String>,
+    /// What this node's disk says of itself; none until it is attached.
+    pub replica: Option<ReplicaFigures>,
+    /// Where replicas may differ, by the bitmap.
+    pub differing: Places,
 }
 
 /// How the replicas of a mirror stand to each other, seen from this node.
@@ -80,6 +88,83 @@ pub struct MirrorView {
     /// The verification that is going on, or the last one since the answering node's daemon started; only the active has one.
     #[serde(default)]
     pub verify: Option<VerifyView>,
+    /// What the answering node's disk says of itself; none if it is not attached there.
+    #[serde(default)]
+    pub replica: Option<ReplicaView>,
+    /// Where replicas may differ by the answering node's bitmap, as (offset, length) in bytes; neighbours joined, the first 256 places.
+    #[serde(default)]
+    pub differing: Vec<(u64, u64)>,
+    /// There are more such places.
+    #[serde(default)]
+    pub differing_more: bool,
+}
+
+/// What a replica's disk says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaView {
+    /// What the data is.
+    pub state: ReplicaCondition,
+    /// Rises each time the disk is attached: an older one was restored from a snapshot.
+    pub generation: u64,
+    /// Highest epoch that the disk accepted.
+    pub epoch: u64,
+    /// The session in which the replicas were made equal last, as hexadecimal number; bitmap and intent log count from it.
+    pub baseline: Option<String>,
+    /// Size of the volume.
+    pub data_bytes: u64,
+    /// Bytes that this disk's bitmap marks.
+    pub marked_bytes: u64,
+    /// Resyncs that this node feeds.
+    pub resyncs: Vec<ResyncView>,
+    /// The regions of the intent log, as (offset, length) in bytes: compared after a crash; the first 256 places.
+    pub intent: Vec<(u64, u64)>,
+}
+
+/// What a replica's data is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReplicaCondition {
+    /// Just made, of content that is kept: the mirror starts from it.
+    Origin,
+    /// Holds nothing yet: takes everything from the active.
+    Blank,
+    /// A point in the mirror's history.
+    Consistent,
+    /// A mixture: a resync was not finished.
+    Inconsistent,
+}
+
+/// How far a resync is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResyncView {
+    /// To which node.
+    pub node: String,
+    /// Bytes still to be looked at.
+    pub left_bytes: u64,
+    /// Bytes sent.
+    pub sent_bytes: u64,
+}
+
+impl From<ReplicaState> for ReplicaCondition {
+    fn from(state: ReplicaState) -> Self {
+        match state {
+            ReplicaState::Origin => Self::Origin,
+            ReplicaState::Blank => Self::Blank,
+            ReplicaState::Consistent => Self::Consistent,
+            ReplicaState::Inconsistent => Self::Inconsistent,
+        }
+    }
+}
+
+/// Places as documents have them: (offset, length) in bytes.
+pub fn pairs(places: &Places) -> Vec<(u64, u64)> {
+    let ranges = places.ranges.iter();
+    ranges.map(|range| (range.offset(), range.len())).collect()
+}
+
+/// The number that names a session, as people see it.
+pub fn session_words(session: SessionId) -> String {
+    format!("{:016x}", session.0)
 }
 
 /// How far a verification is, and what it found.
@@ -104,7 +189,7 @@ pub struct VerifyView {
 }
 
 impl MirrorState {
-    pub(super) fn view(&self) -> MirrorView {
+    pub(super) fn view(&self, names: &Names) -> MirrorView {
         MirrorView {
             name: self.name.clone(),
             state: self.condition,
@@ -117,6 +202,27 @@ impl MirrorState {
             verify: self.verify.clone(),
             front_end: self.front_end.map(|kind| kind.word().to_owned()),
             front_end_why: self.front_end_why.clone(),
+            replica: self.replica.as_ref().map(|it| replica_view(it, names)),
+            differing: pairs(&self.differing),
+            differing_more: self.differing.more,
         }
+    }
+}
+
+fn replica_view(figures: &ReplicaFigures, names: &Names) -> ReplicaView {
+    let resync = |one: &ResyncFigures| ResyncView {
+        node: names.node(one.node),
+        left_bytes: one.left.0,
+        sent_bytes: one.sent.0,
+    };
+    ReplicaView {
+        state: figures.state.into(),
+        generation: figures.generation.0,
+        epoch: figures.epoch.0,
+        baseline: figures.baseline.map(session_words),
+        data_bytes: figures.data.0,
+        marked_bytes: figures.marked.0,
+        resyncs: figures.resyncs.iter().map(resync).collect(),
+        intent: pairs(&figures.hot),
     }
 }

@@ -260,6 +260,14 @@ fn schemas() -> Value {
             ("lag_seconds", "number"), ("out_of_sync_bytes", "integer"),
             ("intent_bytes", "integer"), ("resync_sent_bytes", "integer"), ("cold_writes", "integer"),
             ("front_end", "string?"), ("front_end_why", "string?"), ("verify", "Verify?"),
+            ("replica", "Replica?"), ("differing", "[]object"), ("differing_more", "boolean"),
+        ]),
+        "Replica": object(&[
+            ("state", "string"), ("generation", "integer"), ("epoch", "integer"), ("baseline", "string?"),
+            ("data_bytes", "integer"), ("marked_bytes", "integer"), ("resyncs", "[]Resync"), ("intent", "[]object"),
+        ]),
+        "Resync": object(&[
+            ("node", "string"), ("left_bytes", "integer"), ("sent_bytes", "integer"),
         ]),
         "Verify": object(&[
             ("number", "integer"), ("running", "boolean"), ("total_bytes", "integer"),

@@ -9,7 +9,9 @@ use wire::control::{Obstacle, Role};
 use wire::problem::Problem;
 use wire::{Epoch, GroupId, NodeId, Time};
 
-pub use super::mirror::{MirrorCondition, MirrorState, MirrorView, VerifyView};
+pub use super::mirror::{
+    MirrorCondition, MirrorState, MirrorView, ReplicaCondition, ReplicaView, VerifyView,
+};
 use crate::exit::Exit;
 use crate::output::Lang;
 use crate::render::amount;
@@ -346,7 +348,7 @@ impl GroupState {
                     state: *state,
                 })
                 .collect(),
-            mirrors: self.mirrors.iter().map(MirrorState::view).collect(),
+            mirrors: self.mirrors.iter().map(|one| one.view(names)).collect(),
             addresses: self
                 .addresses
                 .iter()

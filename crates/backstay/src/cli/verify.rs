@@ -8,8 +8,7 @@ use wire::{ByteCount, ByteRange};
 use super::connect;
 use super::group::check_reason;
 use super::{Global, mirror};
-use crate::api::body::{GroupMirror, GroupRequestBody, Taken};
-use crate::api::client::Client;
+use crate::api::body::{GroupRequestBody, Taken};
 use crate::api::view::VerifyView;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
@@ -48,7 +47,7 @@ struct Document {
 pub(super) fn run(args: &Args, global: &Global, ui: &Ui) -> Outcome {
     check_reason(args.reason.as_deref())?;
     let client = connect::client(global)?;
-    let before = find(&client, &args.mirror)?;
+    let before = mirror::find(&client, &args.mirror)?;
     let started = before.mirror.verify.map_or(0, |verify| verify.number);
     let body = GroupRequestBody {
         mirror: Some(args.mirror.clone()),
@@ -69,7 +68,11 @@ pub(super) fn run(args: &Args, global: &Global, ui: &Ui) -> Outcome {
     };
     let over = |verify: &VerifyView| verify.number > started && !verify.running;
     let found = connect::wait_for(limit, || {
-        find(&client, &args.mirror).ok()?.mirror.verify.filter(over)
+        mirror::find(&client, &args.mirror)
+            .ok()?
+            .mirror
+            .verify
+            .filter(over)
     });
     let Some(verify) = found else {
         return Err(
@@ -89,17 +92,6 @@ pub(super) fn run(args: &Args, global: &Global, ui: &Ui) -> Outcome {
         Exit::Ready
     } else {
         Exit::Degraded
-    })
-}
-
-fn find(client: &Client, name: &str) -> Result<GroupMirror, Failure> {
-    let mirrors = mirror::mirrors(client)?;
-    let names: Vec<String> = mirrors.iter().map(|one| one.mirror.name.clone()).collect();
-    let found = mirrors.into_iter().find(|one| one.mirror.name == name);
-    found.ok_or_else(|| {
-        Failure::new(format!("there is no mirror {name}"))
-            .cause(format!("the mirrors are {}", names.join(", ")))
-            .exit(Exit::Usage)
     })
 }
 

@@ -9,6 +9,7 @@
 mod aside;
 mod buffers;
 mod disk;
+mod figures;
 mod frames;
 mod front;
 mod fuse;

@@ -3,6 +3,7 @@
 use super::aside::Copy;
 use super::buffers::Buffers;
 use super::disk::Disks;
+use super::figures::{self, Publisher};
 use super::front::{Origin, Requests, Wanted};
 use super::fuse::Front;
 use super::nbd::Server;
@@ -24,8 +25,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use wire::{ByteRange, Duration, Epoch, Time};
+use std::sync::{Arc, Mutex, mpsc};
+use wire::{ByteRange, Epoch};
 
 /// Tokens from here on are readiness; below are the replica's disk operations.
 const READY: u64 = 1 << 63;
@@ -41,9 +42,6 @@ pub(super) const UBLK: u64 = READY | 1 << 62;
 const FRAMES_PER_TURN: usize = 64;
 /// Bytes of content in work beyond which peers are not read from; their frames wait in the sockets.
 const CONTENT_MAX: usize = 64 << 20;
-
-/// How often figures are published.
-const FIGURES_PAUSE: Duration = Duration::from_millis(100);
 
 /// Listening sockets, made before the thread starts so that their failure is the caller's.
 #[derive(Debug)]
@@ -110,8 +108,7 @@ struct Core {
     readable: BTreeSet<u64>,
     next_token: u64,
     data_bytes: u64,
-    figures: Arc<Mutex<Figures>>,
-    figures_due: Time,
+    figures: Publisher,
     sink: Sink,
     ended: bool,
 }
@@ -188,8 +185,7 @@ impl Core {
             readable: BTreeSet::new(),
             next_token: FIRST_FREE,
             data_bytes: 0,
-            figures,
-            figures_due: Time::ZERO,
+            figures: Publisher::new(figures),
             sink,
             ended: false,
         })
@@ -207,7 +203,7 @@ impl Core {
                 .wake_at()
                 .into_iter()
                 .chain(self.peers.deadline());
-            let deadline = deadline.chain([clock::now() + FIGURES_PAUSE]).min();
+            let deadline = deadline.chain([clock::now() + figures::PAUSE]).min();
             let busy = !self.readable.is_empty() && self.buffers.bytes() < CONTENT_MAX;
             let at_least = usize::from(!busy && !lost);
             self.ring.wait(at_least, deadline, &mut done)?;
@@ -217,7 +213,7 @@ impl Core {
             if self.replica.wake_at().is_some_and(|at| at <= clock::now()) {
                 self.feed(Input::Wake);
             }
-            self.publish();
+            self.figures.publish(&self.replica);
         }
         Ok(())
     }
@@ -474,14 +470,6 @@ impl Core {
                 self.take_requests(wanted);
             }
             _ => {}
-        }
-    }
-
-    fn publish(&mut self) {
-        let now = clock::now();
-        if now >= self.figures_due {
-            self.figures_due = now + FIGURES_PAUSE;
-            *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = self.replica.figures();
         }
     }
 }

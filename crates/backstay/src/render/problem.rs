@@ -1,6 +1,7 @@
 //! Problems: code, message, action, and where to read more.
 
 use serde::{Deserialize, Serialize};
+use wire::control::Obstacle;
 use wire::problem::Problem;
 use wire::record::Hold;
 use wire::{GroupId, NodeId};
@@ -78,6 +79,11 @@ fn arguments(words: &Words<'_>, problem: &Problem) -> Vec<Arg<'static>> {
             };
             args.push(("why", words.hold(hold)));
         }
+        Problem::WrongDisk { group, node, why } => {
+            let obstacle = Obstacle::WrongDisk(*why);
+            args.push(("obstacle", words.obstacle(obstacle)));
+            args.push(("remedy", words.remedy(*group, *node, obstacle)));
+        }
         Problem::ResourceFailed { group, resource } => {
             args.push(("resource", words.names.resource(*group, *resource)));
         }
@@ -101,6 +107,7 @@ const fn group_of(problem: &Problem) -> Option<GroupId> {
         | Problem::Down { group }
         | Problem::ResourceFailed { group, .. }
         | Problem::DiskFailed { group, .. }
+        | Problem::WrongDisk { group, .. }
         | Problem::HeldBack { group, .. } => Some(*group),
         Problem::NodeSilent { .. } | Problem::LinkSilent { .. } | Problem::NoVote { .. } => None,
     }
@@ -113,6 +120,7 @@ const fn node_of(problem: &Problem) -> Option<NodeId> {
         | Problem::NoStandby { node, .. }
         | Problem::DiskFailed { node, .. }
         | Problem::HeldBack { node, .. }
+        | Problem::WrongDisk { node, .. }
         | Problem::NoVote { node } => Some(*node),
         Problem::RegisterUnreachable { .. }
         | Problem::Frozen { .. }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use wire::control::{GroupRequest, Obstacle, RequestFault, Role};
+use mirror::runs::Places;
+use wire::control::{GroupRequest, Obstacle, RequestFault, Role, WrongDisk};
 use wire::event::{Act, Because, Decision, Event, Phase, ReplicaLoss, Rule, Seen, What};
 use wire::problem::Problem;
 use wire::record::{Hold, Intent, Member, Record, Sync};
@@ -64,6 +65,8 @@ pub(crate) fn ready() -> Snapshot {
         verify: None,
         front_end: None,
         front_end_why: None,
+        replica: None,
+        differing: Places::default(),
     };
     let address = AddressState {
         ip: [10, 9, 0, 10].into(),
@@ -476,6 +479,11 @@ fn every_problem_has_words_and_a_way_out() {
         },
         Problem::DiskFailed { group: DB, node: B },
         Problem::HeldBack { group: DB, node: B },
+        Problem::WrongDisk {
+            group: DB,
+            node: B,
+            why: WrongDisk::NoMirror,
+        },
         Problem::NoVote { node: B },
     ];
     let lines: Vec<String> = problems
@@ -487,6 +495,38 @@ fn every_problem_has_words_and_a_way_out() {
     let everything = lines.join("\n");
     for place in ["{", "}", " group cannot", "obstacle", "remedy"] {
         assert!(!everything.contains(place), "{place}");
+    }
+}
+
+#[test]
+fn every_wrong_disk_has_words_and_a_way_out() {
+    let names = names();
+    let words = Words {
+        lang: Lang::En,
+        names: &names,
+    };
+    let kinds = [
+        WrongDisk::NoMirror,
+        WrongDisk::OtherMirror,
+        WrongDisk::OwnContent,
+        WrongDisk::Shrunk,
+        WrongDisk::TooSmall,
+        WrongDisk::Damaged,
+        WrongDisk::Newer,
+    ];
+    let mut seen = std::collections::BTreeSet::new();
+    for why in kinds {
+        let (group, node) = (DB, B);
+        let view = ProblemView::new(&words, &Problem::WrongDisk { group, node, why });
+        assert_eq!(view.code, "BS-404");
+        assert!(
+            view.message.starts_with("node-b has a disk "),
+            "{}",
+            view.message
+        );
+        assert!(view.action.contains("node-b"), "{}", view.action);
+        assert!(!view.message.contains('{') && !view.action.contains('{'));
+        assert!(seen.insert(view.message), "two kinds read the same");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wire::control::{GroupRequest, Obstacle, RequestFault, Role};
+use wire::control::{GroupRequest, Obstacle, RequestFault, Role, WrongDisk};
 use wire::event::{Act, Because, Phase, ReplicaLoss, Rule, Seen};
 use wire::record::Hold;
 use wire::{GroupId, NodeId};
@@ -241,6 +241,15 @@ const fn obstacle_key(obstacle: Obstacle) -> &'static str {
         Obstacle::NoVote => "no-vote",
         Obstacle::NoRegister => "no-register",
         Obstacle::Silent => "silent",
+        Obstacle::WrongDisk(why) => match why {
+            WrongDisk::NoMirror => "wrong-disk.no-mirror",
+            WrongDisk::OtherMirror => "wrong-disk.other-mirror",
+            WrongDisk::OwnContent => "wrong-disk.own-content",
+            WrongDisk::Shrunk => "wrong-disk.shrunk",
+            WrongDisk::TooSmall => "wrong-disk.too-small",
+            WrongDisk::Damaged => "wrong-disk.damaged",
+            WrongDisk::Newer => "wrong-disk.newer",
+        },
     }
 }
 

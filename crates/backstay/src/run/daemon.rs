@@ -174,7 +174,7 @@ impl Daemon {
                 if let Report::Attached { data, .. } = &report {
                     self.resources.attached(group, mirror, *data);
                 }
-                if let Report::AttachFailed { reason } = &report {
+                if let Report::AttachFailed { reason, .. } = &report {
                     tracing::error!(?group, mirror, reason, "the mirror's disk cannot be used");
                 }
                 self.handle(Input::Mirror {

@@ -11,12 +11,13 @@ use crate::failure::Failure;
 use crate::render::names::Names;
 use crate::run::resources::Resources;
 use mirror::control::{Figures, VerifyFigures};
+use mirror::runs::Places;
 use node::Node;
 use node::view::{GroupView, View};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
-use wire::control::Role;
+use wire::control::{Obstacle, Role};
 use wire::event::Event;
 use wire::record::Intent;
 use wire::units::REGION_BYTES;
@@ -257,6 +258,8 @@ fn mirror_state(
             verify: None,
             front_end: None,
             front_end_why: None,
+            replica: None,
+            differing: Places::default(),
         };
     };
     let out_of_sync = ByteCount(figures.out_of_sync.iter().map(|(_, bytes)| bytes.0).sum());
@@ -268,10 +271,12 @@ fn mirror_state(
         .roles
         .iter()
         .any(|(id, role)| *id != me && *role == Role::Standby);
+    // With a wrong disk nothing is brought up to date.
+    let wrong = matches!(group.why_not, Some((_, Obstacle::WrongDisk(_))));
     let condition = match (active, all, role) {
         (true, true, Role::Promoting) => MirrorCondition::Reconciling,
         (_, true, _) => MirrorCondition::InSync,
-        (true, false, _) if follower_up => MirrorCondition::Resyncing,
+        (true, false, _) if follower_up && !wrong => MirrorCondition::Resyncing,
         (true, false, _) => MirrorCondition::Alone,
         (false, false, _) => MirrorCondition::Disconnected,
     };
@@ -287,6 +292,8 @@ fn mirror_state(
         verify: figures.verify.as_ref().map(verify_state),
         front_end: None,
         front_end_why: None,
+        replica: figures.replica.clone(),
+        differing: figures.differing.clone(),
     }
 }
 

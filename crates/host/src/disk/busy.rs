@@ -15,16 +15,18 @@ pub(super) fn device_user(path: &Path, rdev: u64) -> String {
 
 /// Who holds a lock on a file: the process named by `/proc/locks`.
 pub(super) fn file_user(inode: u64) -> String {
+    lock_owner(inode).unwrap_or_else(|| "another process".to_owned())
+}
+
+/// As [`file_user`]; none if nobody does.
+pub(super) fn lock_owner(inode: u64) -> Option<String> {
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-    let pid = locks.lines().find_map(|line| lock_holder(line, inode));
-    let Some(pid) = pid else {
-        return "another process".to_owned();
-    };
+    let pid = locks.lines().find_map(|line| lock_holder(line, inode))?;
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    match name.trim() {
+    Some(match name.trim() {
         "" => format!("process {pid}"),
         name => format!("process {pid} ({name})"),
-    }
+    })
 }
 
 /// `1: FLOCK  ADVISORY  WRITE 1234 00:1a:5678 0 EOF` → the pid, when the inode is the one asked for.

@@ -6,8 +6,10 @@
 mod busy;
 pub mod fault;
 mod open;
+mod view;
 
 pub use open::{OpenError, OpenOptions};
+pub use view::DiskView;
 
 use crate::ring::{Buf, Frozen};
 use fault::{FaultShim, Gate, Ticket};

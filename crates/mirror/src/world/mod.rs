@@ -7,6 +7,8 @@ mod bugs;
 mod control;
 mod crash;
 mod disk;
+mod grown;
+mod looked;
 mod model;
 mod named;
 mod property;

@@ -163,7 +163,10 @@ impl Group {
         self.obstacle().filter(|obstacle| {
             matches!(
                 obstacle,
-                Obstacle::RolledBack | Obstacle::DiskFailed | Obstacle::Inconsistent
+                Obstacle::RolledBack
+                    | Obstacle::DiskFailed
+                    | Obstacle::WrongDisk(_)
+                    | Obstacle::Inconsistent
             )
         })
     }

@@ -2,7 +2,7 @@
 
 use super::{Around, Group, Replica, Starting, State, Stopping};
 use std::collections::BTreeSet;
-use wire::control::{GroupBeat, Obstacle, Role};
+use wire::control::{GroupBeat, Obstacle, Role, WrongDisk};
 use wire::event::What;
 use wire::mutant::{self, Mutant};
 use wire::{ByteCount, ByteRange, Generation, Record, Time, Version};
@@ -50,6 +50,11 @@ impl Group {
         if self.witness {
             return Some(Obstacle::NotAttached);
         }
+        let wrong = self.wrong_disk();
+        // What is too small by now was a replica when the record counted it in.
+        if let Some(wrong) = wrong.filter(|wrong| *wrong != WrongDisk::TooSmall) {
+            return Some(Obstacle::WrongDisk(wrong));
+        }
         if self.replicas.iter().any(|r| r.failed) {
             return Some(Obstacle::DiskFailed);
         }
@@ -68,7 +73,7 @@ impl Group {
         let any = mutant::on(Mutant::PromoteOutOfSync)
             || self.config.asynchronous && mutant::on(Mutant::AsyncPromoted);
         if !record.may_promote(self.me) && !any {
-            return Some(self.out_of_set());
+            return Some(wrong.map_or_else(|| self.out_of_set(), Obstacle::WrongDisk));
         }
         if self.replicas.iter().any(|r| !r.consistent) {
             return Some(Obstacle::Inconsistent);
@@ -77,6 +82,17 @@ impl Group {
             return Some(Obstacle::InstanceOpen);
         }
         mine.failed.then_some(Obstacle::FailedHere)
+    }
+
+    /// What is wrong with a disk here that works.
+    pub(crate) fn wrong_disk(&self) -> Option<WrongDisk> {
+        self.replicas.iter().find_map(|replica| replica.wrong)
+    }
+
+    pub(super) fn on_wrong_disk(&mut self, mirror: u8, wrong: Option<WrongDisk>) {
+        if let Some(replica) = self.replicas.get_mut(usize::from(mirror)) {
+            replica.wrong = wrong;
+        }
     }
 
     /// True if a replica here waits for a person, because of what a failover cut off.

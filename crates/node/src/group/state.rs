@@ -1,6 +1,7 @@
 //! Where a group stands on a node, step by step; and what is known of its replicas there.
 
 use std::collections::BTreeSet;
+use wire::control::WrongDisk;
 use wire::layout::ReplicaState;
 use wire::{Generation, NodeId, Time};
 
@@ -117,6 +118,8 @@ pub(crate) struct Replica {
     pub(super) joined: bool,
     /// It holds what a failover cut off, and does not follow.
     pub(super) held_back: bool,
+    /// Its disk works, but is not a replica of this mirror.
+    pub(super) wrong: Option<WrongDisk>,
     /// The generation of this life is durable.
     pub(super) bumped: bool,
     /// Highest command serial that it handled.

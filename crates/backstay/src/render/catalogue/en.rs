@@ -26,6 +26,63 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
         "would not reach a majority of the register, because other nodes are silent",
     ),
     (
+        "obstacle.wrong-disk.no-mirror",
+        "has a disk that holds no mirror",
+    ),
+    (
+        "obstacle.wrong-disk.other-mirror",
+        "has a disk that belongs to another mirror",
+    ),
+    (
+        "obstacle.wrong-disk.own-content",
+        "has a disk with content of its own, which is not overwritten",
+    ),
+    (
+        "obstacle.wrong-disk.shrunk",
+        "has a disk that is smaller than when it was made a replica",
+    ),
+    (
+        "obstacle.wrong-disk.too-small",
+        "has a disk that is smaller than the active's volume",
+    ),
+    (
+        "obstacle.wrong-disk.damaged",
+        "has a disk whose mirror metadata is damaged",
+    ),
+    (
+        "obstacle.wrong-disk.newer",
+        "has a disk that a newer release wrote",
+    ),
+    (
+        "remedy.wrong-disk.no-mirror",
+        "see whether {node} has the right disk in its place; one that was enlarged needs `backstay mirror resize`, a new one \
+         `backstay mirror create --empty`",
+    ),
+    (
+        "remedy.wrong-disk.other-mirror",
+        "put the right disk back into {node}; `backstay mirror inspect` shows whose a disk is",
+    ),
+    (
+        "remedy.wrong-disk.own-content",
+        "if that content is not needed, on {node}: `backstay mirror create --empty --overwrite`",
+    ),
+    (
+        "remedy.wrong-disk.shrunk",
+        "give the disk of {node} its size back; `backstay mirror inspect` shows what it needs",
+    ),
+    (
+        "remedy.wrong-disk.too-small",
+        "enlarge the disk of {node}, then `backstay mirror resize` on it while its daemon is stopped",
+    ),
+    (
+        "remedy.wrong-disk.damaged",
+        "save what is needed of it, then make it anew on {node}: `backstay mirror create --empty --overwrite`",
+    ),
+    (
+        "remedy.wrong-disk.newer",
+        "run the same release on {node} as before",
+    ),
+    (
         "remedy.out-of-sync",
         "wait for the resync: `backstay mirror status`",
     ),

@@ -134,13 +134,24 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     (
         "action.BS-403",
         "make room under the state directory of {node} and restart its daemon; if that data is not needed, make its replica anew: \
-         `backstay mirror create --empty --force`",
+         `backstay mirror create --empty --overwrite`",
     ),
     (
         "about.BS-403",
         "When an asynchronous group fails over, the last writes of the old active may be missing on the new one. They are copied to \
          cut-off/ in the state directory before they are replaced. Here that failed, or there is more than max_lag can have left; \
          so nothing is replaced before a person decides.",
+    ),
+    (
+        "problem.BS-404",
+        "{node} {obstacle}, so it cannot hold group {group}",
+    ),
+    ("action.BS-404", "{remedy}"),
+    (
+        "about.BS-404",
+        "The disk at the configured path works, but is not a replica of this mirror: a foreign disk in its place, one that was never made a \
+         replica, one of another size, or one with damaged metadata. Nothing on it is overwritten. The group is served from the other \
+         replica, and cannot fail over until this is put right.",
     ),
     ("problem.BS-501", "the configuration cannot be read"),
     (

@@ -160,7 +160,7 @@ pub(super) fn bug_16_a_rotten_superblock_is_not_replaced_by_the_one_before() {
     world.boot(A, false);
     world.settle_disk(A);
     let refused =
-        |r: &Report| matches!(r, Report::AttachFailed { reason } if reason.contains("damaged"));
+        |r: &Report| matches!(r, Report::AttachFailed { reason, .. } if reason.contains("damaged"));
     assert!(world.has_report(A, refused));
 }
 

@@ -1,6 +1,7 @@
 //! Bugs about who is who, and as of when: 7, 17.
 
 use super::*;
+use wire::control::WrongDisk;
 use wire::mirror_frame::{Refuse, decode_payload};
 
 #[test]
@@ -78,7 +79,12 @@ pub(super) fn bug_17_a_larger_standby_may_lose_power_while_it_takes_the_size() {
     }
 }
 
-fn refusal(mut world: World) -> Refuse {
+fn refusal(world: World) -> Refuse {
+    refusal_of(world).0
+}
+
+/// What the active hears, and what the own node does.
+fn refusal_of(mut world: World) -> (Refuse, WrongDisk) {
     for _ in 0..RUN_MAX {
         if !world.sent(B, Kind::Goodbye).is_empty() {
             break;
@@ -93,7 +99,76 @@ fn refusal(mut world: World) -> Refuse {
     let Some(Parcel::Frame(_, Content::Bytes(bytes))) = queue.and_then(VecDeque::front) else {
         panic!("no reason given");
     };
-    decode_payload(bytes).unwrap()
+    let mut told = world.nodes[1].reports.iter().filter_map(|report| {
+        if let Report::CannotFollow { why } = report {
+            Some(*why)
+        } else {
+            None
+        }
+    });
+    let told = told.next_back();
+    (
+        decode_payload(bytes).unwrap(),
+        told.expect("the node is told"),
+    )
+}
+
+#[test]
+fn a_node_is_told_what_is_wrong_with_its_disk() {
+    let small = World::with_disks(DISK_BYTES, DISK_BYTES - (512 << 10), |_| {});
+    assert_eq!(refusal_of(small).1, WrongDisk::TooSmall);
+    let mut own = World::new(|_| {});
+    own.crash(B, false);
+    own.create(B, ReplicaState::Origin);
+    own.boot(B, false);
+    assert_eq!(refusal_of(own).1, WrongDisk::OwnContent);
+    let mut other = World::new(|_| {});
+    other.crash(B, false);
+    let bytes = other.node(B).disk_bytes;
+    let mut foreign = created(layout().data_bytes, ReplicaState::Consistent);
+    foreign.mirror = Some(1);
+    for slot in [Slot::A, Slot::B] {
+        let at = Layout::super_offset(bytes, slot);
+        other.node(B).disk.put(at, &foreign.seal(2));
+    }
+    other.boot(B, false);
+    assert_eq!(refusal_of(other).1, WrongDisk::OtherMirror);
+}
+
+#[test]
+fn a_disk_without_a_mirror_is_told_from_a_broken_one() {
+    let wrong = |spoil: &dyn Fn(&mut World)| {
+        let mut world = pair();
+        world.crash(B, false);
+        spoil(&mut world);
+        world.boot(B, false);
+        world.settle_disk(B);
+        let reports = &world.nodes[1].reports;
+        let mut told = reports.iter().filter_map(|report| {
+            if let Report::AttachFailed { wrong, .. } = report {
+                Some(*wrong)
+            } else {
+                None
+            }
+        });
+        told.next_back()
+    };
+    let overwrite = |byte: u8| {
+        move |world: &mut World| {
+            let end = Layout::super_offset(DISK_BYTES, Slot::B);
+            world.node(B).disk.put(end, &[byte; 8192]);
+        }
+    };
+    assert_eq!(wrong(&overwrite(0)), Some(Some(WrongDisk::NoMirror)));
+    let rot = |world: &mut World| {
+        for slot in [Slot::A, Slot::B] {
+            let at = Layout::super_offset(DISK_BYTES, slot) + 700;
+            world.node(B).disk.put(at, b"rot");
+        }
+    };
+    assert_eq!(wrong(&rot), Some(Some(WrongDisk::Damaged)));
+    let broken = |world: &mut World| world.node(B).disk.broken = Some(5);
+    assert_eq!(wrong(&broken), Some(None));
 }
 
 #[test]
@@ -118,8 +193,11 @@ pub(super) fn bug_17_a_disk_of_another_mirror_is_not_attached() {
     world.config.expect_mirror = Some(78);
     world.boot(B, false);
     world.settle_disk(B);
-    assert!(world.has_report(
-        B,
-        |r| matches!(r, Report::AttachFailed { reason } if reason.contains("another"))
-    ));
+    assert!(world.has_report(B, |r| matches!(
+        r,
+        Report::AttachFailed {
+            wrong: Some(WrongDisk::OtherMirror),
+            ..
+        }
+    )));
 }

@@ -1,0 +1,290 @@
+//! Making a replica that nobody runs larger, after its disk was enlarged.
+//!
+//! The metadata is found from the disk's end, so it has to move there. What is written, each step durable before the next:
+//!
+//! ```text
+//! moved:     blank both new super places │ new bitmap, new intent log │ super B │ super A │ zeros over the old metadata
+//! in place:  everything marked, in both places of the old bitmap │ new bitmap │ super
+//! ```
+//!
+//! *Moved*: nothing of the old metadata is touched before the new is whole, and until then the disk's end shows none: the same
+//! command finds the old one and begins again. *In place* (the disk did not grow, the volume did): the new bitmap lies over
+//! the old one; so the old one names everything before that, and whatever a crash leaves of it, it forgets nothing.
+//!
+//! What the volume gained is marked: the next resync makes it equal.
+
+use crate::bits::Bits;
+use crate::inspect::{Contents, Found, inspect};
+use crate::intent;
+use wire::layout::{
+    self, BITS_PER_BLOCK, BlockKind, CONTENT_BYTES, Layout, SEALED_BYTES, Slot, Superblock,
+};
+use wire::mutant::{self, Bug};
+use wire::units::{BLOCK_BYTES, REGION_BYTES};
+use wire::{ByteCount, ByteRange};
+
+/// Bitmap pairs that are written at once: 1 MiB.
+const PAIRS_MAX: u64 = 128;
+/// Bytes that are searched at once.
+const SEARCH_BYTES: u64 = 1 << 20;
+
+/// What is to be done with the disk. It is durable before the next step begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Writes these bytes.
+    Write {
+        /// Byte offset on the disk.
+        offset: u64,
+        /// What, in whole blocks.
+        bytes: Vec<u8>,
+    },
+    /// Makes a part of the disk read as zeros.
+    Zero(ByteRange),
+}
+
+/// Why a replica does not become larger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrowFault {
+    /// It is as large as asked for, or as large as the disk lets it.
+    NotLarger {
+        /// Size of the volume.
+        now: ByteCount,
+    },
+    /// The volume and its metadata would not fit the disk, or the size is no multiple of 4 KiB.
+    DoesNotFit {
+        /// Largest volume that fits.
+        most: ByteCount,
+    },
+    /// The new metadata would lie over the old one: the disk grew by too little.
+    Overlap {
+        /// The disk must have at least this size.
+        needed: ByteCount,
+    },
+    /// Something of the metadata is lost: it is not moved.
+    Damaged,
+}
+
+/// How a replica becomes larger.
+#[derive(Debug)]
+pub struct Growth {
+    /// Where everything lies afterwards.
+    pub layout: Layout,
+    /// Where it lies now.
+    pub from: Layout,
+    superblock: Superblock,
+    slot: Slot,
+    sequence: u64,
+    bitmap_sequence: u64,
+    bitmap_slots: Vec<Slot>,
+    marked: Bits,
+    hot: Vec<u32>,
+}
+
+impl Growth {
+    /// Of the replica `contents` on a disk that has `disk_bytes` now. The volume gets `data_bytes`, or all that fits.
+    ///
+    /// # Errors
+    /// [`GrowFault`]; nothing is to be written then.
+    pub fn plan(
+        contents: &Contents,
+        disk_bytes: u64,
+        data_bytes: Option<u64>,
+    ) -> Result<Self, GrowFault> {
+        let own = &contents.superblock;
+        let most = Layout::for_disk(disk_bytes, own.intent_blocks);
+        let most = most.map_or(own.data_bytes, |layout| layout.data_bytes);
+        if contents.doubtful || contents.intent_incomplete || contents.bitmap_lost > 0 {
+            return Err(GrowFault::Damaged);
+        }
+        let wanted = data_bytes.unwrap_or(most);
+        let layout = Layout::with_data(disk_bytes, wanted, own.intent_blocks)
+            .filter(|layout| layout.regions() <= u64::from(u32::MAX))
+            .ok_or(GrowFault::DoesNotFit {
+                most: ByteCount(most),
+            })?;
+        let from = contents.layout;
+        if layout.data_bytes <= from.data_bytes {
+            return Err(GrowFault::NotLarger {
+                now: ByteCount(from.data_bytes),
+            });
+        }
+        let moved = layout.disk_bytes > from.disk_bytes;
+        let first = layout.bitmap_offset(0, Slot::A);
+        if moved && first < from.disk_bytes {
+            // A larger disk needs a larger bitmap, by a block or two.
+            let short = from.disk_bytes - first + 4 * BLOCK_BYTES;
+            return Err(GrowFault::Overlap {
+                needed: ByteCount(layout.disk_bytes.saturating_add(short)),
+            });
+        }
+        let mut marked = Bits::new(layout.blocks());
+        marked.set_words(0, contents.marked.words(0..from.blocks()).iter().copied());
+        if !mutant::has(Bug::GainUnmarked) {
+            marked.set(from.blocks()..layout.blocks());
+        }
+        Ok(Self {
+            layout,
+            from,
+            superblock: Superblock {
+                data_bytes: layout.data_bytes,
+                ..own.clone()
+            },
+            slot: contents.slot,
+            sequence: contents.sequence,
+            bitmap_sequence: contents.bitmap_sequence,
+            bitmap_slots: contents.bitmap_slots.clone(),
+            marked,
+            hot: regions(&contents.hot),
+        })
+    }
+
+    /// True if the metadata goes to another place.
+    #[must_use]
+    pub const fn is_moved(&self) -> bool {
+        self.layout.disk_bytes > self.from.disk_bytes
+    }
+
+    /// What is to be done, in this order.
+    pub fn steps(&self) -> Box<dyn Iterator<Item = Step> + '_> {
+        if self.is_moved() {
+            Box::new(self.move_steps())
+        } else {
+            Box::new(self.stay_steps())
+        }
+    }
+
+    fn move_steps(&self) -> impl Iterator<Item = Step> + '_ {
+        let end = self.layout.disk_bytes;
+        let super_at = move |slot| Layout::super_offset(end, slot);
+        let blank = ByteRange::new(super_at(Slot::B), 2 * BLOCK_BYTES);
+        let logs = [Slot::B, Slot::A].map(|slot| Step::Write {
+            offset: self.layout.intent_offset(slot),
+            bytes: intent::encode(&self.hot, self.layout.intent_blocks, 1),
+        });
+        // The second place is written for the first time with the second sequence: so both begin with the first.
+        let supers = [Slot::B, Slot::A].map(|slot| Step::Write {
+            offset: super_at(slot),
+            bytes: self.superblock.seal(1).to_vec(),
+        });
+        let old = self.from.bitmap_offset(0, Slot::A);
+        let old = ByteRange::new(old, self.from.disk_bytes - old);
+        let early = old.filter(|_| mutant::has(Bug::MetadataBlankedEarly));
+        (early.into_iter().chain(blank).map(Step::Zero))
+            .chain(pairs(&self.layout, 1, move |index| {
+                words(&self.marked, index)
+            }))
+            .chain(logs)
+            .chain(supers)
+            .chain(old.into_iter().map(Step::Zero))
+    }
+
+    fn stay_steps(&self) -> impl Iterator<Item = Step> + '_ {
+        let (from, first) = (self.from, self.bitmap_sequence + 1);
+        // The place of the older copy first: a torn write of the newest then leaves this one.
+        let trusted = mutant::has(Bug::OldBitmapTrusted);
+        let passes = [false, true].into_iter().filter(move |_| !trusted);
+        let all = passes.flat_map(move |newest| {
+            let slots = (0..).zip(&self.bitmap_slots);
+            slots.map(move |(index, slot)| {
+                let slot = if newest { *slot } else { slot.other() };
+                let sequence = first + u64::from(newest);
+                let everything = [0xFF; CONTENT_BYTES];
+                let block = layout::seal(BlockKind::Bitmap, index, sequence, &everything);
+                Step::Write {
+                    offset: from.bitmap_offset(index, slot),
+                    bytes: block.to_vec(),
+                }
+            })
+        });
+        let superblock = Step::Write {
+            offset: Layout::super_offset(self.layout.disk_bytes, self.slot.other()),
+            bytes: self.superblock.seal(self.sequence + 1).to_vec(),
+        };
+        all.chain(pairs(&self.layout, first + 2, move |index| {
+            words(&self.marked, index)
+        }))
+        .chain([superblock])
+    }
+}
+
+/// Writes both places of every block of a bitmap.
+fn pairs<'a>(
+    layout: &'a Layout,
+    sequence: u64,
+    content: impl Fn(u64) -> Vec<u8> + 'a,
+) -> impl Iterator<Item = Step> + 'a {
+    let count = layout.bitmap_blocks.div_ceil(PAIRS_MAX);
+    (0..count).map(move |chunk| {
+        let first = chunk * PAIRS_MAX;
+        let last = (first + PAIRS_MAX).min(layout.bitmap_blocks);
+        let mut bytes = Vec::new();
+        for index in first..last {
+            let block = layout::seal(BlockKind::Bitmap, index, sequence, &content(index));
+            bytes.extend_from_slice(&block);
+            bytes.extend_from_slice(&block);
+        }
+        Step::Write {
+            offset: layout.bitmap_offset(first, Slot::A),
+            bytes,
+        }
+    })
+}
+
+/// The content of block `index` of a bitmap.
+fn words(bits: &Bits, index: u64) -> Vec<u8> {
+    let range = index * BITS_PER_BLOCK..(index + 1) * BITS_PER_BLOCK;
+    let words = bits.words(range).iter();
+    words.flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// The regions whose blocks are set.
+fn regions(bits: &Bits) -> Vec<u32> {
+    let blocks = REGION_BYTES / BLOCK_BYTES;
+    let mut regions = Vec::new();
+    let mut at = 0;
+    while let Some(block) = bits.next_set(at) {
+        let region = block / blocks;
+        at = (region + 1) * blocks;
+        regions.extend(u32::try_from(region).ok());
+    }
+    regions
+}
+
+/// Where a replica's disk ended before it was enlarged: the replica nearest to the end of what the disk is now, with its
+/// size then. `read` gives the bytes of a range, or none if the disk does not give them.
+pub fn find(
+    disk_bytes: u64,
+    mut read: impl FnMut(ByteRange) -> Option<Vec<u8>>,
+) -> Option<(u64, Box<Contents>)> {
+    let mut end = disk_bytes / BLOCK_BYTES * BLOCK_BYTES;
+    while end > 0 {
+        let start = end.saturating_sub(SEARCH_BYTES);
+        let bytes = ByteRange::new(start, end - start).and_then(&mut read);
+        let bytes = bytes.unwrap_or_default();
+        let blocks = (start..)
+            .step_by(SEALED_BYTES)
+            .zip(bytes.chunks_exact(SEALED_BYTES));
+        let mut found: Vec<u64> = blocks
+            .filter(|(_, block)| is_super(block))
+            .map(|(at, _)| at)
+            .collect();
+        while let Some(at) = found.pop() {
+            // It is place A, or place B below a damaged A.
+            for size in [at + BLOCK_BYTES, at + 2 * BLOCK_BYTES] {
+                if let Found::Replica(contents) = inspect(size.min(disk_bytes), &mut read).replica
+                    && !contents.intent_incomplete
+                    && contents.bitmap_lost == 0
+                {
+                    return Some((size, contents));
+                }
+            }
+        }
+        end = start;
+    }
+    None
+}
+
+fn is_super(block: &[u8]) -> bool {
+    let opened = layout::open(BlockKind::Super, 0, block);
+    opened.is_ok_and(|(_, content)| Superblock::parse(&content).is_ok())
+}
