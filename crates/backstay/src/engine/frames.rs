@@ -178,6 +178,8 @@ fn whole(header: Header, buf: Buf) -> Result<Frame, FrameFault> {
         | Kind::Unreadable
         | Kind::Compare
         | Kind::Differs
+        | Kind::Common
+        | Kind::CommonDone
         | Kind::Goodbye => Body::Bytes(buf.to_vec()),
     };
     Ok(Frame { header, payload })
