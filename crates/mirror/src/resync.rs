@@ -40,10 +40,10 @@ impl Machine {
             || required && mutant::on(Mutant::ReconnectCountsAtOnce);
         let lacks = !required || !known || self.peers.get(&node).is_none_or(|peer| peer.lacks);
         let start = lacks && !todo.is_clear();
-        if mutant::on(Mutant::BitsClearedEarly) {
-            if let Some(plane) = self.plane_mut(node) {
-                plane.clear();
-            }
+        if mutant::on(Mutant::BitsClearedEarly)
+            && let Some(plane) = self.plane_mut(node)
+        {
+            plane.clear();
         }
         let session = Session {
             conn: greeting.conn,

@@ -114,7 +114,7 @@ impl Options {
     /// Nodes with replicas.
     #[must_use]
     pub fn data_nodes(&self) -> Vec<NodeId> {
-        (0..u16::from(self.replicas)).map(NodeId).collect()
+        (0..self.replicas).map(NodeId).collect()
     }
 
     /// A healthy cluster in which only what the scenario says goes wrong.
