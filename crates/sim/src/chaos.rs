@@ -189,12 +189,16 @@ impl World {
 
     fn disk_fault(&mut self, length: Duration) -> Fault {
         let at = self.data_node();
-        match self.rng.below(4) {
+        let fault = match self.rng.below(4) {
             0 => Fault::DiskWrites(at, length),
             1 => Fault::DiskFlush(at, 1),
             2 => Fault::DiskReads(at, length),
             _ => Fault::BadSectors(at, length),
-        }
+        };
+        // A disk that fails while another one is being restored from a snapshot: two bad disks are beyond any promise.
+        let nodes = self.options.data_nodes();
+        let restoring = self.faults.rolled_back > 0 && nodes.iter().any(|n| !self.machine(*n).up);
+        if restoring { Fault::MirrorReset } else { fault }
     }
 
     /// A snapshot is restored only where the other replica is whole, and is not about to be taken out: two old disks are beyond
