@@ -243,8 +243,8 @@ fn write(disk: &Disk, layout: &Layout, empty: bool) -> std::io::Result<()> {
         },
         boot: 0,
         led: false,
-        baseline: None,
-        offered: None,
+        pairs: Vec::new(),
+        source: None,
     };
     for slot in [Slot::B, Slot::A] {
         let block = superblock.seal(1);

@@ -1,6 +1,7 @@
 //! Becoming the active, changes of the sets, and the orderly end.
 
 use crate::aside::Aside;
+use crate::common::Common;
 use crate::control::{Command, Report};
 use crate::io::Payload;
 use crate::machine::{FlushId, Machine};
@@ -15,8 +16,8 @@ use wire::mirror_frame::{Header, Kind, Refuse, encode_payload};
 use wire::mutant::{self, Bug, Mutant};
 use wire::{Epoch, NodeId};
 
-/// Most other replicas: the layout has room for one bitmap.
-const PEERS_MAX: usize = 1;
+/// Most other replicas: the layout has room for so many bitmaps.
+const PEERS_MAX: usize = wire::layout::PAIRS_MAX;
 
 #[derive(Debug)]
 pub(crate) struct Active {
@@ -28,6 +29,7 @@ pub(crate) struct Active {
     pub(crate) eligible: NodeSet,
     pub(crate) stage: Stage,
     pub(crate) renewal: Renewal,
+    pub(crate) common: Common,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -96,10 +98,14 @@ impl Machine {
         self.closed = false;
         self.floor = self.floor.max(epoch);
         let (now, backoff) = (self.now, self.config.redial_min);
-        self.peers = others
-            .into_iter()
-            .map(|n| (n, Peer::new(now, backoff)))
-            .collect();
+        let (required, eligible) = self.sort_out(&required);
+        let mut keep = NodeSet::EMPTY;
+        others.iter().for_each(|node| keep.insert(*node));
+        for node in others {
+            self.remember(node, keep);
+            let lacks = !required.contains(node);
+            self.peers.insert(node, Peer::new(now, backoff, lacks));
+        }
         self.intent.all_settled_in(self.period);
         let mirror = self.config.new_mirror;
         self.bump_generation();
@@ -109,17 +115,15 @@ impl Machine {
             s.led = true;
             s.state = ReplicaState::Consistent;
         });
-        let (required, eligible) = self.sort_out(&required);
         self.role = Role::Active(Active {
             epoch,
             required,
             eligible,
             stage: Stage::Opening(ticket),
             renewal: Renewal::of(&self.intent, &self.layout),
+            common: Common::None,
         });
-        if !self.peers.keys().all(|n| required.contains(*n)) {
-            self.mark_hot();
-        }
+        self.mark_hot();
     }
 
     /// Who is waited for, and who must be within the bound.
@@ -149,7 +153,13 @@ impl Machine {
                 "epoch {epoch} is older than epoch {known}, which this disk took part in"
             ));
         }
-        (others > PEERS_MAX).then(|| "its metadata has room for one other replica".to_owned())
+        if others > PEERS_MAX {
+            return Some(format!(
+                "its metadata has room for {PEERS_MAX} other replicas"
+            ));
+        }
+        let followers = self.config.ack.is_async() && others > 1;
+        followers.then(|| "an asynchronous mirror has one follower".to_owned())
     }
 
     /// Everything in the intent log may be missing at a peer that is not required (any more).
@@ -158,8 +168,9 @@ impl Machine {
             return;
         }
         let hot: Vec<u32> = self.intent.regions().collect();
+        let others = self.paired().without(self.required());
         for region in hot {
-            self.bitmap.mark_region(region);
+            self.mark_region_against(others, region);
         }
     }
 
@@ -180,10 +191,11 @@ impl Machine {
         self.superblock.change(|s| s.epoch = s.epoch.max(epoch));
         let (now, backoff) = (self.now, self.config.redial_min);
         for node in required.iter().filter(|n| **n != own) {
-            if self.peers.len() < PEERS_MAX {
-                self.peers
-                    .entry(*node)
-                    .or_insert_with(|| Peer::new(now, backoff));
+            if self.peers.len() < PEERS_MAX && !self.peers.contains_key(node) {
+                let mut keep = NodeSet::one(*node);
+                self.peers.keys().for_each(|known| keep.insert(*known));
+                self.remember(*node, keep);
+                self.peers.insert(*node, Peer::new(now, backoff, true));
             }
         }
         let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
@@ -232,6 +244,7 @@ impl Machine {
         self.mark_hot();
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.lost = true;
+            peer.lacks = true;
             if peer.conn().is_some() {
                 self.lose(node, wire::event::ReplicaLoss::Closed);
             }
@@ -269,6 +282,7 @@ impl Machine {
         self.pump_resyncs();
         self.pump_verify();
         self.make_points();
+        self.advance_common();
         self.pump_streams();
         self.admit();
     }
@@ -308,7 +322,7 @@ impl Machine {
                 let idle = self.intent.idle(self.clean);
                 let gone: Vec<u32> = idle.into_iter().filter(|r| self.evict(*r)).collect();
                 self.announce_cold(&gone);
-                let durable = self.intent.is_settled() && self.bitmap.is_settled();
+                let durable = self.intent.is_settled() && self.planes.is_settled();
                 if self.intent.is_empty() && durable {
                     self.end_sessions();
                     self.stop();

@@ -77,8 +77,9 @@ impl Machine {
 
     /// Where this replica may hold what others do not.
     fn own_ranges(&self) -> Vec<ByteRange> {
-        let mut marked = Bits::new(self.layout.blocks());
-        marked.union(self.bitmap.base());
+        let active = self.active_followed();
+        let mut marked =
+            active.map_or_else(|| Bits::new(self.layout.blocks()), |node| self.marked(node));
         for region in self.intent.regions() {
             marked.set(region_blocks(region));
         }

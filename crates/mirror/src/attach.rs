@@ -1,11 +1,11 @@
 //! Reading the metadata: superblocks, then the intent log, then the bitmap, piece by piece.
 
-use crate::bitmap::Bitmap;
 use crate::config::Config;
 use crate::control::Report;
 use crate::intent::{self, Intent};
 use crate::io::{DiskOp, Errno, Input, IoId, Output, Payload};
 use crate::machine::{Machine, Parts};
+use crate::planes::Planes;
 use crate::superblock::Super;
 use std::collections::VecDeque;
 use wire::Time;
@@ -38,7 +38,7 @@ enum Step {
     Bitmap {
         known: Box<Known>,
         log: Box<Intent>,
-        bitmap: Box<Bitmap>,
+        bitmap: Box<Planes>,
         next: u64,
     },
     /// Over, one way or the other.
@@ -264,7 +264,7 @@ impl Attach {
                 ..known
             }),
             log: Box::new(log),
-            bitmap: Box::new(Bitmap::new(&layout)),
+            bitmap: Box::new(Planes::new(&layout)),
             next: 0,
         })
     }
@@ -281,7 +281,7 @@ impl Attach {
         &mut self,
         known: Box<Known>,
         log: Box<Intent>,
-        mut bitmap: Box<Bitmap>,
+        mut bitmap: Box<Planes>,
         next: u64,
         bytes: &[u8],
     ) -> Result<Step, Unfit> {
@@ -302,7 +302,7 @@ impl Attach {
         })
     }
 
-    fn finish(&mut self, now: Time, known: Known, log: Intent, mut bitmap: Bitmap) -> Box<Machine> {
+    fn finish(&mut self, now: Time, known: Known, log: Intent, mut bitmap: Planes) -> Box<Machine> {
         if known.is_fresh() {
             bitmap.format();
         } else if known.intents_lost && !mutant::has(Bug::LostMetadataClean) {
@@ -318,7 +318,7 @@ impl Attach {
             layout: known.layout,
             superblock,
             intent: log,
-            bitmap,
+            planes: bitmap,
             before,
             volatile_kept,
             ticket,

@@ -1,4 +1,4 @@
-//! The bitmap: blocks that may differ from what the other replica has durably.
+//! One plane of the bitmap: blocks that may differ from what one other replica has durably.
 //!
 //! Two sets of it matter: what is marked (in memory, `base`) and what is certainly marked on disk (`disk`). A region
 //! may leave the intent log only when its marked blocks are marked on disk too, so a crash forgets nothing. More marks on
@@ -25,6 +25,8 @@ pub(crate) const RUNS_MAX: usize = 65_536;
 
 #[derive(Debug)]
 pub(crate) struct Bitmap {
+    /// Number of its first block among the blocks of all planes.
+    first: u64,
     base: Bits,
     /// Marked blocks of which nobody knows that they differ: they were in the intent log, or everything was marked. Lost with
     /// the process: then a mark says no more than that the block may differ.
@@ -49,14 +51,15 @@ struct Place {
 }
 
 impl Bitmap {
-    /// Of a layout, nothing marked, nothing on disk yet. [`Bitmap::load`] fills it.
-    pub(crate) fn new(layout: &Layout) -> Self {
+    /// Of a layout, nothing marked, nothing on disk yet. [`Bitmap::load`] fills it. Blocks are numbered from `first` on.
+    pub(crate) fn new(layout: &Layout, first: u64) -> Self {
         let place = Place {
             slot: Slot::B,
             sequence: 0,
         };
-        let places = usize::try_from(layout.bitmap_blocks).unwrap_or(usize::MAX);
+        let places = usize::try_from(layout.plane_blocks()).unwrap_or(usize::MAX);
         Self {
+            first,
             base: Bits::new(layout.blocks()),
             doubtful: Bits::new(layout.blocks()),
             fresh: None,
@@ -84,6 +87,7 @@ impl Bitmap {
         {
             return Err(*fault);
         }
+        let index = index.saturating_sub(self.first);
         let bits = Self::bits_of(index);
         let newest = layout::newest(a, b);
         if let Newest::Known(slot, sequence, _) | Newest::Doubtful(slot, sequence, _) = newest
@@ -160,8 +164,12 @@ impl Bitmap {
 
     /// Has the region's marks written.
     pub(crate) fn want(&mut self, region: u32) {
-        self.wanted
-            .insert(region_blocks(region).start / BITS_PER_BLOCK);
+        let index = region_blocks(region).start / BITS_PER_BLOCK;
+        let words = self.base.words(Self::bits_of(index));
+        let on_its_way = self.writing.get(&index).is_some_and(|new| new == words);
+        if !on_its_way {
+            self.wanted.insert(index);
+        }
     }
 
     /// Has every block written whose copy on disk differs.
@@ -230,6 +238,7 @@ impl Bitmap {
         let both: Vec<u64> = std::iter::zip(&new, old).map(|(n, o)| n & o).collect();
         self.disk.set_words(bits.start, both.into_iter());
         self.writing.insert(index, new);
+        let index = self.first + index;
         let block = layout::seal(BlockKind::Bitmap, index, place.sequence, &content);
         let offset = layout.bitmap_offset(index, place.slot);
         Some((index, offset, block.to_vec()))
@@ -237,15 +246,11 @@ impl Bitmap {
 
     /// The write of a block is durable.
     pub(crate) fn written(&mut self, index: u64) {
+        let index = index.saturating_sub(self.first);
         if let Some(words) = self.writing.remove(&index) {
             self.disk
                 .set_words(Self::bits_of(index).start, words.into_iter());
         }
-    }
-
-    /// Highest sequence of any block.
-    pub(crate) fn sequence(&self) -> u64 {
-        self.places.iter().map(|p| p.sequence).max().unwrap_or(0)
     }
 
     /// Where the newest copy of each block is.
@@ -253,19 +258,20 @@ impl Bitmap {
         self.places.iter().map(|place| place.slot)
     }
 
-    /// A bitmap for another layout with the same marks, all of it still to be written. Sequences go on, so that no older
-    /// block at a new place wins.
-    pub(crate) fn relaid(&self, layout: &Layout) -> Self {
-        let mut bitmap = Self::new(layout);
-        let sequence = self.sequence();
-        for place in &mut bitmap.places {
+    /// Takes the marks of a bitmap of another layout, all of it still to be written. Sequences go on after `sequence`, so that
+    /// no older block at a new place wins.
+    pub(crate) fn take_over(&mut self, old: &Self, sequence: u64) {
+        for place in &mut self.places {
             place.sequence = sequence;
         }
-        bitmap
-            .base
-            .set_words(0, self.base.words(0..self.base.len()).iter().copied());
-        bitmap.wanted = (0..layout.bitmap_blocks).collect();
-        bitmap
+        self.base
+            .set_words(0, old.base.words(0..old.base.len()).iter().copied());
+        self.wanted = (0..).take(self.places.len()).collect();
+    }
+
+    /// The highest sequence of a block.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.places.iter().map(|p| p.sequence).max().unwrap_or(0)
     }
 
     /// Forgets every mark and has every block written: a replica that was just created.
@@ -327,7 +333,7 @@ mod tests {
     }
 
     fn blank() -> Bitmap {
-        Bitmap::new(&layout())
+        Bitmap::new(&layout(), 0)
     }
 
     fn write_all(bitmap: &mut Bitmap) {

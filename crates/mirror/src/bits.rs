@@ -83,6 +83,20 @@ impl Bits {
         Some(start..end)
     }
 
+    /// True if a bit of the range is set.
+    pub(crate) fn any_in(&self, range: Range<u64>) -> bool {
+        let end = range.end.min(self.len);
+        let mut at = range.start;
+        while at < end {
+            let upto = (at / WORD + 1).saturating_mul(WORD).min(end);
+            if self.words[index(at / WORD)] & mask(at % WORD, upto - at) != 0 {
+                return true;
+            }
+            at = upto;
+        }
+        false
+    }
+
     pub(crate) fn get(&self, at: u64) -> bool {
         at < self.len && self.words[index(at / WORD)] & mask(at % WORD, 1) != 0
     }
@@ -173,6 +187,7 @@ mod tests {
             prop_assert_eq!(bits.ones(), u64::try_from(model.len()).unwrap());
             for at in 0..257 {
                 prop_assert_eq!(bits.get(at), model.contains(&at));
+                prop_assert_eq!(bits.any_in(at..at + 70), model.range(at..at + 70).next().is_some());
                 prop_assert_eq!(bits.next_set(at), model.range(at..).next().copied());
             }
             let mut copy = Bits::new(257);

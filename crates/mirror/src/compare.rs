@@ -11,6 +11,7 @@ use crate::io::{BufId, ConnId, Payload};
 use crate::job::{Action, Job, Origin, Stage};
 use crate::machine::{JobId, Machine};
 use crate::mend::Mend;
+use crate::nodes::NodeSet;
 use crate::peer::Await;
 use wire::digest::{DIGEST_BYTES, Digest};
 use wire::mirror_frame::{FLAG_RESYNC, Header, Kind};
@@ -99,7 +100,7 @@ impl Machine {
             Origin::Verify { conn, .. } => {
                 if self.verify_found(range, verdict) {
                     // Durably marked before anything else can go wrong, and unmarked by the next point.
-                    self.mark_difference(range);
+                    self.mark_difference(node, range);
                     self.send_chunk(node, conn, range, buf);
                 }
                 self.end_job(id);
@@ -114,10 +115,11 @@ impl Machine {
         }
     }
 
-    fn mark_difference(&mut self, range: ByteRange) {
-        self.bitmap.mark(range.cells(BLOCK_BYTES));
+    fn mark_difference(&mut self, node: NodeId, range: ByteRange) {
+        let nodes = NodeSet::one(node);
+        self.mark_against(nodes, &range.cells(BLOCK_BYTES));
         for region in Self::regions_of(range) {
-            self.bitmap.want(region);
+            self.want_region(nodes, region);
         }
     }
 

@@ -5,7 +5,7 @@
 //! written each time, alternately to two places: a torn write leaves the older list. While a write of the list is
 //! under way, further regions gather for the next one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use wire::layout::{
     self, BlockFault, BlockKind, CONTENT_BYTES, Layout, Newest, REGIONS_PER_BLOCK, SEALED_BYTES,
@@ -32,6 +32,8 @@ pub(crate) struct Intent {
     writing: Option<Vec<u32>>,
     sequence: u64,
     slot: Slot,
+    /// On a standby: regions that the active let go, and that leave once they are marked against whoever may lack them.
+    cooling: BTreeSet<u32>,
 }
 
 /// One hot region.
@@ -80,6 +82,7 @@ impl Intent {
             writing: None,
             sequence: sequence_seen,
             slot,
+            cooling: BTreeSet::new(),
         }
     }
 
@@ -152,6 +155,7 @@ impl Intent {
                 inherited: false,
             }
         });
+        self.cooling.remove(&region);
         hot.used = self.clock;
         hot.stale = false;
         self.changed |= cold;
@@ -222,9 +226,28 @@ impl Intent {
         let gone = self.hot.get(&region).is_some_and(|hot| hot.pins == 0);
         if gone {
             self.hot.remove(&region);
+            self.cooling.remove(&region);
             self.changed = true;
         }
         gone
+    }
+
+    /// The region leaves once its marks are durable.
+    pub(crate) fn cool(&mut self, region: u32) {
+        if self.hot.contains_key(&region) {
+            self.cooling.insert(region);
+        }
+    }
+
+    /// Regions that leave once their marks are durable.
+    pub(crate) fn cooling(&self) -> impl Iterator<Item = u32> {
+        self.cooling.iter().copied()
+    }
+
+    /// Regions from before the session that were not written in it.
+    pub(crate) fn stale(&self) -> impl Iterator<Item = u32> {
+        let stale = self.hot.iter().filter(|(_, h)| h.stale && h.pins == 0);
+        stale.map(|(region, _)| *region)
     }
 
     /// A session starts: what is in the log is from before it.
@@ -238,6 +261,8 @@ impl Intent {
     pub(crate) fn drop_stale(&mut self) {
         let before = self.hot.len();
         self.hot.retain(|_, hot| !hot.stale || hot.pins > 0);
+        let hot = &self.hot;
+        self.cooling.retain(|region| hot.contains_key(region));
         self.changed |= self.hot.len() != before;
     }
 

@@ -15,11 +15,12 @@
 //! | `activate` | becoming active, changes of the sets, the orderly end |
 //! | `renew` | what a restarted replica writes again before it serves |
 //! | `session`, `links`, `peer`, `resync`, `pace` | the active's side of a session |
+//! | `common` | what two standbys of one active need, so that one can follow the other |
 //! | `follower`, `spool`, `lag` | asynchronous: what waits for a follower, and its bound |
 //! | `aside` | asynchronous: what is saved before it is replaced |
 //! | `standby`, `standby_ops` | the standby's side |
 //! | `compare`, `verify`, `mend` | chunks compared by digest; verifying online; places that cannot be read |
-//! | `superblock`, `intent`, `bitmap` | metadata: wanted, being written, durable |
+//! | `superblock`, `intent`, `bitmap`, `planes` | metadata: wanted, being written, durable |
 //! | `grow` | making a replica that nobody runs larger |
 //! | `inspect`, `survey` | for people: what a disk's metadata says, and where replicas may differ |
 //! | `ranges`, `bits`, `runs`, `nodes`, `disk` | small parts without opinions |
@@ -40,6 +41,7 @@ mod aside;
 mod attach;
 mod bitmap;
 mod bits;
+mod common;
 mod compare;
 pub mod config;
 pub mod control;
@@ -58,6 +60,7 @@ mod mend;
 mod nodes;
 mod pace;
 mod peer;
+mod planes;
 mod ranges;
 mod renew;
 pub mod replica;

@@ -31,7 +31,9 @@ impl Machine {
             self.disconnect(conn);
         }
         if was_up {
-            self.bitmap.cancel_point();
+            if let Some(plane) = self.plane_mut(node) {
+                plane.cancel_point();
+            }
             self.live.remove(node);
             for app in self.jobs.values_mut().filter_map(|j| j.app_mut()) {
                 app.sent.remove(node);
@@ -53,6 +55,14 @@ impl Machine {
         if tell {
             self.report(Report::PeerLost { node, why });
         }
+    }
+
+    /// Ends a connection that never became a session, and tries again later.
+    pub(crate) fn hang_up(&mut self, node: NodeId) {
+        if let Some(conn) = self.peers.get(&node).and_then(Peer::conn) {
+            self.disconnect(conn);
+        }
+        self.redial_later(node);
     }
 
     pub(crate) fn redial_later(&mut self, node: NodeId) {
@@ -110,14 +120,13 @@ impl Machine {
 
     pub(crate) fn active_wake_at(&self, active: &Active) -> Option<Time> {
         let (ack, io) = (self.config.ack_timeout, self.config.io_timeout);
-        let marked = !self.bitmap.base().is_clear() && !self.bitmap.has_point();
         let of_peer = |(node, peer): (&NodeId, &Peer)| {
             let missing = active.eligible.contains(*node) && peer.session().is_none();
             let deadline = peer.deadline(active.required.contains(*node) || missing, ack, io);
             let next = match &peer.link {
                 Link::Down { redial_at } => active.dials_to(*node).then_some(*redial_at),
                 Link::Up(s) => match &s.phase {
-                    Phase::Live => marked.then_some(s.point_at),
+                    Phase::Live => self.wants_point(*node).then_some(s.point_at),
                     Phase::Copying(copying) => copying.is_stuck().then_some(copying.retry_at),
                     Phase::Naming { .. } | Phase::Committing { .. } => None,
                 },

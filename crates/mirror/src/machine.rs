@@ -5,7 +5,6 @@
 
 use crate::activate::Active;
 use crate::aside::Aside;
-use crate::bitmap::Bitmap;
 use crate::bits::Bits;
 use crate::config::Config;
 use crate::control::{Command, Figures, Report, VerifyResult};
@@ -18,6 +17,7 @@ use crate::job::Job;
 use crate::nodes::NodeSet;
 use crate::pace::Pace;
 use crate::peer::Peer;
+use crate::planes::Planes;
 use crate::ranges::Locks;
 use crate::request::Frozen;
 use crate::role::{Role, Settling};
@@ -62,8 +62,8 @@ pub(crate) struct Machine {
     pub(crate) layout: Layout,
     pub(crate) superblock: Super,
     pub(crate) intent: Intent,
-    /// Against the one peer that the layout has room for.
-    pub(crate) bitmap: Bitmap,
+    /// One against each other replica that the superblock remembers.
+    pub(crate) planes: Planes,
     /// Generation before this attach.
     pub(crate) before: Generation,
     /// The machine did not lose power since the last attach.
@@ -127,7 +127,7 @@ pub(crate) struct Parts {
     pub(crate) layout: Layout,
     pub(crate) superblock: Super,
     pub(crate) intent: Intent,
-    pub(crate) bitmap: Bitmap,
+    pub(crate) planes: Planes,
     pub(crate) before: Generation,
     pub(crate) volatile_kept: bool,
     /// For the boot that it was attached in.
@@ -150,7 +150,7 @@ impl Machine {
             layout: parts.layout,
             superblock: parts.superblock,
             intent: parts.intent,
-            bitmap: parts.bitmap,
+            planes: parts.planes,
             before: parts.before,
             volatile_kept: parts.volatile_kept,
             floor,
@@ -246,7 +246,7 @@ impl Machine {
         match purpose {
             Purpose::Super => self.superblock.written(),
             Purpose::Intent => self.on_intent_written(),
-            Purpose::Bitmap(index) => self.bitmap.written(index),
+            Purpose::Bitmap(index) => self.planes.written(index),
             Purpose::Read {
                 request,
                 buf,
@@ -329,7 +329,7 @@ impl Machine {
         if !self.superblock.is_settled() {
             return;
         }
-        while let Some((index, offset, bytes)) = self.bitmap.next_write(&self.layout) {
+        while let Some((index, offset, bytes)) = self.planes.next_write(&self.layout) {
             self.start_disk(Purpose::Bitmap(index), DiskOp::MetaWrite { offset, bytes });
         }
     }
@@ -374,13 +374,18 @@ impl Machine {
     }
 
     pub(crate) fn figures(&self) -> Figures {
-        let marked = |peer: &Peer| {
+        let marked = |node: NodeId, peer: &Peer| {
             let todo = peer.todo().map_or(0, Bits::ones);
-            ByteCount(self.bitmap.base().ones().max(todo) * wire::units::BLOCK_BYTES)
+            let marked = self.plane(node).map_or(0, |plane| plane.base().ones());
+            ByteCount(marked.max(todo) * wire::units::BLOCK_BYTES)
         };
         let oldest = self.peers.values().filter_map(Peer::lacks_since).min();
         Figures {
-            out_of_sync: self.peers.iter().map(|(n, p)| (*n, marked(p))).collect(),
+            out_of_sync: self
+                .peers
+                .iter()
+                .map(|(n, p)| (*n, marked(*n, p)))
+                .collect(),
             lag: ByteCount(self.peers.values().map(|peer| peer.lag.bytes()).sum()),
             lag_age: oldest.map_or(wire::Duration::ZERO, |at| self.now.since(at)),
             resync_sent: ByteCount(self.resync_sent),
@@ -395,6 +400,13 @@ impl Machine {
 
     pub(crate) const fn active(&self) -> Option<&Active> {
         match &self.role {
+            Role::Active(active) => Some(active),
+            Role::Attaching(_) | Role::Idle | Role::Settling(_) | Role::Standby(_) => None,
+        }
+    }
+
+    pub(crate) const fn active_mut(&mut self) -> Option<&mut Active> {
+        match &mut self.role {
             Role::Active(active) => Some(active),
             Role::Attaching(_) | Role::Idle | Role::Settling(_) | Role::Standby(_) => None,
         }

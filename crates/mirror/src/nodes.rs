@@ -40,6 +40,36 @@ impl NodeSet {
         Self(self.0 | other.0)
     }
 
+    /// Those that are not in `other`.
+    pub(crate) const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    pub(crate) const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// A bit for each node.
+    pub(crate) fn to_bits(self) -> u32 {
+        u32::from(self.0)
+    }
+
+    /// The nodes with a bit; bits that are no node's are ignored.
+    pub(crate) fn from_bits(bits: u32) -> Self {
+        Self(u16::try_from(bits & u32::from(u16::MAX)).unwrap_or(0))
+    }
+
+    /// One node.
+    pub(crate) const fn one(node: NodeId) -> Self {
+        Self(Self::bit(node))
+    }
+
+    pub(crate) fn iter(self) -> impl Iterator<Item = NodeId> {
+        (0..=NodeId::MAX.0)
+            .map(NodeId)
+            .filter(move |node| self.contains(*node))
+    }
+
     /// The nodes of both.
     pub(crate) const fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)

@@ -26,6 +26,8 @@ pub(crate) struct Peer {
     pub(crate) missing_since: Time,
     /// The node was told of the loss and not yet of the return.
     pub(crate) lost: bool,
+    /// Something that was acknowledged may be missing on it: it is no point in the history while it is copied to.
+    pub(crate) lacks: bool,
     /// Asynchronous: what it may lack.
     pub(crate) lag: Lag,
     pub(crate) standing: Standing,
@@ -164,17 +166,20 @@ pub(crate) enum Await {
     Compare(JobId),
     /// What a place holds that cannot be read here.
     Content(JobId),
+    /// The standbys' common point of this name.
+    Common(SessionId),
     /// The end of a resync; ends this point of the bitmap.
     Commit(u64),
 }
 
 impl Peer {
-    pub(crate) fn new(now: Time, backoff: Duration) -> Self {
+    pub(crate) fn new(now: Time, backoff: Duration, lacks: bool) -> Self {
         Self {
             link: Link::Down { redial_at: now },
             backoff,
             missing_since: now,
             lost: false,
+            lacks,
             lag: Lag::default(),
             standing: Standing::Within,
         }
@@ -269,6 +274,7 @@ impl Peer {
                     | Await::Compare(_)
                     | Await::Content(_)
                     | Await::Point(_)
+                    | Await::Common(_)
                     | Await::ResyncStart
                     | Await::Commit(_) => oldest.since.max(session.progress) + io_timeout,
                 })

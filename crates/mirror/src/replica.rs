@@ -97,6 +97,15 @@ impl Replica {
         }
     }
 
+    /// The attached machine, for tests that change something inside.
+    #[cfg(test)]
+    pub(crate) fn machine_mut(&mut self) -> Option<&mut Machine> {
+        match &mut self.state {
+            State::Attaching(_) => None,
+            State::Attached(machine) => Some(machine),
+        }
+    }
+
     /// Figures for status and metrics.
     #[must_use]
     pub fn figures(&self) -> Figures {

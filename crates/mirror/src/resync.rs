@@ -7,7 +7,7 @@
 //! A *required* peer that comes back (R10), or that is found by a restarted active (R9), lacks nothing but what was never
 //! acknowledged: it stays consistent while it is brought up to date. Any other marks itself inconsistent first.
 
-use crate::bitmap::{BLOCKS_PER_REGION, region_blocks};
+use crate::bitmap::{BLOCKS_PER_REGION, Bitmap, region_blocks};
 use crate::bits::Bits;
 use crate::config::Compare;
 use crate::control::Report;
@@ -19,7 +19,7 @@ use wire::event::ReplicaLoss;
 use wire::mirror_frame::{Hello, Kind};
 use wire::mutant::{self, Bug, Mutant};
 use wire::units::BLOCK_BYTES;
-use wire::{ByteCount, ByteRange, Duration, NodeId};
+use wire::{ByteCount, ByteRange, Duration, NodeId, SessionId};
 
 /// Largest chunk, in blocks: one region.
 const CHUNK_BLOCKS: u64 = BLOCKS_PER_REGION;
@@ -34,14 +34,16 @@ impl Machine {
             return self.lose(node, ReplicaLoss::Closed);
         }
         let required = self.required().contains(node);
-        let known = self.shares_baseline(hello);
-        let (todo, theirs) = self.differences(hello, known);
+        let known = self.shares_baseline(node, hello);
+        let (todo, theirs) = self.differences(node, hello, known);
         let equal = todo.is_clear() && hello.consistent && hello.mirror.is_some()
             || required && mutant::on(Mutant::ReconnectCountsAtOnce);
-        let lacks = !required || !self.bitmap.base().is_clear() || !known;
+        let lacks = !required || !known || self.peers.get(&node).is_none_or(|peer| peer.lacks);
         let start = lacks && !todo.is_clear();
-        if mutant::on(Mutant::BitsClearedEarly) {
-            self.bitmap.clear();
+        if mutant::on(Mutant::BitsClearedEarly)
+            && let Some(plane) = self.plane_mut(node)
+        {
+            plane.clear();
         }
         let session = Session {
             conn: greeting.conn,
@@ -90,19 +92,24 @@ impl Machine {
 
     /// True if the peer's bitmap and this one count from the same moment. If not, one of the disks is an older state of itself
     /// (or never held this mirror's data), and everything may differ (R14).
-    fn shares_baseline(&mut self, hello: &Hello) -> bool {
-        let own = self.superblock.get();
-        let (mine, offered) = (own.baseline, own.offered);
-        let committed = offered.is_some() && hello.baseline == offered;
-        if committed {
-            self.superblock.change(|s| s.baseline = offered);
+    fn shares_baseline(&mut self, node: NodeId, hello: &Hello) -> bool {
+        let (mine, offered) = self.baselines(node);
+        let same = |ours: Option<SessionId>, theirs| ours.is_some() && ours == theirs;
+        if same(offered, hello.baseline) {
+            self.superblock.change(|s| {
+                if let Some(pair) = s.pair_mut(node) {
+                    pair.baseline = offered;
+                }
+            });
         }
-        let agreed = hello.baseline == mine || committed || mine.is_some() && hello.offered == mine;
+        let agreed = [mine, offered]
+            .iter()
+            .any(|ours| same(*ours, hello.baseline) || same(*ours, hello.offered));
         hello.mirror.is_some() && (agreed || mutant::on(Mutant::BaselineIgnored))
     }
 
     /// Blocks that may differ, and how many of them by the peer's own account.
-    fn differences(&self, hello: &Hello, known: bool) -> (Bits, u64) {
+    fn differences(&self, node: NodeId, hello: &Hello, known: bool) -> (Bits, u64) {
         let mut theirs = Bits::new(self.layout.blocks());
         for region in &hello.intent {
             theirs.set(region_blocks(*region));
@@ -112,7 +119,7 @@ impl Machine {
             theirs.set(region_blocks(*first).start..end * BLOCKS_PER_REGION);
         }
         let mut todo = theirs.clone();
-        todo.union(self.bitmap.base());
+        todo.union(&self.marked(node));
         for region in self.intent.regions() {
             todo.set(region_blocks(region));
         }
@@ -146,7 +153,9 @@ impl Machine {
     /// A chunk cannot be read here: its blocks are tried one by one, and a single bad one later again. A required peer has
     /// everything that was acknowledged, so it may give its own content for it.
     pub(crate) fn chunk_unreadable(&mut self, node: NodeId, range: ByteRange) {
-        let required = self.required().contains(node);
+        // It may be one peer's word of what was never acknowledged: nobody else must have been told another one.
+        let alone = |(other, peer): (&NodeId, &Peer)| *other == node || peer.session().is_none();
+        let required = self.required().contains(node) && self.peers.iter().all(alone);
         let retry_at = self.now + STUCK_PAUSE;
         let Some(copying) = self.peers.get_mut(&node).and_then(|p| p.copying_mut()) else {
             return;
@@ -215,10 +224,12 @@ impl Machine {
             return false;
         };
         copying.chunks += 1;
-        let compare = match copying.compare {
+        let compare = copying.compare;
+        let doubtful = self.plane(node).is_some_and(|plane| plane.is_doubtful(run));
+        let compare = match compare {
             Compare::Never => false,
             Compare::Always => true,
-            Compare::Doubtful => self.bitmap.is_doubtful(run),
+            Compare::Doubtful => doubtful,
         };
         let origin = Origin::Resync {
             node,
@@ -236,8 +247,8 @@ impl Machine {
             let name = Some(session.session);
             session.phase = Phase::Naming { sent_bytes };
             self.superblock.change(|s| {
-                if s.baseline != name {
-                    s.offered = name;
+                if let Some(pair) = s.pair_mut(node).filter(|pair| pair.baseline != name) {
+                    pair.offered = name;
                 }
             });
             self.pump_commits();
@@ -250,10 +261,12 @@ impl Machine {
             return;
         }
         for node in self.naming() {
+            let Some(point) = self.plane_mut(node).map(Bitmap::begin_point) else {
+                continue;
+            };
             if let Some(session) = self.peers.get_mut(&node).and_then(|p| p.session_mut())
                 && let Phase::Naming { sent_bytes } = session.phase
             {
-                let point = self.bitmap.begin_point();
                 session.phase = Phase::Committing { point, sent_bytes };
                 self.ask(node, Kind::ResyncCommit, 0, Await::Commit(point));
             }
@@ -277,11 +290,15 @@ impl Machine {
         if let Some(session) = self.peers.get(&node).and_then(|p| p.session()) {
             let name = Some(session.session);
             self.superblock.change(|s| {
-                s.baseline = name;
-                s.offered = None;
+                if let Some(pair) = s.pair_mut(node) {
+                    pair.baseline = name;
+                    pair.offered = None;
+                }
             });
         }
-        self.bitmap.commit_point(point);
+        if let Some(plane) = self.plane_mut(node) {
+            plane.commit_point(point);
+        }
         let phase = self
             .peers
             .get(&node)
@@ -300,10 +317,12 @@ impl Machine {
     /// The peer has everything: from here on its acknowledgements count.
     fn go_live(&mut self, node: NodeId, sent_bytes: u64) {
         let backoff = self.config.redial_min;
+        let required = self.required().contains(node);
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
         peer.lost = false;
+        peer.lacks &= !required;
         peer.backoff = backoff;
         peer.lag.caught_up();
         let Some(session) = peer.session_mut() else {
@@ -355,26 +374,31 @@ impl Machine {
 
     /// Has the marks against followers that nobody waits for brought to a point from time to time.
     pub(crate) fn make_points(&mut self) {
-        if self.bitmap.base().is_clear() || self.bitmap.has_point() {
-            return;
-        }
         let (now, interval) = (self.now, self.config.point_interval);
         // What an active that is cut off may have to put aside is what is marked: kept near the bound.
         let often = self.bound().map_or(u64::MAX, |bound| bound.max_bytes / 2);
-        let due = self.peers.iter_mut().find_map(|(node, peer)| {
-            let session = peer.session_mut()?;
+        let ripe = self.peers.keys().filter(|node| self.wants_point(**node));
+        let nodes: Vec<NodeId> = ripe.copied().collect();
+        for node in nodes {
+            let Some(session) = self.peers.get_mut(&node).and_then(|p| p.session_mut()) else {
+                continue;
+            };
             let ripe = session.point_at <= now || session.point_bytes > often;
-            let due = matches!(session.phase, Phase::Live) && ripe;
-            due.then(|| {
-                session.point_bytes = 0;
-                session.point_at = now + interval;
-                *node
-            })
-        });
-        if let Some(node) = due {
-            let point = self.bitmap.begin_point();
-            self.ask(node, Kind::Flush, 0, Await::Point(point));
+            if !matches!(session.phase, Phase::Live) || !ripe {
+                continue;
+            }
+            session.point_bytes = 0;
+            session.point_at = now + interval;
+            if let Some(point) = self.plane_mut(node).map(Bitmap::begin_point) {
+                self.ask(node, Kind::Flush, 0, Await::Point(point));
+            }
         }
+    }
+
+    /// True if something is marked against the peer and no point on its way takes it away.
+    pub(crate) fn wants_point(&self, node: NodeId) -> bool {
+        self.plane(node)
+            .is_some_and(|plane| !plane.base().is_clear() && !plane.has_point())
     }
 }
 

@@ -94,11 +94,14 @@ impl Machine {
                 self.superblock.change(|s| {
                     s.state = ReplicaState::Blank;
                     s.mirror = None;
+                    s.pairs.clear();
                 });
             }
             return;
         }
-        self.bitmap.mark_all();
+        if let Some(plane) = self.plane_mut(node) {
+            plane.mark_all();
+        }
         if self.peers.get(&node).is_some_and(|p| p.conn().is_some()) {
             self.lose(node, ReplicaLoss::Closed);
         }
@@ -141,7 +144,7 @@ impl Machine {
     }
 
     pub(crate) fn advance_attaching(&mut self, ticket: Ticket) {
-        let settled = self.intent.is_settled() && self.bitmap.is_settled();
+        let settled = self.intent.is_settled() && self.planes.is_settled();
         if !(settled && self.superblock.is_durable(ticket)) {
             return;
         }
@@ -215,7 +218,7 @@ impl Machine {
         }
         self.peers.clear();
         self.live = NodeSet::EMPTY;
-        self.bitmap.cancel_point();
+        self.planes.cancel_points();
         self.drop_standby_session();
     }
 

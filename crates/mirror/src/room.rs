@@ -29,7 +29,9 @@ impl Machine {
                     continue;
                 }
                 if standby {
-                    self.bitmap.mark_region(region);
+                    // Nobody told it who has this.
+                    let all = self.paired();
+                    self.mark_region_against(all, region);
                 }
                 if self.evict(region) {
                     gone.push(region);
@@ -79,10 +81,11 @@ impl Machine {
 
     /// Takes an idle region out of the log if its marks are durable; else has them written.
     pub(crate) fn evict(&mut self, region: u32) -> bool {
-        if self.bitmap.covers(region) || mutant::has(Bug::MarksEvicted) {
+        if self.covers(region) || mutant::has(Bug::MarksEvicted) {
             return self.intent.evict(region);
         }
-        self.bitmap.want(region);
+        let all = self.paired();
+        self.want_region(all, region);
         false
     }
 }

@@ -1,14 +1,15 @@
 //! The active's side of a session: connecting, greeting, sending, acknowledgements, losing it.
 
-use crate::bitmap::RUNS_MAX;
+use crate::bitmap::{Bitmap, RUNS_MAX};
 use crate::compare::Verdict;
 use crate::io::{ConnId, Payload, Side};
 use crate::job::Action;
 use crate::lag::Sent;
 use crate::machine::{JobId, Machine};
-use crate::peer::{Await, Awaited, Greeting, Link};
+use crate::peer::{Await, Awaited, Greeting, Link, Peer};
 use crate::role::Role;
 use crate::spool::weight;
+use std::collections::BTreeMap;
 use wire::event::ReplicaLoss;
 use wire::mirror_frame::{FLAG_FUA, Header, Hello, Kind, Refuse, decode_payload, encode_payload};
 use wire::mutant::{self, Bug};
@@ -32,7 +33,7 @@ impl Machine {
         };
         let dialing = |link: &Link| matches!(link, Link::Dialing);
         let epoch = self.epoch();
-        let hello = self.hello();
+        let hello = self.hello(node);
         let since = self.now;
         match self.peers.get_mut(&node).filter(|p| dialing(&p.link)) {
             Some(peer) => {
@@ -119,6 +120,8 @@ impl Machine {
             | Kind::ResyncCommit
             | Kind::Read
             | Kind::Data
+            | Kind::Common
+            | Kind::CommonDone
             | Kind::Goodbye => None,
         }
     }
@@ -127,7 +130,13 @@ impl Machine {
         let Payload::Bytes(bytes) = payload else {
             return None;
         };
+        let greeting = |p: &Peer| matches!(p.link, Link::Greeting(_));
         let why = match decode_payload(bytes).ok()? {
+            // It has not heard of the record that names this node: its patience, not its answer, tells when it is lost.
+            Refuse::NotActive if self.peers.get(&node).is_some_and(greeting) => {
+                self.hang_up(node);
+                return Some(());
+            }
             Refuse::Closing => ReplicaLoss::Closed,
             Refuse::DiskFailed => ReplicaLoss::DiskFailed,
             Refuse::OldEpoch(_)
@@ -175,7 +184,12 @@ impl Machine {
                 self.note_answered(node, Sent::Flush(flush));
                 self.on_flush_acked(node, flush);
             }
-            Await::Point(point) => self.bitmap.commit_point(point),
+            Await::Point(point) => {
+                if let Some(plane) = self.plane_mut(node) {
+                    plane.commit_point(point);
+                }
+            }
+            Await::Common(name) => self.on_common_acked(node, name),
             Await::ResyncStart => self.on_start_acked(node),
             Await::Chunk => self.on_chunk_acked(node),
             Await::Compare(job) => self.on_verdict(node, job, Verdict::Equal),
@@ -197,6 +211,7 @@ impl Machine {
             | Await::Point(_)
             | Await::ResyncStart
             | Await::Chunk
+            | Await::Common(_)
             | Await::Commit(_) => return None,
         }
         Some(())
@@ -231,21 +246,25 @@ impl Machine {
         Some(awaited.what)
     }
 
-    /// What this replica says of itself first.
-    pub(crate) fn hello(&self) -> Vec<u8> {
+    /// What this replica says of itself first, to a node.
+    pub(crate) fn hello(&self, to: NodeId) -> Vec<u8> {
         let own = self.superblock.get();
         let (intent, dirty) = match own.mirror {
-            Some(_) => (self.intent.regions().collect(), self.bitmap.region_runs()),
+            Some(_) => {
+                let dirty = self.plane(to).map(Bitmap::region_runs);
+                (self.intent.regions().collect(), dirty.unwrap_or_default())
+            }
             None => (Vec::new(), Vec::new()),
         };
+        let (baseline, offered) = self.baselines(to);
         encode_payload(&Hello {
             version: version::MIRROR,
             features: version::Features::OURS,
             node: self.config.node,
             mirror: own.mirror,
             generation: own.generation,
-            baseline: own.baseline,
-            offered: own.offered,
+            baseline,
+            offered,
             data_bytes: own.data_bytes,
             consistent: own.state == wire::layout::ReplicaState::Consistent,
             intent,
@@ -337,10 +356,7 @@ impl Machine {
             }
             (Action::Write | Action::Zero | Action::Fetch, _) => (Kind::Zero, Payload::None, 0),
         };
-        let all = self.peers.keys().all(|n| required.contains(*n)) && !self.peers.is_empty();
-        if !all {
-            self.bitmap.mark(blocks_of(range));
-        }
+        self.mark_against(self.paired().without(required), &blocks_of(range));
         // An asynchronous follower gets a flush of its own behind such a write.
         let durable = fua && !self.config.ack.is_async();
         let header = Header {
@@ -373,18 +389,27 @@ impl Machine {
     }
 
     pub(crate) fn announce_hot(&mut self, regions: &[u32]) {
-        self.announce(Kind::IntentAdd, regions);
+        self.announce(Kind::IntentAdd, regions.iter().copied());
     }
 
+    /// Standbys learn who has the regions: against others they must remember them.
     pub(crate) fn announce_cold(&mut self, regions: &[u32]) {
-        self.announce(Kind::IntentDrop, regions);
+        let mut by_holders: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for region in regions {
+            let holders = self.holders(*region).to_bits();
+            by_holders.entry(holders).or_default().push(*region);
+        }
+        for (holders, regions) in by_holders {
+            let words = std::iter::once(holders).chain(regions);
+            self.announce(Kind::IntentDrop, words);
+        }
     }
 
-    fn announce(&mut self, kind: Kind, regions: &[u32]) {
-        if regions.is_empty() {
+    fn announce(&mut self, kind: Kind, words: impl Iterator<Item = u32>) {
+        let bytes: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
+        if bytes.is_empty() {
             return;
         }
-        let bytes: Vec<u8> = regions.iter().flat_map(|r| r.to_le_bytes()).collect();
         let header = self.header(kind, 0);
         let to: Vec<(ConnId, SessionId)> = self
             .peers

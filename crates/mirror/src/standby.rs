@@ -6,10 +6,12 @@
 //! `Quiesce`: what an earlier session started is done. `Relaying`: metadata laid out for the active's size. `Sealing`: the
 //! epoch is durable. Only then the Hello is answered, so nothing of an older session or epoch can come after it.
 
+use crate::common::Agreeing;
 use crate::control::Report;
 use crate::io::{ConnId, Payload};
 use crate::job::Origin;
 use crate::machine::{JobId, Machine};
+use crate::nodes::NodeSet;
 use crate::role::Role;
 use crate::standby_ops::PeerOp;
 use crate::superblock::Ticket;
@@ -68,6 +70,8 @@ pub(crate) struct Following {
     pub(crate) ops: VecDeque<PeerOp>,
     /// Frames behind an ordered flush.
     pub(crate) backlog: VecDeque<(Header, Payload)>,
+    /// The common point with other standbys that is on its way.
+    pub(crate) common: Option<Agreeing>,
 }
 
 impl Standby {
@@ -104,6 +108,14 @@ impl Machine {
     pub(crate) const fn standby_mut(&mut self) -> Option<&mut Standby> {
         match &mut self.role {
             Role::Standby(standby) => Some(standby),
+            Role::Attaching(_) | Role::Idle | Role::Settling(_) | Role::Active(_) => None,
+        }
+    }
+
+    /// Whose sessions are accepted.
+    pub(crate) const fn active_followed(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Standby(standby) => Some(standby.active),
             Role::Attaching(_) | Role::Idle | Role::Settling(_) | Role::Active(_) => None,
         }
     }
@@ -185,6 +197,7 @@ impl Machine {
             for (_, payload) in &following.backlog {
                 self.release_payload(payload);
             }
+            self.planes.cancel_points();
             self.cold.clear();
             self.logging.clear();
             for id in following.jobs {
@@ -285,6 +298,7 @@ impl Machine {
         let mirror = self.same_mirror(&hello)?;
         self.fitting(hello.data_bytes)?;
         self.floor = self.floor.max(header.epoch);
+        self.remember(active, NodeSet::one(active));
         let opening = Opening {
             conn,
             session: header.session,
@@ -337,7 +351,10 @@ impl Machine {
                 let opening = *opening;
                 self.advance_opening(opening);
             }
-            Followed::Up(_) => self.advance_ops(),
+            Followed::Up(_) => {
+                self.let_cool();
+                self.advance_ops();
+            }
             Followed::None | Followed::Greeting { .. } => {}
         }
         self.admit();
@@ -346,12 +363,12 @@ impl Machine {
     fn advance_opening(&mut self, opening: Opening) {
         let step = match opening.step {
             OpeningStep::Quiesce
-                if self.jobs.is_empty() && self.bitmap.is_settled() && self.has_put_aside() =>
+                if self.jobs.is_empty() && self.planes.is_settled() && self.has_put_aside() =>
             {
                 self.relay(opening.data_bytes);
                 OpeningStep::Relaying
             }
-            OpeningStep::Relaying if self.bitmap.is_settled() => {
+            OpeningStep::Relaying if self.planes.is_settled() => {
                 let (epoch, data_bytes) = (opening.epoch, opening.data_bytes);
                 OpeningStep::Sealing(self.superblock.change(|s| {
                     s.epoch = s.epoch.max(epoch);
@@ -375,7 +392,7 @@ impl Machine {
         if let Ok(layout) = self.fitting(data_bytes)
             && layout != self.layout
         {
-            self.bitmap = self.bitmap.relaid(&layout);
+            self.planes = self.planes.relaid(&layout);
             self.layout = layout;
         }
     }
@@ -383,7 +400,8 @@ impl Machine {
     /// Answers the Hello: the session is up.
     fn greet(&mut self, opening: Opening) {
         self.intent.begin_session();
-        let hello = self.hello();
+        let active = self.active_followed();
+        let hello = active.map_or_else(Vec::new, |node| self.hello(node));
         let header = Header::bare(Kind::Hello, opening.epoch, opening.session, 0);
         self.send_bytes(opening.conn, header, hello);
         let following = Following {
@@ -394,6 +412,7 @@ impl Machine {
             jobs: BTreeSet::new(),
             ops: VecDeque::new(),
             backlog: VecDeque::new(),
+            common: None,
         };
         if let Some(standby) = self.standby_mut() {
             standby.link = Followed::Up(Box::new(following));

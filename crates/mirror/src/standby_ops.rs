@@ -6,6 +6,7 @@ use crate::disk::Purpose;
 use crate::io::{BufId, ConnId, DiskOp, Payload};
 use crate::job::{Action, Origin};
 use crate::machine::{JobId, Machine};
+use crate::nodes::NodeSet;
 use crate::superblock::Ticket;
 use wire::SessionId;
 use wire::event::ReplicaLoss;
@@ -28,20 +29,24 @@ pub(crate) struct PeerOp {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Act {
+pub(crate) enum Act {
     Flush {
         /// Nothing behind it is applied before it is done: an asynchronous standby stays a prefix.
         ordered: bool,
     },
     ResyncStart,
     ResyncCommit,
+    /// The other standbys may count from here.
+    Common,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+pub(crate) enum Step {
     /// Earlier writes are not done.
     Waiting,
     Flushing,
+    /// Marks against other replicas are not durable.
+    Marking,
     /// The superblock is not durable.
     Sealing(Ticket),
 }
@@ -100,6 +105,8 @@ impl Machine {
             (Kind::Read, Payload::None) => self.on_peer_read(header),
             (Kind::IntentAdd, Payload::Bytes(bytes)) => self.on_intents(bytes, true),
             (Kind::IntentDrop, Payload::Bytes(bytes)) => self.on_intents(bytes, false),
+            (Kind::Common, Payload::Bytes(bytes)) => self.on_common(header, bytes),
+            (Kind::CommonDone, Payload::Bytes(bytes)) => self.on_common_done(bytes),
             (Kind::Goodbye, _) => {
                 self.release_payload(&payload);
                 return self.lose_active(ReplicaLoss::Closed);
@@ -145,6 +152,9 @@ impl Machine {
             seq: header.seq,
             resync: header.flags & FLAG_RESYNC != 0 && mixture,
         };
+        if header.flags & FLAG_RESYNC != 0 && mixture {
+            self.mark_chunk(range);
+        }
         let fua = header.flags & FLAG_FUA != 0;
         if mutant::has(Bug::ZeroNotApplied) && action == Action::Zero {
             self.acknowledge(self.following()?.conn, header.seq, None);
@@ -157,7 +167,7 @@ impl Machine {
         Some(())
     }
 
-    fn on_peer_op(&mut self, header: Header, act: Act) -> Option<()> {
+    pub(crate) fn on_peer_op(&mut self, header: Header, act: Act) -> Option<()> {
         let id = self.next_job();
         let op = PeerOp {
             id,
@@ -171,15 +181,23 @@ impl Machine {
 
     /// Regions that the active made hot (a hint ahead of the writes), or that are durable everywhere.
     fn on_intents(&mut self, bytes: &[u8], hot: bool) -> Option<()> {
-        for entry in bytes.chunks_exact(4) {
-            let region = u32::from_le_bytes(entry.try_into().ok()?);
+        let mut words = bytes
+            .chunks_exact(4)
+            .map(|word| word.try_into().map(u32::from_le_bytes));
+        let holders = if hot {
+            NodeSet::EMPTY
+        } else {
+            NodeSet::from_bits(words.next()?.ok()?)
+        };
+        for region in words {
+            let region = region.ok()?;
             if u64::from(region) >= self.layout.regions() {
                 return None;
             }
             if hot && self.intent.has_room(&(region..region + 1)) {
                 self.intent.touch(region);
             } else if !hot {
-                self.intent.evict(region);
+                self.let_leave(region, holders);
             }
         }
         Some(())
@@ -226,7 +244,7 @@ impl Machine {
                 && !mutant::has(Bug::FlushOvertakes);
             match (op.step, op.act) {
                 (Step::Waiting, act) if earlier && !overtakes(act) => return,
-                (Step::Waiting, Act::Flush { .. } | Act::ResyncCommit) => {
+                (Step::Waiting, Act::Flush { .. } | Act::ResyncCommit | Act::Common) => {
                     self.set_step(Step::Flushing);
                     if mutant::has(Bug::CommitUnflushed) && op.act == Act::ResyncCommit {
                         return self.on_peer_flush_done(op.id);
@@ -235,6 +253,7 @@ impl Machine {
                     return;
                 }
                 (Step::Waiting, Act::ResyncStart) => {
+                    let active = self.active_followed();
                     let ticket = self.superblock.change(|s| {
                         // A blank replica stays blank until it holds everything.
                         if s.state == ReplicaState::Consistent
@@ -242,10 +261,19 @@ impl Machine {
                         {
                             s.state = ReplicaState::Inconsistent;
                         }
+                        if s.state == ReplicaState::Inconsistent {
+                            s.source = active;
+                        }
                     });
                     self.set_step(Step::Sealing(ticket));
                 }
                 (Step::Flushing, _) => return,
+                (Step::Marking, _) => {
+                    if !self.is_settled_against(self.third()) {
+                        return;
+                    }
+                    self.commit_here();
+                }
                 (Step::Sealing(ticket), _) => {
                     if !self.superblock.is_durable(ticket) {
                         return;
@@ -257,7 +285,7 @@ impl Machine {
         }
     }
 
-    fn set_step(&mut self, step: Step) {
+    pub(crate) fn set_step(&mut self, step: Step) {
         if let Some(op) = self.following_mut().and_then(|f| f.ops.front_mut()) {
             op.step = step;
         }
@@ -279,25 +307,47 @@ impl Machine {
         let Some(following) = self.following() else {
             return;
         };
-        let (mirror, session) = (following.mirror, following.session);
         let front = following.ops.front().copied();
         let Some(op) = front.filter(|op| op.id == id && op.step == Step::Flushing) else {
             return;
         };
-        if op.act != Act::ResyncCommit {
-            return self.end_op();
+        match op.act {
+            Act::ResyncCommit => {
+                self.mark_stale();
+                self.set_step(Step::Marking);
+            }
+            Act::Common => {
+                let ticket = self.note_common();
+                self.set_step(Step::Sealing(ticket));
+            }
+            Act::Flush { .. } | Act::ResyncStart => return self.end_op(),
         }
-        // Everything that differed before the session is equal and durable. Whole regions were written in this life for it.
+        self.advance_ops();
+    }
+
+    /// Everything that differed before the session is equal and durable, and what was changed for it is marked against others.
+    fn commit_here(&mut self) {
+        let Some(following) = self.following() else {
+            return;
+        };
+        let (mirror, session) = (following.mirror, following.session);
+        let active = self.active_followed();
+        // Whole regions were written in this life for it.
         self.intent.all_renewed();
-        self.bitmap.clear();
-        self.bitmap.settle();
+        if let Some(plane) = active.and_then(|node| self.plane_mut(node)) {
+            plane.clear();
+            plane.settle();
+        }
         self.intent.drop_stale();
         let ticket = self.superblock.change(|s| {
             s.mirror = Some(mirror);
-            s.baseline = Some(session);
-            s.offered = None;
+            if let Some(pair) = active.and_then(|node| s.pair_mut(node)) {
+                pair.baseline = Some(session);
+                pair.offered = None;
+            }
             s.led = false;
             s.state = ReplicaState::Consistent;
+            s.source = None;
         });
         self.set_step(Step::Sealing(ticket));
     }

@@ -65,7 +65,7 @@ impl World {
         };
         let verdict = self.checkers.one_failover.check(&format!("{fault:?}"));
         self.judge(one_failover_per_fault::NAME, verdict);
-        if fault.is_of_witness() {
+        if self.options.replicas == 2 && fault.is_of_witness() {
             let moves = self.checkers.one_failover.moves - self.faults.before.0;
             let verdict = witness_loss_stops_nothing::check(
                 moves,
@@ -91,7 +91,7 @@ impl World {
             return;
         }
         let length = self.rng.millis(20, 4_000);
-        let other = if at == A { B } else { A };
+        let other = self.other_data_node(at);
         let fault = match self.rng.below(10) {
             0 | 1 => Fault::Kill(at, length.min(Duration::from_millis(900))),
             2 => Fault::Power(at, length),
@@ -121,7 +121,20 @@ impl World {
         if self.rng.chance(330) {
             active
         } else {
-            self.rng.pick(&[A, B])
+            let nodes = self.options.data_nodes();
+            self.rng.pick(&nodes)
+        }
+    }
+
+    /// Another data node than this one.
+    fn other_data_node(&mut self, at: NodeId) -> NodeId {
+        let mut others = self.options.data_nodes();
+        others.retain(|node| *node != at);
+        match others.as_slice() {
+            // A witness is at fault: either of the two.
+            [first, _] if self.options.replicas == 2 => *first,
+            [only] => *only,
+            _ => self.rng.pick(&others),
         }
     }
 
@@ -176,25 +189,24 @@ impl World {
 
     fn disk_fault(&mut self, length: Duration) -> Fault {
         let at = self.data_node();
-        match self.rng.below(4) {
+        let fault = match self.rng.below(4) {
             0 => Fault::DiskWrites(at, length),
             1 => Fault::DiskFlush(at, 1),
             2 => Fault::DiskReads(at, length),
             _ => Fault::BadSectors(at, length),
-        }
+        };
+        // A disk that fails while another one is being restored from a snapshot: two bad disks are beyond any promise.
+        let nodes = self.options.data_nodes();
+        let restoring = self.faults.rolled_back > 0 && nodes.iter().any(|n| !self.machine(*n).up);
+        if restoring { Fault::MirrorReset } else { fault }
     }
 
     /// A snapshot is restored only where the other replica is whole, and is not about to be taken out: two old disks are beyond
     /// any promise.
     fn snapshot_fault(&mut self, length: Duration) -> Fault {
         let at = self.data_node();
-        let other = if at == A { B } else { A };
         let record = self.checkers.epochs_rise.newest();
-        let kept = record.is_some_and(|r| {
-            r.members
-                .get(&other)
-                .is_some_and(|m| m.sync == wire::Sync::InSync)
-        });
+        let kept = record.is_some_and(|r| r.in_sync().iter().any(|node| *node != at));
         let settled = self.register(at).unresolved.is_empty();
         if kept && settled && self.faults.rolled_back == 0 {
             Fault::RollBack(at, length)
@@ -234,7 +246,7 @@ impl World {
 
     /// A person looks after the cluster: replaces daemons whose disk failed, and starts a group that is held.
     pub(crate) fn tend(&mut self) {
-        for at in [A, B] {
+        for at in self.options.data_nodes() {
             let machine = self.machine(at);
             let healthy = machine.disks.iter().all(|d| d.fault.is_over());
             if machine.disk_failed && healthy && machine.process.is_some() {

@@ -234,13 +234,17 @@ impl World {
             Fault::Power(at, back) => self.cut_power(at, Some(back)),
             Fault::PowerBoth(back) => {
                 self.cut_power(A, Some(back));
-                let later = self.rng.millis(0, 2_000);
-                self.cut_power(B, Some(back + later));
+                for at in self.options.data_nodes().split_off(1) {
+                    let later = self.rng.millis(0, 2_000);
+                    self.cut_power(at, Some(back + later));
+                }
             }
             Fault::Pause(at, length) => self.pause(at, length),
-            Fault::Isolate(A | B, _) | Fault::MirrorCut(_) => {
-                self.network.cut_mirror(A, B);
-                self.stall_streams(A, B);
+            Fault::Isolate(..) | Fault::MirrorCut(_) => {
+                for (one, two) in self.mirror_ways(fault) {
+                    self.network.cut_mirror(one, two);
+                    self.stall_streams(one, two);
+                }
             }
             Fault::MirrorReset => self.reset_streams(|_| true),
             Fault::MirrorSlow(_) => self.network.mirror_slow += 1,
@@ -258,7 +262,11 @@ impl World {
             Fault::DiskSlow(at, _) => self.each_disk(at, |f| f.slow = 30),
             Fault::DiskStuck(at, _) => self.each_disk(at, |f| f.stuck = true),
             Fault::SlowMeta(at, _) => self.each_disk(at, |f| f.slow_meta = 60),
-            Fault::MirrorFlow(_) => self.stall_streams(A, B),
+            Fault::MirrorFlow(_) => {
+                for (one, two) in self.mirror_ways(fault) {
+                    self.stall_streams(one, two);
+                }
+            }
             Fault::OneMirror(mirror, _) => {
                 self.network.mirror_down = Some(mirror);
                 self.reset_streams(|stream| stream.mirror == mirror);
@@ -275,7 +283,7 @@ impl World {
             Fault::StopHangs(at, _) => self.machine(at).stop_hangs = true,
             Fault::Move => self.ask_active(GroupRequest::Move(None)),
             Fault::StopStart(_) => self.ask_active(GroupRequest::Stop),
-            Fault::Isolate(..) | Fault::Deafen(..) | Fault::OneWay(..) | Fault::Link(..) => {}
+            Fault::Deafen(..) | Fault::OneWay(..) | Fault::Link(..) => {}
         }
     }
 
@@ -290,9 +298,11 @@ impl World {
             self.network.mend(way);
         }
         match fault {
-            Fault::Isolate(A | B, _) | Fault::MirrorCut(_) => {
-                self.network.mend_mirror(A, B);
-                self.resume_streams(A, B);
+            Fault::Isolate(..) | Fault::MirrorCut(_) => {
+                for (one, two) in self.mirror_ways(fault) {
+                    self.network.mend_mirror(one, two);
+                    self.resume_streams(one, two);
+                }
             }
             Fault::MirrorSlow(_) => {
                 self.network.mirror_slow = self.network.mirror_slow.saturating_sub(1);
@@ -319,15 +329,18 @@ impl World {
                 self.unhang(at);
             }
             Fault::SlowMeta(at, _) => self.each_disk(at, |f| f.slow_meta = 1),
-            Fault::MirrorFlow(_) => self.resume_streams(A, B),
+            Fault::MirrorFlow(_) => {
+                for (one, two) in self.mirror_ways(fault) {
+                    self.resume_streams(one, two);
+                }
+            }
             Fault::OneMirror(..) => self.network.mirror_down = None,
             Fault::Late(_) => self.network.late = self.network.late.saturating_sub(1_000),
             Fault::SlowFile(at, _) => self.machine(at).slow_file = 1,
             Fault::AppBroken(at, _) => self.machine(at).app_broken = false,
             Fault::StopHangs(at, _) => self.machine(at).stop_hangs = false,
             Fault::StopStart(_) => self.ask_active(GroupRequest::Start),
-            Fault::Isolate(..)
-            | Fault::Deafen(..)
+            Fault::Deafen(..)
             | Fault::OneWay(..)
             | Fault::Link(..)
             | Fault::Kill(..)
@@ -341,6 +354,36 @@ impl World {
             | Fault::AppEnds
             | Fault::Move => {}
         }
+    }
+
+    /// The pairs of data nodes whose mirror network a fault concerns.
+    fn mirror_ways(&self, fault: Fault) -> Vec<(NodeId, NodeId)> {
+        let concerns = |one: NodeId, two: NodeId| {
+            if let Fault::Isolate(at, _) = fault {
+                at == one || at == two
+            } else {
+                true
+            }
+        };
+        let pairs = self.mirror_pairs().into_iter();
+        pairs.filter(|(one, two)| concerns(*one, *two)).collect()
+    }
+
+    /// All pairs of data nodes.
+    pub(crate) fn mirror_pairs(&self) -> Vec<(NodeId, NodeId)> {
+        let nodes = self.options.data_nodes();
+        let behind = |one: NodeId| nodes.iter().filter(move |two| **two > one);
+        nodes
+            .iter()
+            .flat_map(|one| behind(*one).map(|two| (*one, *two)))
+            .collect()
+    }
+
+    /// Those that a frozen machine disturbs; with a witness there is one only.
+    pub(crate) fn mirror_pairs_near(&self, at: NodeId) -> Vec<(NodeId, NodeId)> {
+        let mut pairs = self.mirror_pairs();
+        pairs.retain(|(one, two)| self.options.replicas == 2 || *one == at || *two == at);
+        pairs
     }
 
     /// Ends every fault, makes everything run, and makes the network good.
@@ -404,7 +447,7 @@ impl World {
     }
 
     fn end_app(&mut self) {
-        for at in [A, B] {
+        for at in self.options.data_nodes() {
             if let Some(id) = self
                 .machine(at)
                 .instance

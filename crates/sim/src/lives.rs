@@ -4,7 +4,7 @@ use crate::clock::{Clock, Moment};
 use crate::machine::{Engine, Machine, Process};
 use crate::queue::{Event, ToProcess};
 use crate::setup;
-use crate::world::{A, B, GROUP, World};
+use crate::world::{GROUP, World};
 use node::{Input, Node};
 use std::collections::{BTreeMap, VecDeque};
 use wire::durable::Durable;
@@ -198,7 +198,9 @@ impl World {
             instance.suspect = true;
         }
         self.say(at, "the machine is frozen");
-        self.stall_streams(A, B);
+        for (one, two) in self.mirror_pairs_near(at) {
+            self.stall_streams(one, two);
+        }
     }
 
     /// The machine goes on as if nothing had happened.
@@ -213,7 +215,9 @@ impl World {
         let life = machine.life();
         self.say(at, "the machine goes on");
         self.unhang(at);
-        self.resume_streams(A, B);
+        for (one, two) in self.mirror_pairs_near(at) {
+            self.resume_streams(one, two);
+        }
         if let Some(life) = life {
             self.on_resume(at, life);
         }

@@ -176,6 +176,7 @@ const fn hunted(mutant: Mutant) -> (&'static str, &'static [&'static str]) {
         Mutant::BoundIgnored => ("R11", &["async_standby_hung", "async_link_silent"]),
         Mutant::CutOffForgotten => ("G3", &["async_cut_off_is_put_aside"]),
         Mutant::EpochsUnordered => ("R11", &["async_epochs_stay_in_order"]),
+        Mutant::ThirdForgotten => ("R10", &["what_the_third_missed_is_remembered"]),
         Mutant::GateIgnoresLease => ("R12", &["paused_active_answers_nothing"]),
         Mutant::AnyMirrorInSync => ("R13", &["half_a_group_does_not_count"]),
         Mutant::GenerationIgnored => ("R14", &["old_snapshot_is_noticed"]),
@@ -211,6 +212,8 @@ fn bend(mutant: Mutant) -> fn(&mut Options) {
             | Mutant::CutOffForgotten
     ) {
         |options| options.level = Level::Async
+    } else if mutant == Mutant::ThirdForgotten {
+        |options| *options = options.clone().with_three()
     } else if mutant == Mutant::FlushOvertakes {
         |options| options.level = Level::Flush
     } else {

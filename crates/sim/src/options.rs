@@ -2,7 +2,7 @@
 
 use crate::checkers::Violation;
 use node::Timing;
-use wire::Duration;
+use wire::{Duration, NodeId};
 
 /// One run.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub struct Options {
     pub length: Duration,
     /// Machines may be frozen, clocks and all: then the data alone is promised, not the address (G1).
     pub clocks_stop: bool,
+    /// Data nodes: 2 and a witness, or 3 and none.
+    pub replicas: u8,
     /// Mirrors of the group: 1 or 2.
     pub mirrors: u8,
     /// When the mirrors acknowledge.
@@ -81,6 +83,7 @@ impl Options {
             length: Duration::from_secs(rng.between(20, 70)),
             clocks_stop: faults == FaultMix::Rough && rng.chance(200),
             level: Level::of_seed(seed),
+            replicas: 2,
             // The order of writes is kept per group: an asynchronous one has one mirror (R13).
             mirrors: if rng.chance(200) && Level::of_seed(seed) != Level::Async {
                 2
@@ -94,6 +97,26 @@ impl Options {
         }
     }
 
+    /// The same run with three data nodes and no witness. An asynchronous mirror has one follower: such a run waits.
+    #[must_use]
+    pub const fn with_three(self) -> Self {
+        let level = match self.level {
+            Level::Async => Level::Write,
+            level @ (Level::Write | Level::Flush) => level,
+        };
+        Self {
+            replicas: 3,
+            level,
+            ..self
+        }
+    }
+
+    /// Nodes with replicas.
+    #[must_use]
+    pub fn data_nodes(&self) -> Vec<NodeId> {
+        (0..self.replicas).map(NodeId).collect()
+    }
+
     /// A healthy cluster in which only what the scenario says goes wrong.
     #[must_use]
     pub const fn scenario(seed: u64) -> Self {
@@ -103,6 +126,7 @@ impl Options {
             faults: FaultMix::None,
             length: Duration::ZERO,
             clocks_stop: false,
+            replicas: 2,
             mirrors: 1,
             level: Level::Write,
             pace: Duration::from_millis(5),

@@ -5,9 +5,9 @@ use crate::clock::Moment;
 use crate::options::{FaultMix, Options, Outcome};
 use crate::queue::Event;
 use crate::setup::DATA_BYTES;
-use crate::world::{A, B, World};
+use crate::world::{A, World};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use wire::Duration;
+use wire::{Duration, NodeId};
 
 /// Runs one seed from beginning to end.
 #[must_use]
@@ -82,14 +82,15 @@ impl World {
 
     /// Both replicas of every mirror must be equal, and must be what the application was told.
     pub(crate) fn compare(&mut self) {
-        let open: usize = [A, B]
+        let nodes = self.options.data_nodes();
+        let open: usize = nodes
+            .iter()
             .map(|at| {
-                self.machine(at)
+                self.machine(*at)
                     .instance
                     .as_ref()
                     .map_or(0, crate::instance::Instance::open_requests)
             })
-            .iter()
             .sum();
         if open > 0 {
             self.violate(
@@ -98,9 +99,12 @@ impl World {
             );
         }
         for mirror in 0..usize::from(self.options.mirrors) {
-            let [a, b] = [A, B].map(|at| self.machines[usize::from(at.0)].disks[mirror].content());
-            let equal = replicas_equal_after_healing::check(a, b, DATA_BYTES)
-                .map_err(|what| format!("mirror {mirror}: {what}"));
+            let content = |at: NodeId| self.machines[usize::from(at.0)].disks[mirror].content();
+            let a = content(A);
+            let equal = nodes[1..].iter().try_for_each(|at| {
+                replicas_equal_after_healing::check(a, content(*at), DATA_BYTES)
+                    .map_err(|what| format!("mirror {mirror}, A and {at:?}: {what}"))
+            });
             let right = self.oracles[mirror].settle(A, a);
             self.judge(replicas_equal_after_healing::NAME, equal);
             self.judge(

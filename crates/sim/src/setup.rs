@@ -56,6 +56,9 @@ impl World {
             B => (0..options.mirrors)
                 .map(|m| disk(RUBBISH, ReplicaState::Blank, m + 8))
                 .collect(),
+            _ if options.replicas > 2 => (0..options.mirrors)
+                .map(|m| disk(RUBBISH, ReplicaState::Blank, m + 16))
+                .collect(),
             _ => Vec::new(),
         };
         let machines = [A, B, W]
@@ -109,7 +112,14 @@ pub(crate) fn node_config(options: &Options, me: NodeId, life: u64, seed: u64) -
     let nodes = BTreeMap::from([
         (A, NodeRole::Data),
         (B, NodeRole::Data),
-        (W, NodeRole::Witness),
+        (
+            W,
+            if options.replicas > 2 {
+                NodeRole::Data
+            } else {
+                NodeRole::Witness
+            },
+        ),
     ]);
     let links = nodes
         .keys()
@@ -133,7 +143,7 @@ pub(crate) fn node_config(options: &Options, me: NodeId, life: u64, seed: u64) -
         timing: options.timing,
         groups: vec![GroupConfig {
             id: GROUP,
-            members: BTreeSet::from([A, B]),
+            members: options.data_nodes().into_iter().collect::<BTreeSet<_>>(),
             asynchronous: options.level == Level::Async,
             mirrors: options.mirrors,
             resources,
@@ -188,8 +198,8 @@ fn disk(content: u64, state: ReplicaState, replica: u8) -> Disk {
         state,
         boot: 0,
         led: false,
-        baseline: None,
-        offered: None,
+        pairs: Vec::new(),
+        source: None,
     };
     for slot in [Slot::A, Slot::B] {
         for index in 0..layout.bitmap_blocks {

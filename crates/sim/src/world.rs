@@ -20,7 +20,7 @@ use wire::{Duration, GroupId, NodeId};
 pub const A: NodeId = NodeId(0);
 /// The second data node: its disk is blank.
 pub const B: NodeId = NodeId(1);
-/// The witness.
+/// The witness, or the third data node: its disk is blank, too.
 pub const W: NodeId = NodeId(2);
 /// The only group.
 pub(crate) const GROUP: GroupId = GroupId(0);

@@ -12,7 +12,7 @@
 
 use crate::mutant::{self, Bug};
 use crate::units::{BLOCK_BYTES, REGION_BYTES};
-use crate::{Epoch, Generation, SessionId, version};
+use crate::{Epoch, Generation, NodeId, SessionId, version};
 use serde::{Deserialize, Serialize};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -31,6 +31,10 @@ pub const CONTENT_BYTES: usize = SECTORS * PIECE_BYTES - SEAL_HEADER_BYTES;
 pub const REGIONS_PER_BLOCK: usize = CONTENT_BYTES / 4;
 /// Bitmap bits (4 KiB blocks of data) in one sealed block.
 pub const BITS_PER_BLOCK: u64 = (CONTENT_BYTES * 8) as u64;
+
+/// Replicas that one replica keeps a bitmap and a baseline against.
+pub const PAIRS_MAX: usize = 2;
+const PLANES: u64 = PAIRS_MAX as u64;
 
 const SECTORS: usize = SEALED_BYTES / SECTOR_BYTES;
 /// What is left of a sector without its stamp.
@@ -269,11 +273,34 @@ pub struct Superblock {
     pub boot: u64,
     /// It served since it was last made equal to an active's: what it has beyond the others may be acknowledged.
     pub led: bool,
-    /// Since when bitmap and intent log count: the session in which this replica and the other one were made equal last. A replica
-    /// that does not know it is an older state of this disk, restored behind our back.
+    /// Other replicas, at most [`PAIRS_MAX`]. The place in the list is the number of the bitmap's plane that counts against it.
+    pub pairs: Vec<Pair>,
+    /// While the data is a mixture: whose data it is being made equal to. Against others nothing is known.
+    pub source: Option<NodeId>,
+}
+
+/// What a replica remembers of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    /// Which.
+    pub node: NodeId,
+    /// Since when bitmap and intent log count against it: the session, or the common point of two standbys, in which the two were
+    /// equal last. A replica that does not know it is an older state of its disk, restored behind our back.
     pub baseline: Option<SessionId>,
-    /// The session whose commit is under way: the other one may have it as its baseline already.
+    /// A baseline that the other one may have already.
     pub offered: Option<SessionId>,
+}
+
+impl Pair {
+    /// Nothing is known of the node yet.
+    #[must_use]
+    pub const fn new(node: NodeId) -> Self {
+        Self {
+            node,
+            baseline: None,
+            offered: None,
+        }
+    }
 }
 
 /// What a replica's data is.
@@ -296,7 +323,7 @@ pub struct Layout {
     pub data_bytes: u64,
     /// Intent log, in sealed blocks per slot.
     pub intent_blocks: u32,
-    /// Bitmap, in sealed blocks per slot.
+    /// Bitmaps of all planes together, in sealed blocks per slot; a multiple of [`PAIRS_MAX`].
     pub bitmap_blocks: u64,
     /// Size of the disk, in bytes, rounded down to 4 KiB.
     pub disk_bytes: u64,
@@ -312,9 +339,9 @@ impl Layout {
         let disk_bytes = disk_bytes / BLOCK_BYTES * BLOCK_BYTES;
         let fixed = (2 + 2 * u64::from(intent_blocks)) * BLOCK_BYTES;
         let room = disk_bytes.checked_sub(fixed)?;
-        // Each bitmap block serves BITS_PER_BLOCK data blocks and costs two blocks itself.
-        let groups = (room / BLOCK_BYTES).div_ceil(BITS_PER_BLOCK + 2);
-        let data_bytes = room.checked_sub(2 * groups * BLOCK_BYTES)?;
+        // One bitmap block of each plane serves BITS_PER_BLOCK data blocks, and each costs two blocks itself.
+        let groups = (room / BLOCK_BYTES).div_ceil(BITS_PER_BLOCK + 2 * PLANES);
+        let data_bytes = room.checked_sub(2 * PLANES * groups * BLOCK_BYTES)?;
         Self::with_data(disk_bytes, data_bytes, intent_blocks)
     }
 
@@ -322,7 +349,8 @@ impl Layout {
     #[must_use]
     pub fn with_data(disk_bytes: u64, data_bytes: u64, intent_blocks: u32) -> Option<Self> {
         let disk_bytes = disk_bytes / BLOCK_BYTES * BLOCK_BYTES;
-        let bitmap_blocks = (data_bytes / BLOCK_BYTES).div_ceil(BITS_PER_BLOCK);
+        let plane_blocks = (data_bytes / BLOCK_BYTES).div_ceil(BITS_PER_BLOCK);
+        let bitmap_blocks = PLANES * plane_blocks;
         let meta = 2 + 2 * u64::from(intent_blocks) + 2 * bitmap_blocks;
         let fits = meta.checked_mul(BLOCK_BYTES)?.checked_add(data_bytes)? <= disk_bytes;
         (fits && data_bytes >= Self::DATA_MIN && data_bytes.is_multiple_of(BLOCK_BYTES)).then_some(
@@ -367,6 +395,12 @@ impl Layout {
         }
     }
 
+    /// Bitmap of one plane, in sealed blocks per slot. A plane's blocks follow those of the planes before it.
+    #[must_use]
+    pub const fn plane_blocks(&self) -> u64 {
+        self.bitmap_blocks / PLANES
+    }
+
     /// Regions that the intent log can name at once.
     #[must_use]
     pub const fn intent_capacity(&self) -> u64 {
@@ -398,6 +432,17 @@ impl Superblock {
         )
     }
 
+    /// What is remembered of a node.
+    #[must_use]
+    pub fn pair(&self, node: NodeId) -> Option<&Pair> {
+        self.pairs.iter().find(|pair| pair.node == node)
+    }
+
+    /// What is remembered of a node, to be changed.
+    pub fn pair_mut(&mut self, node: NodeId) -> Option<&mut Pair> {
+        self.pairs.iter_mut().find(|pair| pair.node == node)
+    }
+
     /// Parses a superblock's content.
     ///
     /// # Errors
@@ -407,6 +452,11 @@ impl Superblock {
             postcard::from_bytes(content).map_err(|_| BlockFault::Damaged { newest: None })?;
         if !parsed.features.understood() {
             return Err(BlockFault::Newer(version::LAYOUT));
+        }
+        let known = |at: usize, node| parsed.pairs[..at].iter().any(|pair| pair.node == node);
+        let mut pairs = parsed.pairs.iter().enumerate();
+        if parsed.pairs.len() > PAIRS_MAX || pairs.any(|(at, pair)| known(at, pair.node)) {
+            return Err(BlockFault::Damaged { newest: None });
         }
         Ok(parsed)
     }
@@ -429,7 +479,7 @@ mod tests {
                 );
                 assert!(layout.intent_offset(Slot::A) < Layout::super_offset(disk, Slot::B));
                 assert!(Layout::super_offset(disk, Slot::A) + BLOCK_BYTES <= disk);
-                assert!(layout.bitmap_blocks * BITS_PER_BLOCK >= layout.blocks());
+                assert!(layout.plane_blocks() * BITS_PER_BLOCK >= layout.blocks());
             }
         }
     }

@@ -51,7 +51,7 @@ pub enum Kind {
     Ack = 5,
     /// Regions that become hot, little-endian u32 each: durable in the receiver's intent log before a write into them.
     IntentAdd = 6,
-    /// Regions that went cold: durable everywhere.
+    /// Regions that went cold. Payload: a little-endian u32 with the bit of each node that surely has them durably, then the regions.
     IntentDrop = 7,
     /// Start of a resync: the receiver marks itself inconsistent durably. Answered by [`Kind::Ack`].
     ResyncStart = 8,
@@ -71,6 +71,11 @@ pub enum Kind {
     Compare = 20,
     /// Answer to [`Kind::Compare`]: the content is another one, or must be written again for another reason.
     Differs = 21,
+    /// Everything sent before it becomes durable, and the two standbys note that they may share a baseline; payload: [`Common`].
+    /// Answered by [`Kind::Ack`].
+    Common = 22,
+    /// Both standbys answered [`Kind::Common`]: they share that baseline. Payload: [`Common`].
+    CommonDone = 23,
 }
 
 impl Kind {
@@ -91,6 +96,8 @@ impl Kind {
             13 => Self::Goodbye,
             20 => Self::Compare,
             21 => Self::Differs,
+            22 => Self::Common,
+            23 => Self::CommonDone,
             _ => return None,
         })
     }
@@ -217,7 +224,7 @@ impl Header {
             Kind::Read => payload_len == 0 && range.len() <= u64::from(PAYLOAD_MAX),
             Kind::Compare => usize::try_from(payload_len) == Ok(DIGEST_BYTES),
             Kind::IntentAdd | Kind::IntentDrop => payload_len.is_multiple_of(4),
-            Kind::Hello | Kind::Goodbye => true,
+            Kind::Hello | Kind::Goodbye | Kind::Common | Kind::CommonDone => true,
             Kind::Zero
             | Kind::Flush
             | Kind::Ack
@@ -273,9 +280,9 @@ pub struct Hello {
     pub mirror: Option<u128>,
     /// This replica's generation (bumped at this attach).
     pub generation: Generation,
-    /// The session since which this replica's bitmap counts, and one that it may count from instead.
+    /// Since when this replica's bitmap counts against the receiver, and from when it may count instead.
     pub baseline: Option<SessionId>,
-    /// See [`crate::layout::Superblock::offered`].
+    /// See [`crate::layout::Pair::offered`].
     pub offered: Option<SessionId>,
     /// Size of the data area, in bytes.
     pub data_bytes: u64,
@@ -288,6 +295,15 @@ pub struct Hello {
     /// True if nothing that this replica acknowledged can be missing on its disk: its machine did not lose power since
     /// it last was in the session (a restarted process says true, a rebooted machine false).
     pub volatile_kept: bool,
+}
+
+/// A point at which several standbys of one active hold the same, but for what is written after it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Common {
+    /// The baseline of each two of them.
+    pub name: SessionId,
+    /// Who they are, at most [`crate::layout::PAIRS_MAX`].
+    pub nodes: Vec<NodeId>,
 }
 
 /// Why a session is refused or ends. What the receiver shows, and what it does about it.

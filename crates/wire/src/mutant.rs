@@ -87,11 +87,13 @@ pub enum Mutant {
     EpochsUnordered,
     /// What an asynchronous failover cut off is overwritten without being put aside.
     CutOffForgotten,
+    /// R10, three replicas: a standby forgets a region that only some of the others have durably.
+    ThirdForgotten,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::AckKnownSetOnly,
         Self::UnchangedResolves,
         Self::PromoteOutOfSync,
@@ -132,6 +134,7 @@ impl Mutant {
         Self::BoundIgnored,
         Self::EpochsUnordered,
         Self::CutOffForgotten,
+        Self::ThirdForgotten,
     ];
 }
 
@@ -195,6 +198,8 @@ pub enum Bug {
     OldBitmapTrusted,
     /// The old metadata is blanked before the new one is whole.
     MetadataBlankedEarly,
+    /// Three replicas: what a resync writes into a standby is not marked against the third replica.
+    ChunkUnmarked,
 }
 
 #[cfg(feature = "mutants")]

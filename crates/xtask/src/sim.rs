@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// The nodes' times.
     #[arg(long, value_enum, default_value = "lan")]
     pub(crate) profile: Profile,
+    /// Data nodes: 2 and a witness, or 3 and none.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=3))]
+    pub(crate) replicas: u8,
     /// Tells everything that happens to this sector of the volume.
     #[arg(long)]
     pub(crate) watch: Option<u64>,

@@ -184,6 +184,8 @@ fn whole(mut header: Header, mut buf: Buf) -> Result<Frame, FrameFault> {
         | Kind::Unreadable
         | Kind::Compare
         | Kind::Differs
+        | Kind::Common
+        | Kind::CommonDone
         | Kind::Goodbye => Body::Bytes(buf.to_vec()),
     };
     Ok(Frame { header, payload })

@@ -165,7 +165,7 @@ fn a_full_spool_ends_the_session_and_the_bitmap_takes_over() {
     assert_eq!(reported(&world, full), 1);
     assert!(world.model.is_idle(), "nobody waits for it");
     world.heal_and_check();
-    let marked = world.machine(A).unwrap().bitmap.base().ones();
+    let marked = world.machine(A).unwrap().marks().ones();
     assert_eq!(marked, 0, "marks go at the next point");
 }
 

@@ -11,15 +11,17 @@ impl Control {
     pub(super) fn new(asynchronous: bool) -> Self {
         Self {
             epoch: Epoch(1),
+            activated: Epoch(1),
             active: A,
             in_sync: BTreeSet::from([A]),
             required: BTreeSet::from([A]),
             serving: false,
-            joining: false,
+            joining: BTreeSet::new(),
+            heir: B,
             moving: false,
             handed_over: false,
             fencing: None,
-            lost: false,
+            lost: BTreeSet::new(),
             asynchronous,
         }
     }
@@ -30,35 +32,33 @@ impl World {
         let is_active = self.control.active == node;
         match report {
             Report::Attached { .. } => self.assign(node),
-            Report::Serving { epoch } if is_active && epoch == self.control.epoch => {
+            Report::Serving { epoch } if is_active && epoch >= self.control.activated => {
                 self.control.serving = true;
                 let layout = self.machine(node).unwrap().layout;
                 let data = self.node(node).disk.bytes(0, layout.data_bytes);
                 self.model.serving(&data);
             }
-            Report::PeerLost { .. } | Report::PeerBehind { .. } if is_active => {
-                self.control.lost = true;
+            Report::PeerLost { node, .. } | Report::PeerBehind { node, .. } if is_active => {
+                self.control.lost.insert(node);
             }
-            Report::PeerSynced { .. } | Report::PeerWithin { .. } if is_active => {
-                self.control.joining = true;
-                self.control.lost = false;
-                let all = BTreeSet::from([A, B]);
-                self.set(all);
+            Report::PeerSynced { node, .. } | Report::PeerWithin { node, .. } if is_active => {
+                self.control.joining.insert(node);
+                self.control.lost.remove(&node);
+                self.set();
             }
-            Report::PeerBack { .. } if is_active => {
-                self.control.lost = false;
-                if self.control.joining {
-                    self.control.joining = false;
+            Report::PeerBack { node, .. } if is_active => {
+                self.control.lost.remove(&node);
+                if self.control.joining.remove(&node) {
                     self.control.epoch = self.control.epoch.next();
-                    self.control.in_sync = BTreeSet::from([A, B]);
-                    self.set(BTreeSet::from([A, B]));
+                    self.control.in_sync.insert(node);
+                    self.set();
                 }
             }
             Report::Fenced if self.control.fencing == Some(node) => self.promote(node),
             Report::Drained if is_active && self.control.moving => {
                 self.control.moving = false;
                 self.control.serving = false;
-                let to = other(node);
+                let to = self.heir();
                 if self.control.in_sync.contains(&to) && self.is_up(to) {
                     self.control.fencing = Some(to);
                     self.control.handed_over = true;
@@ -101,25 +101,35 @@ impl World {
         }
         self.control.epoch = self.control.epoch.next();
         self.control.required.clone_from(&self.control.in_sync);
-        self.control.joining = false;
+        self.control.joining.clear();
         self.control.handed_over = false;
         self.activate(node);
     }
 
     fn activate(&mut self, node: NodeId) {
         // A new active, or a restarted one, takes an asynchronous follower out before it serves.
-        self.control.lost = self.control.asynchronous;
+        self.control.activated = self.control.epoch;
+        let mut others = self.all();
+        others.remove(&node);
+        self.control.lost = if self.control.asynchronous {
+            others
+        } else {
+            BTreeSet::new()
+        };
         let activate = Command::Activate {
             epoch: self.control.epoch,
             required: self.control.required.clone(),
-            peers: BTreeSet::from([A, B]),
+            peers: self.all(),
         };
         self.command(node, activate);
         self.command(node, Command::Lease { until: Time::MAX });
     }
 
-    fn set(&mut self, required: BTreeSet<NodeId>) {
-        self.control.required.clone_from(&required);
+    /// R1, R5: who is in sync, and who is about to be.
+    fn set(&mut self) {
+        let control = &mut self.control;
+        let required: BTreeSet<_> = control.in_sync.union(&control.joining).copied().collect();
+        control.required.clone_from(&required);
         let epoch = self.control.epoch;
         let active = self.control.active;
         self.command(active, Command::Sets { epoch, required });
@@ -129,21 +139,36 @@ impl World {
     pub(super) fn cast_out(&mut self) {
         let active = self.control.active;
         let idle = self.control.fencing.is_none() && !self.control.moving && self.is_up(active);
-        if !(idle && self.control.lost && self.control.required.len() > 1) {
+        let control = &mut self.control;
+        let gone: BTreeSet<_> = control
+            .lost
+            .intersection(&control.required)
+            .copied()
+            .collect();
+        if !idle || gone.is_empty() {
             return;
         }
-        self.note(|| "cast out".to_owned());
-        self.control.lost = false;
-        self.control.joining = false;
-        self.control.epoch = self.control.epoch.next();
-        self.control.in_sync = BTreeSet::from([active]);
-        self.set(BTreeSet::from([active]));
+        control.lost.retain(|node| !gone.contains(node));
+        control.joining.retain(|node| !gone.contains(node));
+        control.epoch = control.epoch.next();
+        control.in_sync.retain(|node| !gone.contains(node));
+        self.note(|| format!("cast out {gone:?}"));
+        self.set();
+    }
+
+    /// Who takes over: the one that was chosen, or any other in sync.
+    fn heir(&self) -> NodeId {
+        let fits =
+            |node: &NodeId| *node != self.control.active && self.control.in_sync.contains(node);
+        let chosen = Some(self.control.heir).filter(fits);
+        let any = self.control.in_sync.iter().copied().find(fits);
+        chosen.or(any).unwrap_or(self.control.active)
     }
 
     /// The standby takes over: first the active's lease is over, then the standby is fenced, then it is promoted.
     pub(super) fn take_over(&mut self) {
-        let to = other(self.control.active);
-        let ready = self.control.in_sync.contains(&to)
+        let to = self.heir();
+        let ready = to != self.control.active
             && self.control.fencing.is_none()
             && !self.control.moving
             && self
@@ -175,11 +200,11 @@ impl World {
         self.control.fencing = None;
         self.control.active = node;
         self.control.serving = false;
-        self.control.joining = false;
+        self.control.joining.clear();
         self.control.epoch = self.control.epoch.next();
-        // A planned move keeps both (R3); after a failure the new active is alone.
+        // A planned move keeps all (R3); after a failure the former active is out, and what is kept is reconciled (R9).
         if !drained {
-            self.control.in_sync = BTreeSet::from([node]);
+            self.control.in_sync.remove(&old);
         }
         self.control.required.clone_from(&self.control.in_sync);
         self.model.give_up();
@@ -191,6 +216,11 @@ impl World {
             self.model.power_failed();
         }
         self.activate(node);
+        for third in self.all() {
+            if third != node && third != old && self.is_up(third) {
+                self.assign(third);
+            }
+        }
         if self.machine(old).is_some_and(Machine::is_active) {
             self.command(old, Command::Abort);
         } else if self.is_up(old) {
@@ -199,9 +229,9 @@ impl World {
     }
 
     pub(super) fn begin_move(&mut self) {
-        let to = other(self.control.active);
+        let to = self.heir();
         let ready = self.control.serving
-            && self.control.in_sync.contains(&to)
+            && to != self.control.active
             && self.control.fencing.is_none()
             && !self.control.moving
             && self.is_up(self.control.active);
@@ -270,18 +300,31 @@ impl World {
 
     /// G5's other half: what differs is known to somebody.
     pub(super) fn check_marks(&mut self) {
-        let active = self.control.active;
-        let standby = other(active);
-        let (Some(a), Some(s)) = (self.machine(active), self.machine(standby)) else {
+        let all = self.all();
+        for one in &all {
+            for two in all.range(*one..).skip(1) {
+                self.check_pair(*one, *two);
+            }
+        }
+    }
+
+    /// Of two replicas, if they would not compare everything.
+    fn check_pair(&self, one: NodeId, two: NodeId) {
+        let (Some(a), Some(s)) = (self.machine(one), self.machine(two)) else {
             return;
         };
-        let blank = |m: &Machine| m.superblock.get().mirror.is_none();
-        if !a.is_active() || blank(s) || blank(a) || !s.jobs.is_empty() || !a.jobs.is_empty() {
+        let busy = |m: &Machine| m.superblock.get().mirror.is_none() || !m.jobs.is_empty();
+        let shared = |name| name == a.baselines(two).0 || name == a.baselines(two).1;
+        let (baseline, offered) = s.baselines(one);
+        let shares = [baseline, offered]
+            .into_iter()
+            .flatten()
+            .any(|name| shared(Some(name)));
+        if busy(a) || busy(s) || !shares {
             return;
         }
-        let mut known = Bits::new(a.layout.blocks());
-        known.union(a.bitmap.base());
-        known.union(s.bitmap.base());
+        let mut known = a.marked(two);
+        known.union(&s.marked(one));
         for region in a.intent.regions().chain(s.intent.regions()) {
             known.set(region_blocks(region));
         }
@@ -291,8 +334,8 @@ impl World {
                 &self.nodes[usize::from(n.0)].disk.current[at..at + 4096]
             };
             assert!(
-                known.get(block) || read(active) == read(standby),
-                "block {block} differs and nobody knows"
+                known.get(block) || read(one) == read(two),
+                "block {block} of {one:?} and {two:?} differs and nobody knows"
             );
         }
     }
@@ -301,8 +344,9 @@ impl World {
     pub(super) fn heal_and_check(&mut self) {
         self.note(|| "heal".to_owned());
         self.link_up = true;
+        self.isolated.clear();
         self.thaw();
-        for node in [A, B] {
+        for node in self.all() {
             if !self.is_up(node) {
                 self.boot(node, false);
             }
@@ -313,16 +357,25 @@ impl World {
         self.flush();
         self.run();
         assert!(self.model.is_idle(), "{} requests hang", self.model.len());
-        assert_eq!(self.control.in_sync.len(), 2, "the standby never came back");
+        assert_eq!(
+            self.control.in_sync,
+            self.all(),
+            "a standby never came back"
+        );
         let layout = self.machine(active).unwrap().layout;
-        let data: Vec<Vec<u8>> = [A, B]
-            .map(|n| self.node(n).disk.bytes(0, layout.data_bytes))
-            .into();
+        let read = |n: NodeId| {
+            self.nodes[usize::from(n.0)]
+                .disk
+                .bytes(0, layout.data_bytes)
+        };
+        let data: Vec<Vec<u8>> = self.all().into_iter().map(read).collect();
         self.model.check_all(&data[0], "replica A");
-        let differs = (0..data[0].len())
-            .step_by(512)
-            .find(|at| data[0][*at..at + 512] != data[1][*at..at + 512]);
-        assert_eq!(differs, None, "replicas differ after healing");
+        for other in &data[1..] {
+            let differs = (0..data[0].len())
+                .step_by(512)
+                .find(|at| data[0][*at..at + 512] != other[*at..at + 512]);
+            assert_eq!(differs, None, "replicas differ after healing");
+        }
         for node in &self.nodes {
             assert!(node.bufs.is_empty(), "buffers leak: {:?}", node.bufs.keys());
         }

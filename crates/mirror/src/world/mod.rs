@@ -1,4 +1,4 @@
-//! A small world for tests: two replicas, disks that lose what was not flushed, a network that cuts, and a correct node
+//! A small world for tests: two replicas or three, disks that lose what was not flushed, a network that cuts, and a correct node
 //! that fences, promotes and changes sets by the rules. Everything is chosen by the caller, step by step.
 
 mod ahead;
@@ -13,6 +13,7 @@ mod model;
 mod named;
 mod property;
 mod repair;
+mod trio;
 
 use crate::bitmap::region_blocks;
 use crate::bits::Bits;
@@ -36,10 +37,12 @@ use wire::{ByteRange, Duration, Epoch, Generation, NodeId, SessionId, Time, vers
 
 const A: NodeId = NodeId(0);
 const B: NodeId = NodeId(1);
+const C: NodeId = NodeId(2);
 const DISK_BYTES: u64 = 2 << 20;
 /// More rounds than any healthy world needs to come to rest.
 const RUN_MAX: usize = 5_000;
 
+/// In a world of two.
 fn other(node: NodeId) -> NodeId {
     if node == A { B } else { A }
 }
@@ -61,8 +64,8 @@ fn created(data_bytes: u64, state: ReplicaState) -> Superblock {
         state,
         boot: 0,
         led: false,
-        baseline: None,
-        offered: None,
+        pairs: Vec::new(),
+        source: None,
     }
 }
 
@@ -74,7 +77,7 @@ struct Node {
     boot: u64,
     bufs: BTreeMap<BufId, Vec<u8>>,
     next_buf: u64,
-    dials: usize,
+    dials: VecDeque<NodeId>,
     reports: Vec<Report>,
     /// Buffers of reads, to be checked with the reply.
     reads: BTreeMap<RequestId, BufId>,
@@ -106,13 +109,19 @@ struct Conn {
     id: ConnId,
     /// Who dialed.
     from: NodeId,
-    /// To `from`, and to the other.
+    /// Whom.
+    to: NodeId,
+    /// To `from`, and to `to`.
     queues: [VecDeque<Parcel>; 2],
     /// The side closed it, or was told of its end.
     closed: [bool; 2],
 }
 
 impl Conn {
+    fn is_of(&self, node: NodeId) -> bool {
+        node == self.from || node == self.to
+    }
+
     fn side(&self, node: NodeId) -> usize {
         usize::from(node != self.from)
     }
@@ -122,31 +131,37 @@ impl Conn {
 #[derive(Debug)]
 struct Control {
     epoch: Epoch,
+    /// Of the latest activation; the sets may have changed since.
+    activated: Epoch,
     active: NodeId,
     in_sync: BTreeSet<NodeId>,
     /// What the active was told last.
     required: BTreeSet<NodeId>,
     serving: bool,
-    /// A peer that is being counted in.
-    joining: bool,
+    /// Peers that are being counted in.
+    joining: BTreeSet<NodeId>,
+    /// Who takes over next, if it can.
+    heir: NodeId,
     /// The active was told to drain, for a planned move.
     moving: bool,
     /// It drained, and the other node takes over.
     handed_over: bool,
     /// This node is being fenced, to take over.
     fencing: Option<NodeId>,
-    /// A required peer was reported lost.
-    lost: bool,
+    /// Peers that were reported lost.
+    lost: BTreeSet<NodeId>,
     asynchronous: bool,
 }
 
 #[derive(Debug)]
 struct World {
     now: Time,
-    nodes: [Node; 2],
+    nodes: Vec<Node>,
     conns: Vec<Conn>,
     next_conn: u64,
     link_up: bool,
+    /// Nodes that no connection reaches.
+    isolated: BTreeSet<NodeId>,
     control: Control,
     model: Model,
     next_request: u64,
@@ -165,6 +180,12 @@ impl World {
     }
 
     fn with_disks(a_bytes: u64, b_bytes: u64, tune: impl FnOnce(&mut Config)) -> Self {
+        Self::of(&[a_bytes, b_bytes], tune)
+    }
+
+    /// The first disk is an origin, the others are blank.
+    fn of(disks: &[u64], tune: impl FnOnce(&mut Config)) -> Self {
+        let a_bytes = disks[0];
         let mut config = Config::lan(A, a_bytes, 1, 77);
         config.io_timeout = Duration::from_secs(100_000);
         config.hot_regions_max = 4;
@@ -172,10 +193,11 @@ impl World {
         let layout = Layout::for_disk(a_bytes, 1).unwrap();
         let mut world = Self {
             now: Time::from_nanos(1_000_000_000),
-            nodes: [Node::new(a_bytes), Node::new(b_bytes)],
+            nodes: disks.iter().map(|bytes| Node::new(*bytes)).collect(),
             conns: Vec::new(),
             next_conn: 1,
             link_up: true,
+            isolated: BTreeSet::new(),
             control: Control::new(matches!(config.ack, crate::config::Ack::Async(_))),
             model: Model::new(layout.data_bytes),
             next_request: 1,
@@ -186,22 +208,38 @@ impl World {
             tracing: std::env::var_os("TRACE").is_some(),
         };
         world.model.keeps_all = world.control.asynchronous;
-        world.create(A, ReplicaState::Origin);
-        world.create(B, ReplicaState::Blank);
-        world.boot(A, false);
-        world.boot(B, false);
+        for node in world.all() {
+            let origin = node == A;
+            world.create(
+                node,
+                if origin {
+                    ReplicaState::Origin
+                } else {
+                    ReplicaState::Blank
+                },
+            );
+        }
+        for node in world.all() {
+            world.boot(node, false);
+        }
         world
+    }
+
+    fn all(&self) -> BTreeSet<NodeId> {
+        (0..).map(NodeId).take(self.nodes.len()).collect()
     }
 
     fn create(&mut self, node: NodeId, state: ReplicaState) {
         let bytes = self.node(node).disk_bytes;
         let layout = Layout::for_disk(bytes, 1).unwrap();
         let superblock = created(layout.data_bytes, state).seal(1);
-        let bitmap = layout::seal(BlockKind::Bitmap, 0, 1, &[0; CONTENT_BYTES]);
+        let bitmap = |index| layout::seal(BlockKind::Bitmap, index, 1, &[0; CONTENT_BYTES]);
         let log = layout::seal(BlockKind::Intent, 0, 1, &[]);
         let disk = &mut self.node(node).disk;
         for slot in [Slot::A, Slot::B] {
-            disk.put(layout.bitmap_offset(0, slot), &bitmap);
+            for index in 0..layout.bitmap_blocks {
+                disk.put(layout.bitmap_offset(index, slot), &bitmap(index));
+            }
             disk.put(layout.intent_offset(slot), &log);
             disk.put(Layout::super_offset(bytes, slot), &superblock);
         }
@@ -254,7 +292,7 @@ impl World {
         } else {
             n.disk.process_died(&mut random);
         }
-        n.dials = 0;
+        n.dials.clear();
         self.dice = dice;
         if power {
             self.model.power_failed();
@@ -264,7 +302,10 @@ impl World {
             self.control.serving = false;
             self.control.moving = false;
         }
-        for at in 0..self.conns.len() {
+        for at in (0..self.conns.len())
+            .filter(|at| self.conns[*at].is_of(node))
+            .collect::<Vec<_>>()
+        {
             let side = self.conns[at].side(node);
             self.conns[at].closed[side] = true;
             self.conns[at].queues[side].clear();
@@ -310,8 +351,7 @@ impl World {
                     assert!(known.is_some(), "{buf:?} released twice");
                 }
                 Output::Connect { node: to } => {
-                    assert_eq!(to, other(node));
-                    self.node(node).dials += 1;
+                    self.node(node).dials.push_back(to);
                 }
                 Output::Send {
                     conn,
@@ -421,10 +461,10 @@ impl World {
         let ready: Vec<usize> = (0..self.conns.len())
             .filter(|at| {
                 let conn = &self.conns[*at];
-                !conn.queues[conn.side(node)].is_empty()
+                conn.is_of(node) && !conn.queues[conn.side(node)].is_empty()
             })
             .collect();
-        if self.node(node).dials > 0 && (ready.is_empty() || pick.is_multiple_of(3)) {
+        if !self.node(node).dials.is_empty() && (ready.is_empty() || pick.is_multiple_of(3)) {
             return self.connect(node);
         }
         if ready.is_empty() {
@@ -475,9 +515,11 @@ impl World {
 
     /// False if nobody is there.
     fn connect(&mut self, node: NodeId) -> bool {
-        self.node(node).dials -= 1;
-        let to = other(node);
-        if !self.link_up || !self.is_up(to) {
+        let Some(to) = self.node(node).dials.pop_front() else {
+            return false;
+        };
+        let cut = [node, to].iter().any(|n| self.isolated.contains(n));
+        if !self.link_up || cut || !self.is_up(to) {
             self.input(node, Input::ConnectFailed { node: to });
             return false;
         }
@@ -486,6 +528,7 @@ impl World {
         self.conns.push(Conn {
             id: conn,
             from: node,
+            to,
             queues: [VecDeque::new(), VecDeque::new()],
             closed: [false, false],
         });
@@ -507,9 +550,18 @@ impl World {
     /// Every connection breaks; what is on its way is lost.
     fn cut(&mut self) {
         self.note(|| "cut".to_owned());
+        let all = self.all();
+        self.cut_off(&all);
+    }
+
+    /// Every connection of these nodes breaks.
+    fn cut_off(&mut self, nodes: &BTreeSet<NodeId>) {
         let mut told = Vec::new();
         for conn in &mut self.conns {
-            for node in [A, B] {
+            if !nodes.iter().any(|node| conn.is_of(*node)) {
+                continue;
+            }
+            for node in [conn.from, conn.to] {
                 let side = conn.side(node);
                 conn.queues[side].clear();
                 if !conn.closed[side] {
@@ -527,7 +579,7 @@ impl World {
     /// Lets time pass, and wakes who asked for it.
     fn pass(&mut self, time: Duration) {
         self.now += time;
-        for node in [A, B] {
+        for node in self.all() {
             let due = self.nodes[usize::from(node.0)]
                 .replica
                 .as_ref()
@@ -546,7 +598,7 @@ impl World {
                 return;
             }
             let mut moved = false;
-            for node in [A, B] {
+            for node in self.all() {
                 if self.is_up(node) {
                     moved |= self.finish_disk(node, 0);
                     moved |= self.deliver(node, 1);
@@ -572,7 +624,7 @@ impl Node {
             boot: 1,
             bufs: BTreeMap::new(),
             next_buf: 0,
-            dials: 0,
+            dials: VecDeque::new(),
             reports: Vec::new(),
             reads: BTreeMap::new(),
             spool: BTreeMap::new(),

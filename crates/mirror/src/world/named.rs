@@ -59,7 +59,7 @@ impl World {
     }
 
     pub(super) fn marked(&self, node: NodeId) -> u64 {
-        self.machine(node).unwrap().bitmap.base().ones()
+        self.machine(node).unwrap().marks().ones()
     }
 }
 

@@ -34,13 +34,17 @@ enum Step {
     Move,
     Freeze,
     Thaw,
+    /// Who takes over next.
+    Heir(u8),
+    /// One node loses all its connections, or may have some again.
+    Isolate(u8, bool),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step(nodes: u8) -> impl Strategy<Value = Step> {
     use Step::*;
     prop_oneof![
-        20 => (0_u8..2, any::<u8>()).prop_map(|(n, p)| Disk(n, p)),
-        20 => (0_u8..2, any::<u8>()).prop_map(|(n, p)| Deliver(n, p)),
+        20 => (0..nodes, any::<u8>()).prop_map(|(n, p)| Disk(n, p)),
+        20 => (0..nodes, any::<u8>()).prop_map(|(n, p)| Deliver(n, p)),
         12 => any::<u8>().prop_map(Progress),
         14 => (any::<u8>(), any::<u8>(), prop::bool::weighted(0.1)).prop_map(|(o, l, f)| Write(o, l, f)),
         2 => (any::<u8>(), any::<u8>()).prop_map(|(o, l)| Zero(o, l)),
@@ -49,8 +53,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => any::<u8>().prop_map(Pass),
         2 => Just(Cut),
         1 => any::<bool>().prop_map(Link),
-        2 => (0_u8..2, any::<bool>()).prop_map(|(n, p)| Crash(n, p)),
-        3 => (0_u8..2).prop_map(Boot),
+        2 => (0..nodes, any::<bool>()).prop_map(|(n, p)| Crash(n, p)),
+        3 => (0..nodes).prop_map(Boot),
         3 => Just(CastOut),
         2 => Just(TakeOver),
         1 => Just(Move),
@@ -84,7 +88,8 @@ impl World {
             }
             Step::Progress(count) => {
                 for _ in 0..*count % 40 {
-                    for node in [A, B]
+                    for node in self
+                        .all()
                         .into_iter()
                         .filter(|n| self.is_up(*n))
                         .collect::<Vec<_>>()
@@ -115,6 +120,16 @@ impl World {
                 self.link_up = *up;
                 if !up {
                     self.cut();
+                }
+            }
+            Step::Heir(node) => self.control.heir = NodeId(*node),
+            Step::Isolate(node, alone) => {
+                let node = NodeId(*node);
+                if *alone {
+                    self.isolated.insert(node);
+                    self.cut_off(&BTreeSet::from([node]));
+                } else {
+                    self.isolated.remove(&node);
                 }
             }
             Step::Crash(node, power) => self.crash(NodeId(*node), *power),
@@ -167,7 +182,17 @@ fn run(Plan(steps): &Plan, tune: impl FnOnce(&mut Config)) {
 }
 
 fn plan() -> impl Strategy<Value = Plan> {
-    prop::collection::vec(step(), 20..400).prop_map(Plan)
+    prop::collection::vec(step(2), 20..400).prop_map(Plan)
+}
+
+/// Of a world of three.
+fn trio_plan() -> impl Strategy<Value = Plan> {
+    let step = prop_oneof![
+        16 => step(3),
+        1 => (0_u8..3).prop_map(Step::Heir),
+        1 => (0_u8..3, any::<bool>()).prop_map(|(node, alone)| Step::Isolate(node, alone)),
+    ];
+    prop::collection::vec(step, 20..500).prop_map(Plan)
 }
 
 proptest! {
@@ -217,6 +242,26 @@ proptest! {
     }
 
     #[test]
+    fn three_replicas_survive_anything(plan in trio_plan()) {
+        let mut world = World::of(&[DISK_BYTES; 3], |_| {});
+        world.run();
+        prop_assert_eq!(world.control.in_sync.len(), 3);
+        for step in &plan.0 {
+            world.take(step);
+        }
+        world.heal_and_check();
+    }
+
+    #[test]
+    fn three_replicas_from_nothing_survive_anything(plan in trio_plan()) {
+        let mut world = World::of(&[DISK_BYTES; 3], |_| {});
+        for step in &plan.0 {
+            world.take(step);
+        }
+        world.heal_and_check();
+    }
+
+    #[test]
     fn a_log_that_looks_ahead_of_streams_loses_nothing(plan in plan()) {
         run(&plan, |config| config.hot_regions_max = 16);
     }
@@ -227,7 +272,7 @@ fn wild_frame() -> impl Strategy<Value = (u8, u8, u64, u64, u64, u64, u64, u8)> 
     let place = prop_oneof![0_u64..4_000_000, any::<u64>()];
     let len = prop_oneof![Just(0_u64), 1_u64..200_000, any::<u64>()];
     (
-        1_u8..14,
+        1_u8..18,
         any::<u8>(),
         0_u64..6,
         0_u64..2,
@@ -284,7 +329,7 @@ impl World {
     }
 }
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 17] = [
     Kind::Hello,
     Kind::Write,
     Kind::Zero,
@@ -299,6 +344,8 @@ const KINDS: [Kind; 15] = [
     Kind::Unreadable,
     Kind::Compare,
     Kind::Differs,
+    Kind::Common,
+    Kind::CommonDone,
     Kind::Goodbye,
 ];
 
@@ -313,6 +360,33 @@ mod found {
             world.take(step);
         }
         world.heal_and_check();
+    }
+
+    fn trio(plan: &[Step]) {
+        let mut world = World::of(&[DISK_BYTES; 3], |_| {});
+        world.run();
+        for step in plan {
+            world.take(step);
+        }
+        world.heal_and_check();
+    }
+
+    /// The former active came back into the set while what is kept was still being reconciled.
+    #[test]
+    fn a_third_may_join_while_the_second_is_reconciled() {
+        let mut plan = vec![TakeOver];
+        plan.extend((0..5).map(|_| Disk(0, 0)));
+        plan.extend([Progress(124), Boot(0), Link(true)]);
+        plan.extend((0..4).map(|_| Disk(0, 0)));
+        plan.extend([
+            Move,
+            Disk(0, 0),
+            Boot(0),
+            Disk(0, 0),
+            Disk(0, 0),
+            Disk(0, 0),
+        ]);
+        trio(&plan);
     }
 
     /// Chunks of a reconcile waited for the range of a write that waited for room in the intent log, which needed the

@@ -202,7 +202,7 @@ fn a_difference_is_found_named_and_repaired_from_the_active() {
     assert_eq!(world.verified(false).different.0, 0);
     world.run();
     assert_eq!(
-        world.machine(A).unwrap().bitmap.base().ones(),
+        world.machine(A).unwrap().marks().ones(),
         0,
         "its marks went with a point"
     );

@@ -229,7 +229,29 @@ impl Group {
         {
             return;
         }
+        // Of several that could, the first in the configuration's order goes ahead; the others do if it does not.
+        let patience =
+            self.timing.suspect.saturating_mul(3) + self.timing.lease + self.timing.margin;
+        if silent < patience && self.has_better_heir(cx, &record) {
+            return;
+        }
         self.begin_takeover(cx, &record, silent);
+    }
+
+    /// True if a member before this one in the configuration's order could take over as well.
+    fn has_better_heir(&self, cx: Around<'_>, record: &Record) -> bool {
+        let before = |id: &NodeId| *id < self.me && *id != record.active;
+        record
+            .promotable()
+            .into_iter()
+            .filter(before)
+            .any(|id| self.is_fit(cx, id))
+    }
+
+    /// True if nothing that is known here stands against the node's replicas.
+    fn is_fit(&self, cx: Around<'_>, node: NodeId) -> bool {
+        let beat = self.peers.get(&node);
+        cx.links.is_up(cx.now, node) && beat.is_some_and(|(_, beat)| beat.obstacle.is_none())
     }
 
     /// True while somebody may still hold a lease that this node, or a node that it hears, granted (R8).
@@ -345,8 +367,15 @@ impl Group {
         next.active = me;
         next.intent = Intent::Serve;
         for (id, member) in &mut next.members {
-            // R3: the new set is what is reconciled: this replica alone. The others come back by a resync.
-            member.sync = if *id == me { Sync::InSync } else { Sync::Out };
+            // R3: the new set is what is reconciled before this node serves (R9): this replica, and others that hold everything
+            // acknowledged and are there. The former active comes back by a resync.
+            let kept = member.sync == Sync::InSync && *id != record.active && self.is_fit(cx, *id);
+            let kept = kept && !self.config.asynchronous;
+            member.sync = if *id == me || kept {
+                Sync::InSync
+            } else {
+                Sync::Out
+            };
             if *id == me {
                 member.generation = generation;
             }

@@ -24,7 +24,7 @@ pub(crate) fn check(a: &[u8], b: &[u8], data_bytes: u64) -> Result<(), String> {
             .map_or_else(|| "torn".to_owned(), |c| format!("{c:x}"))
     };
     Err(format!(
-        "{} sectors differ, the first is {first}: {} on A, {} on B",
+        "{} sectors differ, the first is {first}: {} on one, {} on the other",
         differing.len(),
         word(a),
         word(b)

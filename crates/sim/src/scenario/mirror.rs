@@ -51,6 +51,19 @@ pub(super) const ALL: &[Scenario] = &[
         o.level = Level::Flush;
         o.hot_regions = 3;
     }),
+    Scenario::of(
+        "what_the_third_missed_is_remembered",
+        what_the_third_missed_is_remembered,
+    )
+    .with(|o| {
+        o.replicas = 3;
+        o.hot_regions = 3;
+    }),
+    Scenario::of(
+        "three_lose_one_after_the_other",
+        three_lose_one_after_the_other,
+    )
+    .with(|o| o.replicas = 3),
     Scenario::of("lost_caches_are_filled_again", lost_caches_are_filled_again)
         .with(|o| o.hot_regions = 3),
 ];
@@ -65,6 +78,36 @@ fn restarted_active_reconciles_first(w: &mut World) {
     w.pass(millis(1_000));
     w.make(Fault::Power(A, secs(6)));
     w.expect(secs(6), "B serves", |w| w.serves(B));
+    w.come_back();
+}
+
+/// The third data node is away, and comes back when the active has just died: the standby that serves then knows what it missed.
+fn what_the_third_missed_is_remembered(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::Power(W, secs(4)));
+    w.pass(secs(3));
+    w.make(Fault::Power(A, secs(15)));
+    w.expect(secs(12), "B serves", |w| w.serves(B));
+    w.pass(secs(4));
+    w.come_back();
+}
+
+/// The active dies, and once the former one is back the next: each time one of the others serves, with all that was promised.
+fn three_lose_one_after_the_other(w: &mut World) {
+    for _ in 0..4 {
+        w.pass(secs(1));
+        let old = w.active().unwrap_or(A);
+        let kept = w.in_sync() - 1;
+        w.make(Fault::Power(old, secs(5)));
+        w.expect(secs(6), "another one serves", |w| {
+            w.active() != Some(old) && w.missing_service().is_none()
+        });
+        let in_sync = w.in_sync();
+        w.must(in_sync == kept, "who holds everything stays in the set");
+        if !w.becomes_whole(secs(30)) {
+            return;
+        }
+    }
     w.come_back();
 }
 

@@ -45,10 +45,15 @@ fn timing(args: &Args) -> Timing {
 }
 
 fn options(args: &Args, seed: u64, keep: usize) -> Options {
-    Options {
+    let options = Options {
         keep: args.lines.unwrap_or(keep),
         watch: args.watch,
         ..Options::of_seed(seed, timing(args))
+    };
+    if args.replicas > 2 {
+        options.with_three()
+    } else {
+        options
     }
 }
 
@@ -100,5 +105,13 @@ fn profile_flag(args: &Args) -> &'static str {
     match args.profile {
         Profile::Fast => " --profile fast",
         Profile::Lan => "",
+    }
+}
+
+fn replicas_flag(args: &Args) -> &'static str {
+    if args.replicas > 2 {
+        " --replicas 3"
+    } else {
+        ""
     }
 }

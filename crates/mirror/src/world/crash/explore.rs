@@ -224,8 +224,8 @@ impl Explorer {
             return;
         }
         let mut known = Bits::new(own.layout.blocks());
-        known.union(own.bitmap.base());
-        known.union(peers.bitmap.base());
+        known.union(&own.marks());
+        known.union(&peers.marks());
         for region in own.intent.regions().chain(peers.intent.regions()) {
             known.set(region_blocks(region));
         }
