@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::chain::{Chain, Client};
 use super::lab::Lab;
-use super::running::Running;
+use super::running::{ONE_PROCESS, Running};
 use super::{World, wait};
 use crate::failure::{Context, Failure, Outcome};
 use crate::table::{Table, grouped};
@@ -95,6 +95,7 @@ fn sample(lab: &Lab, node: &str) -> Outcome<Seen> {
 fn writer(nbd: &str) -> Outcome<Running> {
     let mut fio = Command::new("fio");
     fio.args(["--name=load", "--ioengine=nbd", "--rw=randwrite", "--bs=4k"])
+        .arg(ONE_PROCESS)
         .args([
             "--iodepth=4",
             "--time_based",

@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::lab::{Lab, Node};
-use super::running::Running;
+use super::running::{ONE_PROCESS, Running};
 use super::{Depth, World, wait};
 use crate::failure::{Failure, Outcome};
 use crate::shell;
@@ -265,6 +265,7 @@ fn crash_writer(active: &Node) -> Command {
 fn start_writer(active: &Node) -> Outcome<Running> {
     let mut fio = Command::new("fio");
     fio.args(["--name=load", "--ioengine=nbd", "--rw=randwrite", "--bs=4k"])
+        .arg(ONE_PROCESS)
         .args(["--iodepth=32", "--size=1G", "--time_based", "--runtime=120"])
         .arg(format!("--uri={}", active.nbd));
     Running::start(fio.stdout(Stdio::null()).stderr(Stdio::null()))
