@@ -11,6 +11,7 @@ pub(crate) mod demo;
 pub(crate) mod lab;
 mod leftovers;
 mod nbd;
+mod nbd_client;
 mod resync;
 pub(crate) mod running;
 mod silence;
