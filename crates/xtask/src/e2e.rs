@@ -14,6 +14,7 @@ pub(crate) mod lab;
 mod leftovers;
 mod log_replay;
 mod nbd;
+mod nbd_client;
 pub(crate) mod resync;
 pub(crate) mod running;
 mod silence;

@@ -3,8 +3,9 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::chain::{Chain, Client};
+use super::chain::Chain;
 use super::lab::Lab;
+use super::nbd_client::Client;
 use super::running::{ONE_PROCESS, Running};
 use super::{World, wait};
 use crate::failure::{Context, Failure, Outcome};
@@ -117,7 +118,7 @@ pub(crate) fn chain_is_a_prefix(world: &World) -> Outcome {
         let (active, standby) = (lab.node("active")?, lab.node("standby")?);
         lab.wait_in_sync(&active.name)?;
         let mut chain = Chain::new(0xC4A1_0000 + seed);
-        let mut client = Client::open(&active.nbd).context("open the export")?;
+        let mut client = Client::open(&active.nbd)?;
         if slow {
             lab.fault("mirror", "slow")?;
         }
