@@ -46,8 +46,8 @@ pub struct Origin {
     pub replica: String,
     /// Its generation.
     pub generation: u64,
-    /// The session since which its marks count, as hexadecimal number.
-    pub baseline: Option<String>,
+    /// The sessions since which its marks count, one for each other replica, as hexadecimal numbers.
+    pub baselines: Vec<String>,
     /// Size of the volume.
     pub data_bytes: u64,
 }

@@ -301,6 +301,7 @@ impl Machine {
             self.refuse(request, crate::io::Errno::IO);
         }
         self.enter(Stage::Draining(Drain::Requests));
+        self.settle_all();
     }
 
     fn advance_drain(&mut self, step: Drain) {

@@ -132,6 +132,11 @@ impl Bitmap {
         self.base.set(blocks);
     }
 
+    /// Marks everything that a block of the bitmap counts.
+    pub(crate) fn mark_block(&mut self, index: u64) {
+        self.mark(Self::bits_of(index.saturating_sub(self.first)));
+    }
+
     /// Marks all blocks of a region that may differ.
     pub(crate) fn mark_region(&mut self, region: u32) {
         for block in region_blocks(region) {

@@ -232,16 +232,25 @@ pub struct ReplicaFigures {
     pub generation: Generation,
     /// Highest epoch that it accepted.
     pub epoch: Epoch,
-    /// The session since which bitmap and intent log count.
-    pub baseline: Option<SessionId>,
     /// Size of the volume.
     pub data: ByteCount,
-    /// Blocks that this disk's bitmap marks.
-    pub marked: ByteCount,
+    /// What it remembers of other replicas.
+    pub pairs: Vec<PairFigures>,
     /// Resyncs that this replica feeds.
     pub resyncs: Vec<ResyncFigures>,
     /// The regions of the intent log: where replicas would be compared after a crash now.
     pub hot: Places,
+}
+
+/// What a replica remembers of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PairFigures {
+    /// Of whom.
+    pub node: NodeId,
+    /// The session, or the common point of two standbys, since which bitmap and intent log count against it.
+    pub baseline: Option<SessionId>,
+    /// What the bitmap marks against it.
+    pub marked: ByteCount,
 }
 
 /// How far the resync to a peer is.

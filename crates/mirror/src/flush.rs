@@ -108,7 +108,7 @@ impl Machine {
     /// Ends a flush that is done here and on every required peer. Only its reply needs a lease.
     pub(crate) fn settle_flush(&mut self, id: FlushId) {
         let required = self.needed_by_flush();
-        let may_reply = self.has_lease();
+        let may_reply = self.may_settle();
         let Some(flush) = self.flushes.get(&id) else {
             return;
         };
@@ -131,7 +131,7 @@ impl Machine {
         let request = flush.request;
         self.flushes.remove(&id);
         if let Some(request) = request {
-            self.complete(request, None);
+            self.finish(request);
         }
         self.admit();
     }

@@ -23,8 +23,8 @@ use wire::mutant::{self, Bug};
 use wire::units::{BLOCK_BYTES, REGION_BYTES};
 use wire::{ByteCount, ByteRange};
 
-/// Bitmap pairs that are written at once: 1 MiB.
-const PAIRS_MAX: u64 = 128;
+/// Blocks of the bitmap, each in two places, that are written at once: 1 MiB.
+const WRITE_MAX: u64 = 128;
 /// Bytes that are searched at once.
 const SEARCH_BYTES: u64 = 1 << 20;
 
@@ -76,7 +76,8 @@ pub struct Growth {
     sequence: u64,
     bitmap_sequence: u64,
     bitmap_slots: Vec<Slot>,
-    marked: Bits,
+    /// Of each plane.
+    marked: Vec<Bits>,
     hot: Vec<u32>,
 }
 
@@ -117,11 +118,8 @@ impl Growth {
                 needed: ByteCount(layout.disk_bytes.saturating_add(short)),
             });
         }
-        let mut marked = Bits::new(layout.blocks());
-        marked.set_words(0, contents.marked.words(0..from.blocks()).iter().copied());
-        if !mutant::has(Bug::GainUnmarked) {
-            marked.set(from.blocks()..layout.blocks());
-        }
+        let marked = contents.planes.marks();
+        let marked = marked.map(|old| grown(old, &layout)).collect();
         Ok(Self {
             layout,
             from,
@@ -131,8 +129,8 @@ impl Growth {
             },
             slot: contents.slot,
             sequence: contents.sequence,
-            bitmap_sequence: contents.bitmap_sequence,
-            bitmap_slots: contents.bitmap_slots.clone(),
+            bitmap_sequence: contents.planes.sequence(),
+            bitmap_slots: contents.planes.slots().collect(),
             marked,
             hot: regions(&contents.hot),
         })
@@ -170,9 +168,7 @@ impl Growth {
         let old = ByteRange::new(old, self.from.disk_bytes - old);
         let early = old.filter(|_| mutant::has(Bug::MetadataBlankedEarly));
         (early.into_iter().chain(blank).map(Step::Zero))
-            .chain(pairs(&self.layout, 1, move |index| {
-                words(&self.marked, index)
-            }))
+            .chain(pairs(&self.layout, 1, move |index| self.words(index)))
             .chain(logs)
             .chain(supers)
             .chain(old.into_iter().map(Step::Zero))
@@ -201,9 +197,20 @@ impl Growth {
             bytes: self.superblock.seal(self.sequence + 1).to_vec(),
         };
         all.chain(pairs(&self.layout, first + 2, move |index| {
-            words(&self.marked, index)
+            self.words(index)
         }))
         .chain([superblock])
+    }
+
+    /// The content of a block of the new bitmap.
+    fn words(&self, index: u64) -> Vec<u8> {
+        let per = self.layout.plane_blocks().max(1);
+        let plane = usize::try_from(index / per).ok();
+        let at = index % per;
+        let range = at * BITS_PER_BLOCK..(at + 1) * BITS_PER_BLOCK;
+        let words = plane.and_then(|plane| self.marked.get(plane));
+        let words = words.map_or(&[][..], |bits| bits.words(range));
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
     }
 }
 
@@ -213,10 +220,10 @@ fn pairs<'a>(
     sequence: u64,
     content: impl Fn(u64) -> Vec<u8> + 'a,
 ) -> impl Iterator<Item = Step> + 'a {
-    let count = layout.bitmap_blocks.div_ceil(PAIRS_MAX);
+    let count = layout.bitmap_blocks.div_ceil(WRITE_MAX);
     (0..count).map(move |chunk| {
-        let first = chunk * PAIRS_MAX;
-        let last = (first + PAIRS_MAX).min(layout.bitmap_blocks);
+        let first = chunk * WRITE_MAX;
+        let last = (first + WRITE_MAX).min(layout.bitmap_blocks);
         let mut bytes = Vec::new();
         for index in first..last {
             let block = layout::seal(BlockKind::Bitmap, index, sequence, &content(index));
@@ -230,11 +237,14 @@ fn pairs<'a>(
     })
 }
 
-/// The content of block `index` of a bitmap.
-fn words(bits: &Bits, index: u64) -> Vec<u8> {
-    let range = index * BITS_PER_BLOCK..(index + 1) * BITS_PER_BLOCK;
-    let words = bits.words(range).iter();
-    words.flat_map(|word| word.to_le_bytes()).collect()
+/// Marks for a larger volume: what it gained is marked.
+fn grown(old: &Bits, layout: &Layout) -> Bits {
+    let mut marked = Bits::new(layout.blocks());
+    marked.set_words(0, old.words(0..old.len()).iter().copied());
+    if !mutant::has(Bug::GainUnmarked) {
+        marked.set(old.len()..layout.blocks());
+    }
+    marked
 }
 
 /// The regions whose blocks are set.

@@ -3,18 +3,19 @@
 //! It refuses nothing. What cannot be read or trusted is told as such, and counts as what it may hide: a lost block of the
 //! bitmap as marked, a lost intent log as naming everything.
 
-use crate::bitmap::{Bitmap, region_blocks};
+use crate::bitmap::region_blocks;
 use crate::bits::Bits;
 use crate::intent;
+use crate::planes::Planes;
 use crate::runs::{Places, Runs};
 use wire::layout::{
-    self, BITS_PER_BLOCK, BlockFault, BlockKind, Layout, Newest, SEALED_BYTES, Slot, Superblock,
+    self, BlockFault, BlockKind, Layout, Newest, Pair, SEALED_BYTES, Slot, Superblock,
 };
 use wire::units::BLOCK_BYTES;
 use wire::{ByteCount, ByteRange};
 
-/// Bitmap pairs that are read at once: 1 MiB.
-const PAIRS_MAX: u64 = 128;
+/// Blocks of the bitmap, each in two places, that are read at once: 1 MiB.
+const READ_MAX: u64 = 128;
 
 /// Everything that was found.
 #[derive(Debug)]
@@ -75,25 +76,27 @@ pub struct Contents {
     pub intent_incomplete: bool,
     /// Sequence of the newest superblock.
     pub(crate) sequence: u64,
-    /// Highest sequence of any block of the bitmap.
-    pub(crate) bitmap_sequence: u64,
-    /// Where the newest copy of each block of the bitmap is.
-    pub(crate) bitmap_slots: Vec<Slot>,
-    pub(crate) marked: Bits,
+    pub(crate) planes: Planes,
     pub(crate) hot: Bits,
 }
 
 impl Contents {
-    /// Bytes marked in the bitmap.
+    /// Bytes marked in the bitmaps, against whomever.
     #[must_use]
-    pub const fn marked_bytes(&self) -> ByteCount {
-        ByteCount(self.marked.ones() * BLOCK_BYTES)
+    pub fn marked_bytes(&self) -> ByteCount {
+        ByteCount(self.marks().ones() * BLOCK_BYTES)
     }
 
-    /// What the bitmap marks, at most `max` places.
+    /// What the bitmaps mark, against whomever, at most `max` places.
     #[must_use]
     pub fn marked(&self, max: usize) -> Places {
-        Runs::of(&self.marked, max).places()
+        Runs::of(&self.marks(), max).places()
+    }
+
+    /// Each other replica that is remembered, and the bytes marked against it.
+    pub fn pairs(&self) -> impl Iterator<Item = (&Pair, ByteCount)> {
+        std::iter::zip(&self.superblock.pairs, self.planes.marks())
+            .map(|(pair, marks)| (pair, ByteCount(marks.ones() * BLOCK_BYTES)))
     }
 
     /// The regions of the intent log, at most `max` places.
@@ -105,17 +108,27 @@ impl Contents {
     /// Where this replica may hold what others do not: bitmap and intent log together.
     #[must_use]
     pub fn differing(&self, max: usize) -> Places {
-        let mut all = self.marked.clone();
-        all.union(&self.hot);
-        Runs::of(&all, max).places()
+        Runs::of(&self.differing_blocks(), max).places()
     }
 
     /// Bytes of [`Contents::differing`].
     #[must_use]
     pub fn differing_bytes(&self) -> ByteCount {
-        let mut all = self.marked.clone();
+        ByteCount(self.differing_blocks().ones() * BLOCK_BYTES)
+    }
+
+    fn marks(&self) -> Bits {
+        let mut marks = Bits::new(self.layout.blocks());
+        for (_, plane) in std::iter::zip(&self.superblock.pairs, self.planes.marks()) {
+            marks.union(plane);
+        }
+        marks
+    }
+
+    fn differing_blocks(&self) -> Bits {
+        let mut all = self.marks();
         all.union(&self.hot);
-        ByteCount(all.ones() * BLOCK_BYTES)
+        all
     }
 }
 
@@ -179,7 +192,7 @@ fn contents(
         return Found::Shrunk(Box::new(superblock));
     };
     let (hot, intent_incomplete) = read_intent(&layout, read);
-    let (bitmap, bitmap_lost) = read_bitmap(&layout, read);
+    let (planes, bitmap_lost) = read_planes(&layout, read);
     Found::Replica(Box::new(Contents {
         superblock,
         slot,
@@ -189,9 +202,7 @@ fn contents(
         hot_regions: hot.ones().div_ceil(region_blocks(0).end),
         intent_incomplete,
         sequence,
-        bitmap_sequence: bitmap.sequence(),
-        bitmap_slots: bitmap.slots().collect(),
-        marked: bitmap.base().clone(),
+        planes,
         hot,
     }))
 }
@@ -220,28 +231,28 @@ fn read_intent(
     (hot, incomplete)
 }
 
-/// The bitmap, and how many blocks of it are lost.
-fn read_bitmap(
+/// The bitmaps, and how many blocks of them are lost.
+fn read_planes(
     layout: &Layout,
     read: &mut impl FnMut(ByteRange) -> Option<Vec<u8>>,
-) -> (Bitmap, u64) {
-    let mut bitmap = Bitmap::new(layout);
+) -> (Planes, u64) {
+    let mut planes = Planes::new(layout);
     let (mut index, mut lost) = (0, 0);
     while index < layout.bitmap_blocks {
-        let count = (layout.bitmap_blocks - index).min(PAIRS_MAX);
+        let count = (layout.bitmap_blocks - index).min(READ_MAX);
         let len = count * 2 * BLOCK_BYTES;
         let bytes = ByteRange::new(layout.bitmap_offset(index, Slot::A), len).and_then(&mut *read);
         // What is not given is opened as nothing, and so counts as lost.
         let bytes = bytes.unwrap_or_default();
         for (place, pair) in (index..index + count).zip(pairs(&bytes)) {
-            if bitmap.load(place, pair) != Ok(true) {
-                bitmap.mark(place * BITS_PER_BLOCK..(place + 1) * BITS_PER_BLOCK);
+            if planes.load(place, pair) != Ok(true) {
+                planes.mark_block(place);
                 lost += 1;
             }
         }
         index += count;
     }
-    (bitmap, lost)
+    (planes, lost)
 }
 
 /// Pairs of blocks, then empty ones without end.

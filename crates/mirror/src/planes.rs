@@ -10,7 +10,7 @@ use crate::bits::Bits;
 use crate::machine::Machine;
 use crate::nodes::NodeSet;
 use std::ops::Range;
-use wire::layout::{BlockFault, Layout, PAIRS_MAX, Pair, ReplicaState};
+use wire::layout::{BlockFault, Layout, PAIRS_MAX, Pair, ReplicaState, Slot};
 use wire::{NodeId, SessionId};
 
 #[derive(Debug)]
@@ -71,11 +71,33 @@ impl Planes {
     /// Bitmaps for another layout with the same marks.
     pub(crate) fn relaid(&self, layout: &Layout) -> Self {
         let mut planes = Self::new(layout);
-        let sequence = self.planes.iter().map(Bitmap::sequence).max().unwrap_or(0);
+        let sequence = self.sequence();
         for (new, old) in planes.planes.iter_mut().zip(&self.planes) {
             new.take_over(old, sequence);
         }
         planes
+    }
+
+    /// The marks of each, in the order of the superblock's pairs.
+    pub(crate) fn marks(&self) -> impl Iterator<Item = &Bits> {
+        self.planes.iter().map(Bitmap::base)
+    }
+
+    /// Where the newest copy of each block is, as the blocks are numbered.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.planes.iter().flat_map(Bitmap::slots)
+    }
+
+    /// The highest sequence of a block.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.planes.iter().map(Bitmap::sequence).max().unwrap_or(0)
+    }
+
+    /// Marks everything that a block counts.
+    pub(crate) fn mark_block(&mut self, index: u64) {
+        if let Some(plane) = self.of_block(index) {
+            plane.mark_block(index);
+        }
     }
 
     /// Forgets every mark and has every block written.
@@ -219,12 +241,17 @@ impl Machine {
             .map_or((None, None), |pair| (pair.baseline, pair.offered))
     }
 
+    /// Each other replica of which something is remembered, and the marks against it.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&Pair, &Bits)> {
+        std::iter::zip(&self.superblock.get().pairs, self.planes.marks())
+    }
+
     /// The marks against anybody.
     #[cfg(test)]
     pub(crate) fn marks(&self) -> Bits {
         let mut marks = Bits::new(self.layout.blocks());
-        for node in self.paired().iter() {
-            marks.union(&self.marked(node));
+        for (_, plane) in self.pairs() {
+            marks.union(plane);
         }
         marks
     }

@@ -104,7 +104,7 @@ impl Machine {
     /// Ends a write that is done here and that every required peer has (R1, R10). The lease counts at the same moment:
     /// a write that was held back by a freeze is answered only if the peers still have it after the thaw.
     pub(crate) fn settle_write(&mut self, id: JobId) {
-        if !self.has_lease() {
+        if !self.may_settle() {
             return;
         }
         let required = self.required();
@@ -128,7 +128,22 @@ impl Machine {
         self.forget(id);
         match app.rest {
             Some(rest) => self.zero(app.request, rest, fua),
-            None => self.complete(app.request, None),
+            None => self.finish(app.request),
+        }
+    }
+
+    /// A closed front end takes no answer: nothing waits for a lease then, and a drain can end.
+    pub(crate) fn may_settle(&self) -> bool {
+        self.has_lease() || self.closed
+    }
+
+    /// Everything that the request asked for is done.
+    pub(crate) fn finish(&mut self, request: RequestId) {
+        if self.has_lease() {
+            self.complete(request, None);
+        } else {
+            self.pending.remove(&request);
+            self.reply(request, None, Err(Errno::IO));
         }
     }
 

@@ -6,41 +6,41 @@ use crate::role::Role;
 use std::ops::Range;
 use wire::mutant::{self, Bug, Mutant};
 
+/// What becomes of an idle region.
+enum Place {
+    /// There is room: it and all behind it stay.
+    Enough,
+    /// It stays.
+    Keep,
+    /// It leaves, if its marks are durable.
+    Leave,
+}
+
 impl Machine {
     /// Makes room in the intent log for `wanted`, now or by what it sets in motion.
     pub(crate) fn make_room(&mut self, wanted: &Range<u32>) {
         let standby = matches!(self.role, Role::Standby(_));
         // A standby's log may overflow into its bitmap: the active decides what is clean.
-        let clean = if standby || mutant::on(Mutant::IntentDroppedEarly) {
+        let clean = if standby {
             Period(u64::MAX)
         } else {
-            self.clean
+            self.clean_by_now()
         };
         if standby || self.relieved != Some(self.clean) {
-            let mut gone = Vec::new();
-            let mut all = true;
-            for region in self.intent.idle(clean) {
-                if self.intent.has_room(wanted) {
-                    all = false;
-                    break;
-                }
-                if wanted.contains(&region) {
-                    all = false;
-                    continue;
-                }
-                if standby {
-                    // Nobody told it who has this.
-                    let all = self.paired();
-                    self.mark_region_against(all, region);
-                }
-                if self.evict(region) {
-                    gone.push(region);
+            self.evict_idle(clean, |machine, region| {
+                if machine.intent.has_room(wanted) {
+                    Place::Enough
+                } else if wanted.contains(&region) {
+                    Place::Keep
                 } else {
-                    all = false;
+                    if standby {
+                        // Nobody told it who has this.
+                        let all = machine.paired();
+                        machine.mark_region_against(all, region);
+                    }
+                    Place::Leave
                 }
-            }
-            self.relieved = (all && clean == self.clean).then_some(clean);
-            self.announce_cold(&gone);
+            });
         }
         if !standby && !self.intent.has_room(wanted) && self.intent.wants_flush(self.clean) {
             self.begin_internal_flush();
@@ -52,31 +52,48 @@ impl Machine {
         if self.active().is_none() || !self.intent.is_crowded() {
             return;
         }
-        let clean = if mutant::on(Mutant::IntentDroppedEarly) {
-            Period(u64::MAX)
-        } else {
-            self.clean
-        };
         if self.relieved != Some(self.clean) {
-            let mut gone = Vec::new();
-            let mut all = true;
-            for region in self.intent.idle(clean) {
-                if self.intent.is_roomy() {
-                    all = false;
-                    break;
-                }
-                if self.evict(region) {
-                    gone.push(region);
+            let clean = self.clean_by_now();
+            self.evict_idle(clean, |machine, _| {
+                if machine.intent.is_roomy() {
+                    Place::Enough
                 } else {
-                    all = false;
+                    Place::Leave
                 }
-            }
-            self.relieved = (all && clean == self.clean).then_some(clean);
-            self.announce_cold(&gone);
+            });
         }
         if self.intent.is_crowded() && self.intent.wants_flush(self.clean) {
             self.begin_internal_flush();
         }
+    }
+
+    /// Up to which period a region counts as flushed everywhere.
+    fn clean_by_now(&self) -> Period {
+        if mutant::on(Mutant::IntentDroppedEarly) {
+            Period(u64::MAX)
+        } else {
+            self.clean
+        }
+    }
+
+    /// Takes regions that are idle by `clean` out of the log, the least used first, as `judge` says. Notes if no further one can
+    /// leave before another flush.
+    fn evict_idle(&mut self, clean: Period, judge: impl Fn(&mut Self, u32) -> Place) {
+        let mut gone = Vec::new();
+        let mut all = true;
+        for region in self.intent.idle(clean) {
+            match judge(self, region) {
+                Place::Enough => {
+                    all = false;
+                    break;
+                }
+                Place::Keep => all = false,
+                Place::Leave if self.evict(region) => gone.push(region),
+                Place::Leave => all = false,
+            }
+        }
+        self.relieved = (all && clean == self.clean).then_some(clean);
+        self.announce_cold(&gone);
     }
 
     /// Takes an idle region out of the log if its marks are durable; else has them written.

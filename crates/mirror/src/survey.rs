@@ -2,11 +2,12 @@
 //! write.
 
 use crate::bits::Bits;
-use crate::control::{ReplicaFigures, ResyncFigures};
+use crate::control::{PairFigures, ReplicaFigures, ResyncFigures};
 use crate::machine::Machine;
 use crate::peer::{Peer, Phase};
 use crate::replica::Replica;
 use crate::runs::{Places, Runs, WORD_BITS};
+use wire::layout::Pair;
 use wire::units::{BLOCK_BYTES, REGION_BYTES};
 use wire::{ByteCount, ByteRange, NodeId};
 
@@ -36,12 +37,16 @@ impl Default for Survey {
 }
 
 impl Survey {
-    /// One step. The answer is what the last whole look found: of volumes up to 4 GiB, what is so now; of larger ones, what was
-    /// so some steps ago.
-    pub fn step(&mut self, replica: &Replica) -> &Places {
+    /// One step.
+    pub fn step(&mut self, replica: &Replica) {
         if let Some(machine) = replica.machine() {
-            self.look(&machine.marked());
+            self.look(&machine.differing());
         }
+    }
+
+    /// What the last whole look found: of volumes up to 4 GiB, what was so at the last step; of larger ones, some steps ago.
+    #[must_use]
+    pub const fn last(&self) -> &Places {
         &self.last
     }
 
@@ -69,10 +74,11 @@ impl Survey {
 }
 
 impl Machine {
-    /// What is marked: in the bitmap, and what a resync took over from it.
-    fn marked(&self) -> Vec<&Bits> {
+    /// What is marked: in the bitmaps, and what resyncs took over from them.
+    fn differing(&self) -> Vec<&Bits> {
         let copying = self.peers.values().filter_map(|peer| peer.todo());
-        std::iter::once(self.bitmap.base()).chain(copying).collect()
+        let marked = self.pairs().map(|(_, marks)| marks);
+        marked.chain(copying).collect()
     }
 
     /// What the superblock says, and how far resyncs are.
@@ -82,9 +88,8 @@ impl Machine {
             state: own.state,
             generation: own.generation,
             epoch: own.epoch,
-            baseline: own.baseline,
             data: ByteCount(self.layout.data_bytes),
-            marked: ByteCount(self.bitmap.base().ones() * BLOCK_BYTES),
+            pairs: self.pairs().map(pair_figures).collect(),
             resyncs: self.peers.iter().filter_map(resync_figures).collect(),
             hot: self.hot_places(),
         }
@@ -106,6 +111,14 @@ impl Machine {
             }
         }
         places
+    }
+}
+
+fn pair_figures((pair, marks): (&Pair, &Bits)) -> PairFigures {
+    PairFigures {
+        node: pair.node,
+        baseline: pair.baseline,
+        marked: ByteCount(marks.ones() * BLOCK_BYTES),
     }
 }
 

@@ -238,7 +238,8 @@ impl World {
         let wanted = process.node.wake_at(local);
         let mut due = clock.moment(wanted);
         if due <= now {
-            process.spins += 1;
+            // Many inputs at one moment, as after a pause, are no loop: the wake that is set was not even delivered.
+            process.spins += u32::from(process.wake.is_none());
             due = now + Duration::from_micros(50);
         } else {
             process.spins = 0;
@@ -289,7 +290,7 @@ impl World {
         };
         let mut due = clock.moment(wanted);
         if due <= now {
-            engine.spins += 1;
+            engine.spins += u32::from(engine.wake.is_none());
             due = now + Duration::from_micros(50);
         } else {
             engine.spins = 0;

@@ -14,10 +14,12 @@ pub(crate) mod lab;
 mod leftovers;
 mod log_replay;
 mod nbd;
+mod nbd_client;
 pub(crate) mod resync;
 pub(crate) mod running;
 mod silence;
 pub(crate) mod stall;
+mod three;
 mod verify;
 pub(crate) mod wait;
 mod way_out;
@@ -59,7 +61,7 @@ struct Scenario {
     run: fn(&World) -> Outcome,
 }
 
-const SCENARIOS: [Scenario; 18] = [
+const SCENARIOS: [Scenario; 19] = [
     Scenario {
         name: "every_break_passes",
         run: breaks::every_break_passes,
@@ -103,6 +105,10 @@ const SCENARIOS: [Scenario; 18] = [
     Scenario {
         name: "async_chain_is_a_prefix",
         run: asynchronous::chain_is_a_prefix,
+    },
+    Scenario {
+        name: "three_replicas_one_after_the_other_goes",
+        run: three::one_after_the_other_goes,
     },
     Scenario {
         name: "two_labs_run_side_by_side",

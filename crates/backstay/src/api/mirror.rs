@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mirror::control::{ReplicaFigures, ResyncFigures};
+use mirror::control::{PairFigures, ReplicaFigures, ResyncFigures};
 use mirror::runs::Places;
 use serde::{Deserialize, Serialize};
 use wire::layout::ReplicaState;
@@ -108,12 +108,10 @@ pub struct ReplicaView {
     pub generation: u64,
     /// Highest epoch that the disk accepted.
     pub epoch: u64,
-    /// The session in which the replicas were made equal last, as hexadecimal number; bitmap and intent log count from it.
-    pub baseline: Option<String>,
     /// Size of the volume.
     pub data_bytes: u64,
-    /// Bytes that this disk's bitmap marks.
-    pub marked_bytes: u64,
+    /// What it remembers of other replicas.
+    pub others: Vec<OtherView>,
     /// Resyncs that this node feeds.
     pub resyncs: Vec<ResyncView>,
     /// The regions of the intent log, as (offset, length) in bytes: compared after a crash; the first 256 places.
@@ -132,6 +130,17 @@ pub enum ReplicaCondition {
     Consistent,
     /// A mixture: a resync was not finished.
     Inconsistent,
+}
+
+/// What a replica remembers of another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherView {
+    /// Of whom.
+    pub node: String,
+    /// The session in which the two were made equal last, as hexadecimal number; bitmap and intent log count from it.
+    pub baseline: Option<String>,
+    /// Bytes that this disk's bitmap marks against it.
+    pub marked_bytes: u64,
 }
 
 /// How far a resync is.
@@ -215,13 +224,17 @@ fn replica_view(figures: &ReplicaFigures, names: &Names) -> ReplicaView {
         left_bytes: one.left.0,
         sent_bytes: one.sent.0,
     };
+    let other = |one: &PairFigures| OtherView {
+        node: names.node(one.node),
+        baseline: one.baseline.map(session_words),
+        marked_bytes: one.marked.0,
+    };
     ReplicaView {
         state: figures.state.into(),
         generation: figures.generation.0,
         epoch: figures.epoch.0,
-        baseline: figures.baseline.map(session_words),
         data_bytes: figures.data.0,
-        marked_bytes: figures.marked.0,
+        others: figures.pairs.iter().map(other).collect(),
         resyncs: figures.resyncs.iter().map(resync).collect(),
         intent: pairs(&figures.hot),
     }

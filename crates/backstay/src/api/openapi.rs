@@ -263,8 +263,11 @@ fn schemas() -> Value {
             ("replica", "Replica?"), ("differing", "[]object"), ("differing_more", "boolean"),
         ]),
         "Replica": object(&[
-            ("state", "string"), ("generation", "integer"), ("epoch", "integer"), ("baseline", "string?"),
-            ("data_bytes", "integer"), ("marked_bytes", "integer"), ("resyncs", "[]Resync"), ("intent", "[]object"),
+            ("state", "string"), ("generation", "integer"), ("epoch", "integer"),
+            ("data_bytes", "integer"), ("others", "[]Other"), ("resyncs", "[]Resync"), ("intent", "[]object"),
+        ]),
+        "Other": object(&[
+            ("node", "string"), ("baseline", "string?"), ("marked_bytes", "integer"),
         ]),
         "Resync": object(&[
             ("node", "string"), ("left_bytes", "integer"), ("sent_bytes", "integer"),

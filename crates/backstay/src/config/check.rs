@@ -26,6 +26,7 @@ pub(super) fn check(parts: &mut Parts<'_>) {
     ports(parts);
     groups(parts);
     lone_async_mirrors(parts);
+    async_pairs(parts);
     resources(parts);
     overlay_addresses(parts);
     place_disks(parts);
@@ -68,16 +69,28 @@ fn nodes(parts: &Parts<'_>) {
         .count();
     let witnesses = parts.nodes.len() - data;
     let root = &parts.root;
-    if data != 2 && !parts.nodes.is_empty() {
-        let what = format!("the cluster has {data} data nodes");
-        let diagnostic = Diagnostic::new(Fault::NotYet, root.place("node"), what);
-        root.report(diagnostic.hint("this release runs pairs: give two nodes of role data"));
-    } else if data == 2 && witnesses != 1 {
+    let wrong_votes = |why, hint| {
         let what = format!("the register `embedded` has {witnesses} witnesses");
-        let why = "with two votes neither node could decide alone, with four a tie is possible";
-        let hint = "add one [[node]] with role = \"witness\" on a third machine";
         let diagnostic = Diagnostic::new(Fault::Unsafe, root.place("register"), what);
         root.report(diagnostic.why(why).hint(hint));
+    };
+    match (data, witnesses) {
+        (0, 0) | (2, 1) | (3, 0) => {}
+        (2, _) => wrong_votes(
+            "with two votes neither node could decide alone, with four a tie is possible",
+            "add one [[node]] with role = \"witness\" on a third machine",
+        ),
+        (3, _) => wrong_votes(
+            "three data nodes decide by two of three votes; a fourth vote lets none of them fail in addition",
+            "leave the [[node]] with role = \"witness\" out",
+        ),
+        (..) => {
+            let what = format!("the cluster has {data} data nodes");
+            let diagnostic = Diagnostic::new(Fault::NotYet, root.place("node"), what);
+            root.report(
+                diagnostic.hint("give two nodes of role data and a witness, or three of role data"),
+            );
+        }
     }
 }
 
@@ -217,6 +230,26 @@ fn lone_async_mirrors(parts: &Parts<'_>) {
             let hint = "put the data on one mirror, give each mirror its own group, or use mode = \"sync\"";
             let diagnostic = Diagnostic::new(Fault::Unsafe, resource.from.place("mode"), what);
             resource.from.report(diagnostic.why(why).hint(hint));
+        }
+    }
+}
+
+/// The stream of an asynchronous mirror has one end.
+fn async_pairs(parts: &Parts<'_>) {
+    let data = parts.nodes.iter().filter(|node| node.value.is_data());
+    if data.count() < 3 {
+        return;
+    }
+    for (_, resource) in &parts.resources {
+        if let Resource::Mirror(mirror) = &resource.value
+            && mirror.mode == Mode::Async
+        {
+            let object = resource.from.object();
+            let what = format!("{object} is asynchronous, and there are three data nodes");
+            let hint = "use mode = \"sync\", or two data nodes and a witness";
+            let place = resource.from.place("mode");
+            let diagnostic = Diagnostic::new(Fault::NotYet, place, what);
+            resource.from.report(diagnostic.hint(hint));
         }
     }
 }

@@ -47,6 +47,28 @@ fn machine_finds_itself_by_an_address() {
     assert_eq!(config.node_with_address(&local[..1]), None);
 }
 
+/// The pair with a third data node in the witness's place.
+fn trio() -> String {
+    let third = "role = \"data\"\nservice = \"10.0.3.11\"\nmirror = \"10.20.3.11\"";
+    PAIR.replacen("role = \"witness\"", third, 1).replacen(
+        "disk = { ",
+        "disk = { witness = \"/dev/sdc\", ",
+        1,
+    )
+}
+
+#[test]
+fn three_data_nodes_need_no_witness_and_are_synchronous() {
+    let config = parse_text(&trio()).unwrap_or_else(|wrong| panic!("{wrong}"));
+    assert_eq!(config.nodes.iter().filter(|node| node.is_data()).count(), 3);
+    let fourth = "\n[[node]]\nname = \"w\"\nrole = \"witness\"\nzone = \"d\"\nheartbeat = [\"10.10.4.11\", \"10.20.4.11\"]\n";
+    let said = rendered(parse_text(&(trio() + fourth)));
+    assert!(said.contains("has 1 witnesses"), "{said}");
+    let mode = "mode = \"async\"\nmax_lag = \"1MiB\"\nmax_lag_seconds = 5\nname = \"pgdata\"";
+    let said = rendered(parse_text(&trio().replacen("name = \"pgdata\"", mode, 1)));
+    assert!(said.contains("there are three data nodes"), "{said}");
+}
+
 #[test]
 fn one_disk_path_serves_every_data_node() {
     let each = r#"{ node-a = "/dev/nvme1n1", node-b = "/dev/sdb" }"#;

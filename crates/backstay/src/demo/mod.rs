@@ -147,6 +147,7 @@ impl Args {
             DemoProfile::Cloud => Profile::Cloud,
         };
         Options {
+            replicas: 2,
             mode: self.mode,
             size_bytes,
             tls: self.tls,

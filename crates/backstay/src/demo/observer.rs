@@ -98,7 +98,7 @@ impl Observer {
             stop: Arc::new(AtomicBool::new(false)),
             threads: Vec::new(),
         };
-        for node in Node::DATA {
+        for node in lab.data_nodes() {
             let netns = lab.outsider(Outsider::Observer(node));
             let arp = tools::inside(&netns, || open_arp(node))??;
             observer.spawn(node, Channel::Arp, move || ask_arp(&arp));

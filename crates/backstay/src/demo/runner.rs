@@ -301,7 +301,7 @@ fn start_group(lab: &Lab) -> Result<(), Failure> {
     let exe = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
     let mut last = String::new();
     tools::wait_for(&format!("start of group {GROUP}"), REACTION_MAX, || {
-        Node::DATA.into_iter().find_map(|node| {
+        lab.data_nodes().find_map(|node| {
             let mut command = Command::new(&exe);
             command.arg("--socket").arg(lab.api_socket(node));
             command.args([

@@ -76,17 +76,20 @@ pub(super) fn differing_blocks(lab: &Lab) -> Result<u64, Failure> {
         matches!(last, Ok(0) | Err(_)).then_some(())
     });
     match quiet {
-        Ok(()) | Err(_) => last.map_err(|error| {
-            Failure::new("cannot compare the disks of node-a and node-b").cause(error)
-        }),
+        Ok(()) | Err(_) => {
+            last.map_err(|error| Failure::new("cannot compare the disks of the nodes").cause(error))
+        }
     }
 }
 
 fn compare(lab: &Lab) -> io::Result<u64> {
-    let [one, two] = [
-        File::open(lab.disk(Node::NodeA))?,
-        File::open(lab.disk(Node::NodeB))?,
-    ];
+    let one = File::open(lab.disk(Node::NodeA))?;
+    let others = lab.data_nodes().filter(|node| *node != Node::NodeA);
+    let differing = others.map(|node| compare_disks(lab, &one, &File::open(lab.disk(node))?));
+    differing.sum()
+}
+
+fn compare_disks(lab: &Lab, one: &File, two: &File) -> io::Result<u64> {
     let (mut first, mut second) = (vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]);
     let mut differing = 0;
     let mut at = 0;

@@ -34,8 +34,14 @@ impl Publisher {
             return;
         }
         self.due = now + PAUSE;
+        self.survey.step(replica);
+        self.refresh(replica);
+    }
+
+    /// Publishes now: before something is reported, so that nobody sees a report's consequences beside figures from before it.
+    pub(super) fn refresh(&self, replica: &Replica) {
         let mut figures = replica.figures();
-        figures.differing = self.survey.step(replica).clone();
+        figures.differing = self.survey.last().clone();
         *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = figures;
     }
 }

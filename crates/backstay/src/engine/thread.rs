@@ -303,6 +303,7 @@ impl Core {
         if let Report::Attached { data, .. } = &report {
             self.data_bytes = data.0;
         }
+        self.figures.refresh(&self.replica);
         (self.sink)(EngineEvent::Report(report));
     }
 

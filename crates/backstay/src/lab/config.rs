@@ -26,9 +26,7 @@ pub(super) fn prepare(lab: &Lab) -> Result<(), Failure> {
     write_identity(lab)?;
     workload::write_start_script(lab)?;
     tools::write_file(&lab.config(), &configuration(lab))?;
-    Node::DATA
-        .into_iter()
-        .try_for_each(|node| make_disk(lab, node))?;
+    lab.data_nodes().try_for_each(|node| make_disk(lab, node))?;
     if lab.options.workload != Workload::None {
         make_filesystem(lab)?;
     }
@@ -42,7 +40,7 @@ fn write_identity(lab: &Lab) -> Result<(), Failure> {
     let now = SystemTime::now();
     let authority = Authority::create(CLUSTER, now, CA_LIFETIME).map_err(failed)?;
     authority.save(&lab.dir.join("pki")).map_err(failed)?;
-    for node in Node::ALL {
+    for node in lab.members() {
         let files = authority
             .issue(node.name(), now, NODE_LIFETIME)
             .map_err(failed)?;
@@ -63,7 +61,7 @@ pub(super) fn configuration(lab: &Lab) -> String {
         options.tls == Switch::On,
         !options.bench.plain_disks,
     );
-    for node in Node::ALL {
+    for node in lab.members() {
         text.push_str(&node_table(node));
     }
     text.push_str(&format!("\n[[group]]\nname = \"{GROUP}\"\n"));
@@ -99,7 +97,9 @@ fn mirror_table(lab: &Lab) -> String {
         (None, Workload::None) => word(FrontEnd::NbdSocket),
         (None, Workload::Ledger | Workload::Postgres) => word(FrontEnd::Auto),
     };
-    let [a, b] = Node::DATA.map(|node| format!("{node} = \"{}\"", lab.disk(node).display()));
+    let disk = |node: Node| format!("{node} = \"{}\"", lab.disk(node).display());
+    let disks: Vec<String> = lab.data_nodes().map(disk).collect();
+    let disks = disks.join(", ");
     let bound = match lab.options.mode {
         Mode::Sync => "",
         Mode::Async => "max_lag = \"64MiB\"\nmax_lag_seconds = 5\n",
@@ -114,7 +114,7 @@ fn mirror_table(lab: &Lab) -> String {
         None => String::new(),
     };
     format!(
-        "\n[[group.resource]]\nkind = \"mirror\"\nname = \"{MIRROR}\"\ndisk = {{ {a}, {b} }}\n\
+        "\n[[group.resource]]\nkind = \"mirror\"\nname = \"{MIRROR}\"\ndisk = {{ {disks} }}\n\
          size = \"{}KiB\"\nmode = \"{}\"\n{ack}{bound}{compress}front_end = \"{front_end}\"\n",
         lab.options.size_bytes / 1024,
         word(lab.options.mode),
@@ -177,9 +177,10 @@ fn make_filesystem(lab: &Lab) -> Result<(), Failure> {
     }
 }
 
-/// The first node's disk keeps its content and becomes the source; the other's is empty.
+/// The first node's disk keeps its content and becomes the source; the others' are empty.
 fn create_mirror(lab: &Lab) -> Result<(), Failure> {
-    for (node, extra) in [(Node::NodeA, None), (Node::NodeB, Some("--empty"))] {
+    for node in lab.data_nodes() {
+        let extra = (node != Node::NodeA).then_some("--empty");
         let exe = std::env::current_exe()
             .map_err(|error| Failure::new("cannot find the path of this program").cause(error))?;
         let output = std::process::Command::new(exe)

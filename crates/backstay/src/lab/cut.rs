@@ -251,7 +251,7 @@ mod tests {
         for text in [
             "",
             "hb3",
-            "node-c:hb1",
+            "node-d:hb1",
             "node-a:",
             "node-a/",
             "/",

@@ -64,11 +64,9 @@ pub fn up(dir: &Path, options: Options, keep_failed: bool) -> Result<Lab, Failur
 }
 
 fn start(lab: &mut Lab) -> Result<(), Failure> {
-    network::create(&lab.id)?;
+    network::create(lab)?;
     config::prepare(lab)?;
-    Node::ALL
-        .into_iter()
-        .try_for_each(|node| node::start(lab, node))
+    lab.members().try_for_each(|node| node::start(lab, node))
 }
 
 /// Waits until the group is served, redundant and able to fail over.
@@ -104,6 +102,10 @@ pub fn why_not_ready(lab: &Lab) -> Option<String> {
             "{active} could not fail over: {}",
             group["why_not"]
         ));
+    }
+    let in_sync = group["in_sync"].as_array().map_or(0, Vec::len);
+    if in_sync != usize::from(lab.options.replicas) {
+        return Some(format!("{active} has {in_sync} replicas in sync"));
     }
     let resources = group["resources"]
         .as_array()
@@ -142,7 +144,7 @@ fn last_words(lab: &Lab) -> Vec<String> {
         let short: String = last.chars().take(COMPLAINT_MAX).collect();
         Some(format!("{node} said: {short}"))
     };
-    Node::ALL.into_iter().filter_map(complaint).collect()
+    lab.members().filter_map(complaint).collect()
 }
 
 /// Takes the lab in `dir` down, whatever state it is in, and removes its files.
@@ -164,7 +166,7 @@ pub fn down(dir: &Path) -> Result<(), Failure> {
 pub fn stop(dir: &Path) -> Result<(), Failure> {
     let id = LabId::of_dir(dir);
     if let Ok(mut lab) = Lab::load(dir) {
-        for node in Node::ALL {
+        for node in lab.members() {
             node::kill(&mut lab, node)?;
         }
     }

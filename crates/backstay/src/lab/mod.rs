@@ -64,7 +64,7 @@ enum Command {
     },
     /// Break a node or a link
     Break {
-        /// node-a, node-b, witness, or a link: hb1, node-a:mirror, node-a/node-b
+        /// node-a, node-b, node-c, witness, or a link: hb1, node-a:mirror, node-a/node-b
         target: Target,
         /// kill, stop, pause, power, disk-error, disk-hang, disk-slow, disk-full, disk-spots, daemon, app; for links cut, one-way, slow, lossy
         fault: String,
@@ -80,8 +80,8 @@ enum Command {
 
 #[derive(Clone, Debug, clap::Args)]
 struct Up {
-    /// Number of data nodes; the topology pair has 2 and a witness
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=2))]
+    /// Number of data nodes: 2, and a witness with them, or 3
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=3))]
     nodes: u8,
     /// Where the cluster keeps its record
     #[arg(long, default_value = "embedded")]
@@ -173,6 +173,7 @@ pub fn run(args: &Args, ui: &Ui) -> Outcome {
 impl Up {
     const fn options(&self) -> Options {
         Options {
+            replicas: self.nodes,
             mode: self.mode,
             size_bytes: self.size,
             tls: self.tls,
@@ -203,6 +204,9 @@ fn show(lab: &Lab, ui: &Ui) -> Outcome {
 
 /// Becomes the command, inside the node; returns only if that fails.
 fn exec(lab: &Lab, node: topology::Node, command: &[OsString]) -> Failure {
+    if let Err(failure) = known(lab, node) {
+        return failure;
+    }
     let Some(pid) = lab.live_pid(node) else {
         return Failure::new(format!("cannot run a command in {node}"))
             .cause(format!("{node} is down"))
@@ -221,6 +225,7 @@ fn exec(lab: &Lab, node: topology::Node, command: &[OsString]) -> Failure {
 fn break_target(lab: &mut Lab, target: Target, fault: &str) -> Result<(), Failure> {
     match target {
         Target::Node(node) => {
+            known(lab, node)?;
             let fault =
                 NodeFault::from_str(fault, false).map_err(|_| no_such_fault::<NodeFault>(fault))?;
             fault::break_node(lab, node, fault, seed_of_now())
@@ -231,6 +236,18 @@ fn break_target(lab: &mut Lab, target: Target, fault: &str) -> Result<(), Failur
             fault::break_link(lab, link, fault)
         }
     }
+}
+
+/// # Errors
+/// When this lab does not have the node.
+fn known(lab: &Lab, node: topology::Node) -> Result<(), Failure> {
+    if lab.node(node).is_some() {
+        return Ok(());
+    }
+    let names: Vec<&str> = lab.members().map(topology::Node::name).collect();
+    Err(Failure::new(format!("this lab has no {node}"))
+        .hint(format!("it has {}", names.join(", ")))
+        .exit(Exit::Usage))
 }
 
 fn no_such_fault<F: ValueEnum>(fault: &str) -> Failure {
@@ -259,7 +276,7 @@ fn heal_target(lab: &mut Lab, target: &str) -> Result<(), Failure> {
             .exit(Exit::Usage)
     })?;
     match parsed {
-        Target::Node(node) => fault::heal_node(lab, node),
+        Target::Node(node) => known(lab, node).and_then(|()| fault::heal_node(lab, node)),
         Target::Link(link) => fault::heal_link(lab, link),
     }
 }

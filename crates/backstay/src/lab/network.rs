@@ -7,6 +7,7 @@ use std::time::Duration;
 use host::netlink::route::Routes;
 
 use super::cut::{Cut, ruleset};
+use super::state::Lab;
 use super::tools;
 use super::topology::{LabId, NETNS_DIR, Network, Node, Outsider, mac_text, netns_path};
 use crate::failure::Failure;
@@ -20,7 +21,8 @@ const ESTABLISHED: &str = "01";
 ///
 /// # Errors
 /// When the kernel refuses, or when a namespace of this name exists.
-pub(super) fn create(id: &LabId) -> Result<(), Failure> {
+pub(super) fn create(lab: &Lab) -> Result<(), Failure> {
+    let id = &lab.id;
     let switch = id.switch_netns();
     add_netns(&switch)?;
     let mut script = String::new();
@@ -33,7 +35,8 @@ pub(super) fn create(id: &LabId) -> Result<(), Failure> {
         let _ = writeln!(script, "link set {bridge} up");
     }
     batch(&switch, &script)?;
-    for outsider in Outsider::ALL {
+    let observers = lab.data_nodes().map(Outsider::Observer);
+    for outsider in std::iter::once(Outsider::Client).chain(observers) {
         add_outsider(id, outsider)?;
     }
     apply_cuts(id, &[])

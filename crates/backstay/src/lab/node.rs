@@ -100,7 +100,8 @@ fn remove(lab: &mut Lab, node: Node) -> Result<(), Failure> {
 /// Kills PID 1 of the node, which takes everything in its PID namespace with it, then whatever else is in its network, and
 /// waits until the holder has let go of the node's mounts.
 fn end_processes(lab: &Lab, node: Node) -> Result<(), Failure> {
-    let holder = lab.node(node).holder.and_then(Pid::from_raw);
+    let holder = lab.node(node).and_then(|state| state.holder);
+    let holder = holder.and_then(Pid::from_raw);
     let holder = holder.filter(|pid| process::command_line(*pid).contains(holder::COMMAND));
     let mut pids: Vec<Pid> = lab.live_pid(node).into_iter().collect();
     process::send_kill(&pids);

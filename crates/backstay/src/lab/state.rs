@@ -20,6 +20,9 @@ const SCHEMA: &str = "backstay.lab-state/1";
 pub struct Options {
     /// Replication.
     pub mode: Mode,
+    /// Nodes with a replica: 2, and a witness with them, or 3.
+    #[serde(default = "two")]
+    pub replicas: u8,
     /// Size of the mirrored volume in bytes.
     pub size_bytes: u64,
     /// Encryption of the mirror link.
@@ -40,6 +43,10 @@ pub struct Options {
     /// For measurements.
     #[serde(default)]
     pub bench: Bench,
+}
+
+const fn two() -> u8 {
+    2
 }
 
 /// What a measurement wants otherwise than a lab to break.
@@ -206,7 +213,7 @@ pub struct Lab {
 impl Lab {
     /// A lab in which nothing runs yet.
     pub fn new(dir: PathBuf, owns_dir: bool, options: Options) -> Self {
-        let nodes = Node::ALL
+        let nodes = Node::of_lab(options.replicas)
             .map(|node| NodeState {
                 node,
                 pid: None,
@@ -260,10 +267,25 @@ impl Lab {
         fs::rename(&fresh, &path).map_err(|error| failed(&error))
     }
 
-    /// A node's part of the state. Every lab has every node.
-    pub fn node(&self, node: Node) -> &NodeState {
-        let found = self.nodes.iter().find(|state| state.node == node);
-        found.unwrap_or(&self.nodes[0])
+    /// Its nodes, in the order of the configuration.
+    pub fn members(&self) -> impl Iterator<Item = Node> + use<> {
+        Node::of_lab(self.options.replicas).into_iter()
+    }
+
+    /// Its nodes that hold a replica.
+    pub fn data_nodes(&self) -> impl Iterator<Item = Node> + use<> {
+        self.members().filter(|node| node.is_data())
+    }
+
+    /// A node's part of the state; none if this lab does not have it.
+    pub fn node(&self, node: Node) -> Option<&NodeState> {
+        self.nodes.iter().find(|state| state.node == node)
+    }
+
+    /// What the lab has done to a node. One that it does not have is down.
+    pub fn condition(&self, node: Node) -> Condition {
+        let state = self.node(node);
+        state.map_or(Condition::Killed, |state| state.condition)
     }
 
     /// A node's part of the state, to change it.
@@ -273,7 +295,7 @@ impl Lab {
 
     /// The node's first process if it lives (and is not a later one that got the same number).
     pub fn live_pid(&self, node: Node) -> Option<Pid> {
-        let pid = self.node(node).pid.and_then(Pid::from_raw)?;
+        let pid = self.node(node)?.pid.and_then(Pid::from_raw)?;
         let line = process::command_line(pid);
         let ours = self.node_dir(node).display().to_string();
         (line.contains(init::COMMAND) && line.contains(&ours)).then_some(pid)

@@ -72,7 +72,7 @@ pub fn document(lab: &Lab) -> Document {
     Document {
         schema: "backstay.lab/1",
         dir: lab.dir.display().to_string(),
-        nodes: Node::ALL.map(node_document).to_vec(),
+        nodes: lab.members().map(node_document).collect(),
         links: Network::ALL
             .map(|network| LinkDocument {
                 name: network.name(),
@@ -90,7 +90,7 @@ pub fn document(lab: &Lab) -> Document {
 
 /// What the lab has done to the node, or that somebody else has ended it.
 fn condition(lab: &Lab, node: Node) -> Condition {
-    match lab.node(node).condition {
+    match lab.condition(node) {
         Condition::Up if lab.live_pid(node).is_none() => Condition::Killed,
         known @ (Condition::Up | Condition::Killed | Condition::Stopped | Condition::Paused) => {
             known
@@ -118,9 +118,8 @@ fn device(lab: &Lab, node: Node, active: Option<Node>) -> Option<String> {
 /// The node that serves the group, by the newest epoch that any living daemon tells. Of two that tell the same epoch the one
 /// that knows of an active counts: a member that has not heard from the active for a moment does not.
 pub fn active_node(lab: &Lab) -> Option<Node> {
-    Node::ALL
-        .into_iter()
-        .filter(|node| lab.node(*node).condition == Condition::Up)
+    lab.members()
+        .filter(|node| lab.condition(*node) == Condition::Up)
         .filter_map(|node| group(lab, node))
         .max_by_key(|group| {
             let epoch = group["epoch"].as_u64().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! What the lab `pair` consists of: nodes, networks, names and addresses. Pure data.
+//! What a lab consists of: nodes, networks, names and addresses. Pure data.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -30,21 +30,32 @@ pub enum Node {
     NodeA,
     /// Second data node; standby after `lab up`.
     NodeB,
+    /// Third data node, in labs of three.
+    NodeC,
     /// Votes only.
     Witness,
 }
 
 impl Node {
-    /// All nodes, in the order of the configuration.
-    pub const ALL: [Self; 3] = [Self::NodeA, Self::NodeB, Self::Witness];
-    /// The nodes that hold a replica.
-    pub const DATA: [Self; 2] = [Self::NodeA, Self::NodeB];
+    /// All nodes that a lab may have.
+    pub const ALL: [Self; 4] = [Self::NodeA, Self::NodeB, Self::NodeC, Self::Witness];
+    /// Those that hold a replica.
+    pub const DATA: [Self; 3] = [Self::NodeA, Self::NodeB, Self::NodeC];
+
+    /// The nodes of a lab with that many replicas, in the order of the configuration. Two need a witness to decide.
+    pub const fn of_lab(replicas: u8) -> [Self; 3] {
+        match replicas {
+            3 => Self::DATA,
+            _ => [Self::NodeA, Self::NodeB, Self::Witness],
+        }
+    }
 
     /// The name in the configuration.
     pub const fn name(self) -> &'static str {
         match self {
             Self::NodeA => "node-a",
             Self::NodeB => "node-b",
+            Self::NodeC => "node-c",
             Self::Witness => "witness",
         }
     }
@@ -52,17 +63,17 @@ impl Node {
     /// True for a node with a disk.
     pub const fn is_data(self) -> bool {
         match self {
-            Self::NodeA | Self::NodeB => true,
+            Self::NodeA | Self::NodeB | Self::NodeC => true,
             Self::Witness => false,
         }
     }
 
-    /// The data node that is not this one; a witness has none.
+    /// The other data node of a pair.
     pub const fn peer(self) -> Option<Self> {
         match self {
             Self::NodeA => Some(Self::NodeB),
             Self::NodeB => Some(Self::NodeA),
-            Self::Witness => None,
+            Self::NodeC | Self::Witness => None,
         }
     }
 
@@ -71,6 +82,7 @@ impl Node {
         match self {
             Self::NodeA => 'a',
             Self::NodeB => 'b',
+            Self::NodeC => 'c',
             Self::Witness => 'w',
         }
     }
@@ -81,6 +93,7 @@ impl Node {
             Self::NodeA => 11,
             Self::NodeB => 12,
             Self::Witness => 13,
+            Self::NodeC => 14,
         }
     }
 
@@ -97,7 +110,7 @@ impl Node {
     /// The networks that it is connected to.
     pub const fn networks(self) -> &'static [Network] {
         match self {
-            Self::NodeA | Self::NodeB => &Network::ALL,
+            Self::NodeA | Self::NodeB | Self::NodeC => &Network::ALL,
             Self::Witness => &[Network::Service, Network::Heartbeat1, Network::Heartbeat2],
         }
     }
@@ -123,7 +136,7 @@ impl FromStr for Node {
             .find(|node| node.name() == text)
             .ok_or_else(|| UnknownName {
                 name: text.to_owned(),
-                known: "node-a, node-b, witness",
+                known: "node-a, node-b, witness, in a lab of three node-c",
             })
     }
 }
@@ -229,11 +242,12 @@ pub enum Outsider {
 }
 
 impl Outsider {
-    /// All of them.
-    pub const ALL: [Self; 3] = [
+    /// All that a lab may have.
+    pub const ALL: [Self; 4] = [
         Self::Client,
         Self::Observer(Node::NodeA),
         Self::Observer(Node::NodeB),
+        Self::Observer(Node::NodeC),
     ];
 
     /// Part of the namespace's name.

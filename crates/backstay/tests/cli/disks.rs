@@ -5,8 +5,10 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use wire::layout::{BlockKind, CONTENT_BYTES, Layout, ReplicaState, Slot, Superblock, open, seal};
-use wire::{Epoch, Generation, SessionId};
+use wire::layout::{
+    BlockKind, CONTENT_BYTES, Layout, Pair, ReplicaState, Slot, Superblock, open, seal,
+};
+use wire::{Epoch, Generation, NodeId, SessionId};
 
 use super::{PAIR, Ran, Scratch};
 
@@ -86,7 +88,10 @@ impl Disk {
         own.mirror = Some(77);
         own.generation = Generation(5);
         own.epoch = Epoch(9);
-        own.baseline = Some(SessionId(0xBEEF));
+        own.pairs.push(Pair {
+            baseline: Some(SessionId(0xBEEF)),
+            ..Pair::new(NodeId(1))
+        });
         own.led = true;
         self.write(Layout::super_offset(self.size(), Slot::B), &own.seal(2));
         let mut bits = vec![0; CONTENT_BYTES];
@@ -128,7 +133,8 @@ fn a_disk_without_a_daemon_is_looked_at_and_not_changed() {
         (&replica["generation"], &replica["epoch"]),
         (&json!(5), &json!(9))
     );
-    assert_eq!(replica["baseline"], "000000000000beef");
+    let other = json!({"node": 1, "baseline": "000000000000beef", "offered": null});
+    assert_eq!(replica["others"], json!([other]));
     let metadata = &replica["metadata"];
     assert_eq!(metadata["slot"], "B");
     assert_eq!(metadata["marked_bytes"], 4 * 4096);

@@ -52,7 +52,7 @@ fn a_disk_that_nobody_runs_says_where_it_differs() {
     let contents = replica(world.look(A));
     let own = contents.superblock.clone();
     assert_eq!(own.state, ReplicaState::Consistent);
-    assert!(own.mirror.is_some() && own.baseline.is_some());
+    assert!(own.mirror.is_some() && own.pair(B).unwrap().baseline.is_some());
     assert!(own.generation > Generation(0) && own.epoch > Epoch(0));
     assert_eq!(
         (contents.bitmap_lost, contents.intent_incomplete),
@@ -78,11 +78,13 @@ fn an_equal_pair_differs_nowhere_but_in_the_intent_log() {
     let figures = world.machine(A).unwrap().figures();
     let own = figures.replica.unwrap();
     assert_eq!(own.hot.ranges, [range(0, 65_536)]);
-    assert_eq!((own.marked.0, own.resyncs.len()), (0, 0));
+    let of_b = own.pairs.iter().find(|pair| pair.node == B).unwrap();
+    assert_eq!((of_b.marked.0, own.resyncs.len()), (0, 0));
     let contents = replica(world.look(B));
     assert_eq!(contents.marked(8).ranges, []);
     assert_eq!(contents.hot_regions, 1);
-    assert_eq!(contents.superblock.baseline, own.baseline);
+    let of_a = contents.superblock.pair(A).unwrap();
+    assert_eq!(of_a.baseline, of_b.baseline);
 }
 
 #[test]
@@ -92,9 +94,10 @@ fn a_running_replica_names_the_same_places_as_its_disk() {
     world.run();
     let mut survey = Survey::default();
     let running = world.nodes[0].replica.as_ref().unwrap();
-    let seen = survey.step(running).clone();
-    assert_eq!(seen.ranges, [range(3 * 65_536, 4_096)]);
-    assert_eq!(running.figures().replica.unwrap().marked.0, 4_096);
+    survey.step(running);
+    assert_eq!(survey.last().ranges, [range(3 * 65_536, 4_096)]);
+    let own = running.figures().replica.unwrap();
+    assert_eq!(own.pairs[0].marked.0, 4_096);
 }
 
 #[test]

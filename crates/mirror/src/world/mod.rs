@@ -11,6 +11,7 @@ mod grown;
 mod looked;
 mod model;
 mod named;
+mod network;
 mod property;
 mod repair;
 mod trio;
@@ -28,10 +29,11 @@ use crate::replica::Replica;
 use crate::role::Role;
 use disk::SimDisk;
 use model::Model;
+use network::{Conn, Content};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use wire::digest::Digest;
 use wire::event::ReplicaLoss;
-use wire::layout::{self, BlockKind, CONTENT_BYTES, Layout, ReplicaState, Slot, Superblock};
+use wire::layout::{self, BlockKind, CONTENT_BYTES, Layout, Pair, ReplicaState, Slot, Superblock};
 use wire::mirror_frame::{FLAG_RESYNC, Header, Kind};
 use wire::{ByteRange, Duration, Epoch, Generation, NodeId, SessionId, Time, version};
 
@@ -88,43 +90,6 @@ struct Node {
     aside: Vec<Vec<ByteRange>>,
     frames_sent: Vec<Header>,
     disk_log: Vec<DiskOp>,
-}
-
-/// What travels, with its content.
-#[derive(Debug)]
-enum Parcel {
-    Frame(Header, Content),
-    End,
-}
-
-#[derive(Debug)]
-enum Content {
-    None,
-    Bytes(Vec<u8>),
-    Data(Vec<u8>),
-}
-
-#[derive(Debug)]
-struct Conn {
-    id: ConnId,
-    /// Who dialed.
-    from: NodeId,
-    /// Whom.
-    to: NodeId,
-    /// To `from`, and to `to`.
-    queues: [VecDeque<Parcel>; 2],
-    /// The side closed it, or was told of its end.
-    closed: [bool; 2],
-}
-
-impl Conn {
-    fn is_of(&self, node: NodeId) -> bool {
-        node == self.from || node == self.to
-    }
-
-    fn side(&self, node: NodeId) -> usize {
-        usize::from(node != self.from)
-    }
 }
 
 /// What the world's node believes and does: a register that never fails.
@@ -302,15 +267,7 @@ impl World {
             self.control.serving = false;
             self.control.moving = false;
         }
-        for at in (0..self.conns.len())
-            .filter(|at| self.conns[*at].is_of(node))
-            .collect::<Vec<_>>()
-        {
-            let side = self.conns[at].side(node);
-            self.conns[at].closed[side] = true;
-            self.conns[at].queues[side].clear();
-            self.conns[at].queues[1 - side].push_back(Parcel::End);
-        }
+        self.hang_up(node);
         if self.control.fencing == Some(node) {
             self.control.fencing = None;
             self.thaw();
@@ -417,163 +374,6 @@ impl World {
             },
         );
         true
-    }
-
-    fn send(&mut self, node: NodeId, conn: ConnId, header: Header, payload: Payload) {
-        let mut header = header;
-        let mut content = match payload {
-            Payload::None => Content::None,
-            Payload::Bytes(bytes) => Content::Bytes(bytes),
-            Payload::Buf(buf) => Content::Data(self.node(node).bufs[&buf].clone()),
-        };
-        if let Content::Data(data) = &content
-            && header.flags & FLAG_RESYNC != 0
-            && data.iter().all(|b| *b == 0)
-        {
-            // The engine may send zeros of a resync without content.
-            header.kind = Kind::Zero;
-            header.payload_len = 0;
-            content = Content::None;
-        }
-        assert_eq!(Header::decode(&header.encode()), Ok(header));
-        self.node(node).frames_sent.push(header);
-        let Some(found) = self.conns.iter_mut().find(|c| c.id == conn) else {
-            return;
-        };
-        let side = found.side(node);
-        assert!(!found.closed[side], "sent on a connection that it closed");
-        found.queues[1 - side].push_back(Parcel::Frame(header, content));
-    }
-
-    fn close(&mut self, node: NodeId, conn: ConnId) {
-        if let Some(found) = self.conns.iter_mut().find(|c| c.id == conn) {
-            let side = found.side(node);
-            found.closed[side] = true;
-            found.queues[side].clear();
-            found.queues[1 - side].push_back(Parcel::End);
-        }
-    }
-
-    /// Delivers the next thing on a connection to a node, or opens one that was asked for; false if there is nothing.
-    fn deliver(&mut self, node: NodeId, pick: usize) -> bool {
-        self.conns
-            .retain(|c| !(c.closed[0] && c.closed[1] && c.queues.iter().all(VecDeque::is_empty)));
-        let ready: Vec<usize> = (0..self.conns.len())
-            .filter(|at| {
-                let conn = &self.conns[*at];
-                conn.is_of(node) && !conn.queues[conn.side(node)].is_empty()
-            })
-            .collect();
-        if !self.node(node).dials.is_empty() && (ready.is_empty() || pick.is_multiple_of(3)) {
-            return self.connect(node);
-        }
-        if ready.is_empty() {
-            return false;
-        }
-        let conn = &mut self.conns[ready[pick % ready.len()]];
-        let (side, id) = (conn.side(node), conn.id);
-        let parcel = conn.queues[side].pop_front();
-        if conn.closed[side] {
-            return true;
-        }
-        match parcel {
-            Some(Parcel::Frame(header, content)) => self.arrive(node, id, header, content),
-            Some(Parcel::End) | None => {
-                conn.closed[side] = true;
-                conn.queues[1 - side].push_back(Parcel::End);
-                let why = ReplicaLoss::Closed;
-                self.input(node, Input::Disconnected { conn: id, why });
-            }
-        }
-        true
-    }
-
-    fn arrive(&mut self, node: NodeId, conn: ConnId, header: Header, content: Content) {
-        let payload = match content {
-            Content::None => Payload::None,
-            Content::Bytes(bytes) => Payload::Bytes(bytes),
-            Content::Data(data) => Payload::Buf(self.buf(node, data)),
-        };
-        self.note(|| format!("{node:?} <= {header:?}"));
-        self.input(
-            node,
-            Input::Frame {
-                conn,
-                header,
-                payload,
-            },
-        );
-    }
-
-    fn buf(&mut self, node: NodeId, data: Vec<u8>) -> BufId {
-        let n = self.node(node);
-        n.next_buf += 1;
-        let buf = BufId(n.next_buf);
-        n.bufs.insert(buf, data);
-        buf
-    }
-
-    /// False if nobody is there.
-    fn connect(&mut self, node: NodeId) -> bool {
-        let Some(to) = self.node(node).dials.pop_front() else {
-            return false;
-        };
-        let cut = [node, to].iter().any(|n| self.isolated.contains(n));
-        if !self.link_up || cut || !self.is_up(to) {
-            self.input(node, Input::ConnectFailed { node: to });
-            return false;
-        }
-        let conn = ConnId(self.next_conn);
-        self.next_conn += 1;
-        self.conns.push(Conn {
-            id: conn,
-            from: node,
-            to,
-            queues: [VecDeque::new(), VecDeque::new()],
-            closed: [false, false],
-        });
-        let side = Side::Accepted;
-        self.input(to, Input::Connected { conn, node, side });
-        let session = SessionId(1_000 + conn.0);
-        let side = Side::Dialed { session };
-        self.input(
-            node,
-            Input::Connected {
-                conn,
-                node: to,
-                side,
-            },
-        );
-        true
-    }
-
-    /// Every connection breaks; what is on its way is lost.
-    fn cut(&mut self) {
-        self.note(|| "cut".to_owned());
-        let all = self.all();
-        self.cut_off(&all);
-    }
-
-    /// Every connection of these nodes breaks.
-    fn cut_off(&mut self, nodes: &BTreeSet<NodeId>) {
-        let mut told = Vec::new();
-        for conn in &mut self.conns {
-            if !nodes.iter().any(|node| conn.is_of(*node)) {
-                continue;
-            }
-            for node in [conn.from, conn.to] {
-                let side = conn.side(node);
-                conn.queues[side].clear();
-                if !conn.closed[side] {
-                    conn.closed[side] = true;
-                    told.push((node, conn.id));
-                }
-            }
-        }
-        for (node, conn) in told {
-            let why = ReplicaLoss::Closed;
-            self.input(node, Input::Disconnected { conn, why });
-        }
     }
 
     /// Lets time pass, and wakes who asked for it.

@@ -5,7 +5,6 @@
 //! - *pgbench*: a real PostgreSQL on ext4. After each crash every transaction that pgbench counted must be in its history, and
 //!   the balances must add up. At the end the group is stopped, the replicas are compared, and both disks pass `e2fsck -fn`.
 
-mod nbd;
 mod pgbench;
 mod writer;
 
@@ -15,15 +14,17 @@ use std::time::{Duration, Instant};
 
 use self::pgbench::Bench;
 use self::writer::{Promise, Writer};
-use super::World;
 use super::lab::{Lab, Node};
-use super::running::Running;
+use super::running::{ONE_PROCESS, Running};
+use super::{World, wait};
 use crate::failure::{Failure, Outcome};
 use crate::shell;
 
 /// Size of the volume.
 const SIZE: &str = "256M";
 const SIZE_BYTES: u64 = 256 << 20;
+/// fio ends by itself within this time.
+const FIO_MAX: Duration = Duration::from_secs(120);
 /// Shortest and longest load before a crash.
 const DELAY_MS: std::ops::Range<u64> = 300..2_500;
 
@@ -158,7 +159,7 @@ fn under_fio(lab: &Lab, crash: Crash, number: u64, writer: &mut Writer) -> Outco
     let (active, standby) = (lab.node("active")?, lab.node("standby")?);
     let delay_ms = delay_ms(Load::Fio, crash, number);
     let before = writer.acknowledged;
-    let fio = start_fio(lab, &active)?;
+    let mut fio = start_fio(lab, &active)?;
     let (crashed, wrote) = thread::scope(|scope| {
         let writing = scope.spawn(|| writer.write_until_gone(&active.nbd, number));
         // The moment is the point of it: there is nothing to wait for.
@@ -172,7 +173,11 @@ fn under_fio(lab: &Lab, crash: Crash, number: u64, writer: &mut Writer) -> Outco
     });
     let started = crashed?;
     wrote?;
-    let _status = fio.end()?;
+    // It ends with its connection; one that does not is killed.
+    drop(wait::until("fio ends", FIO_MAX, || {
+        (!fio.is_alive()).then_some(())
+    }));
+    drop(fio);
     let report = std::fs::read_to_string(lab.dir.join("fio.log")).unwrap_or_default();
     writer::fio_saw_no_wrong_content(&report)?;
     let now = lab.node("active")?;
@@ -190,27 +195,21 @@ fn under_fio(lab: &Lab, crash: Crash, number: u64, writer: &mut Writer) -> Outco
 }
 
 fn start_fio(lab: &Lab, active: &Node) -> Outcome<Running> {
-    let mut fio = Command::new("timeout");
-    fio.args([
-        "120",
-        "fio",
-        "--name=load",
-        "--ioengine=nbd",
-        "--rw=randrw",
-        "--bs=4k",
-    ])
-    .args(["--iodepth=16", "--time_based", "--runtime=60"])
-    .args([
-        "--verify=crc32c",
-        "--verify_backlog=256",
-        "--verify_fatal=1",
-        "--fsync=64",
-    ])
-    .arg(format!("--size={}", writer::START))
-    .arg(format!("--uri={}", active.nbd))
-    .arg("--output=fio.log")
-    .current_dir(&lab.dir)
-    .stderr(Stdio::null());
+    let mut fio = Command::new("fio");
+    fio.args(["--name=load", "--ioengine=nbd", "--rw=randrw", "--bs=4k"])
+        .arg(ONE_PROCESS)
+        .args(["--iodepth=16", "--time_based", "--runtime=60"])
+        .args([
+            "--verify=crc32c",
+            "--verify_backlog=256",
+            "--verify_fatal=1",
+            "--fsync=64",
+        ])
+        .arg(format!("--size={}", writer::START))
+        .arg(format!("--uri={}", active.nbd))
+        .arg("--output=fio.log")
+        .current_dir(&lab.dir)
+        .stderr(Stdio::null());
     Running::start(&mut fio)
 }
 

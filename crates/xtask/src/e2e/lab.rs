@@ -20,6 +20,9 @@ const ROLE_MAX: Duration = Duration::from_secs(15);
 /// So many of the last events of every node are printed when a scenario fails: elsewhere its files are out of reach.
 const LAST_EVENTS: usize = 12;
 
+/// All nodes that a lab may have.
+const NODES: [&str; 4] = ["node-a", "node-b", "node-c", "witness"];
+
 /// A running lab.
 #[derive(Debug)]
 pub(crate) struct Lab {
@@ -79,7 +82,8 @@ impl Lab {
         }
     }
 
-    fn node_now(&self, role: &str) -> Outcome<Option<Node>> {
+    /// The node that has this role at this moment.
+    pub(crate) fn node_now(&self, role: &str) -> Outcome<Option<Node>> {
         let status = self.status()?;
         let nodes = status["nodes"].as_array().into_iter().flatten();
         let found = nodes.into_iter().find(|node| node["role"] == role);
@@ -170,15 +174,16 @@ impl Lab {
         shell::run(stop.args(["stop", "db", "--wait", "--yes"]))
     }
 
-    /// Compares the first `bytes` of both backing disks.
+    /// Compares the first `bytes` of all backing disks.
     pub(crate) fn compare_disks(&self, bytes: u64) -> Outcome {
-        let mut cmp = Command::new("cmp");
-        cmp.arg(format!("--bytes={bytes}"))
-            .arg(self.dir.join("node-a/disk"))
-            .arg(self.dir.join("node-b/disk"));
-        shell::capture(&mut cmp)
-            .map(drop)
-            .map_err(|failure| Failure::new("the replicas differ").because(failure))
+        let [first, others @ ..] = NODES.map(|node| self.dir.join(node).join("disk"));
+        for other in others.iter().filter(|disk| disk.exists()) {
+            let mut cmp = Command::new("cmp");
+            cmp.arg(format!("--bytes={bytes}")).arg(&first).arg(other);
+            shell::capture(&mut cmp)
+                .map_err(|failure| Failure::new("the replicas differ").because(failure))?;
+        }
+        Ok(())
     }
 
     /// Takes the lab down and says so when that fails; dropping it, as a failure does, keeps its
@@ -190,7 +195,7 @@ impl Lab {
 
     /// Copies what tells how a scenario failed; what is not there has nothing to tell.
     fn keep_logs(&self) {
-        for node in ["node-a", "node-b", "witness"] {
+        for node in NODES {
             for (file, name) in [
                 ("daemon.log", "daemon.log"),
                 ("state/events/events.jsonl", "events.jsonl"),
@@ -205,7 +210,7 @@ impl Lab {
     }
 
     fn print_last_events(&self) {
-        for node in ["node-a", "node-b", "witness"] {
+        for node in NODES {
             let kept = self.logs.join(node).join("events.jsonl");
             let text = fs::read_to_string(kept).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::lab::{Lab, Node};
-use super::running::Running;
+use super::running::{ONE_PROCESS, Running};
 use super::{Depth, World};
 use crate::failure::{Failure, Outcome};
 use crate::shell;
@@ -136,6 +136,7 @@ pub(crate) fn fio_verifies(world: &World) -> Outcome {
 fn start_fio(uri: &str, seconds: u64, dir: &Path) -> Outcome<Running> {
     let mut fio = Command::new("fio");
     fio.args(["--name=verify", "--ioengine=nbd", "--rw=randrw", "--bs=4k"])
+        .arg(ONE_PROCESS)
         .args(["--iodepth=16", "--size=128M", "--time_based"])
         .args(["--verify=crc32c", "--verify_backlog=1024"])
         .args(["--verify_fatal=1", "--fsync=256"])

@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::lab::{Lab, Node};
-use super::running::Running;
+use super::running::{ONE_PROCESS, Running};
 use super::{Depth, World, wait};
 use crate::failure::{Failure, Outcome};
 use crate::shell;
@@ -265,6 +265,7 @@ fn crash_writer(active: &Node) -> Command {
 fn start_writer(active: &Node) -> Outcome<Running> {
     let mut fio = Command::new("fio");
     fio.args(["--name=load", "--ioengine=nbd", "--rw=randwrite", "--bs=4k"])
+        .arg(ONE_PROCESS)
         .args(["--iodepth=32", "--size=1G", "--time_based", "--runtime=120"])
         .arg(format!("--uri={}", active.nbd));
     Running::start(fio.stdout(Stdio::null()).stderr(Stdio::null()))
@@ -284,7 +285,7 @@ fn last_event(lab: &Lab, node: &str) -> Outcome<u64> {
 }
 
 /// What the node's resyncs sent after its event `seen`.
-fn sent_since(lab: &Lab, node: &str, seen: u64) -> Outcome<u64> {
+pub(super) fn sent_since(lab: &Lab, node: &str, seen: u64) -> Outcome<u64> {
     let events = lab.ask(node, &format!("events?limit=1000&after={seen}"))?;
     let done = events["events"].as_array().into_iter().flatten();
     let sent: Vec<u64> = done

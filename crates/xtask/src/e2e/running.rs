@@ -5,6 +5,9 @@ use std::process::{Child, Command, ExitStatus};
 use crate::failure::{Context, Outcome};
 use crate::shell;
 
+/// For fio: its jobs are threads. As processes they go on, and spin, when fio is killed.
+pub(crate) const ONE_PROCESS: &str = "--thread";
+
 /// A program that ends with the scenario at the latest.
 #[derive(Debug)]
 pub(crate) struct Running(Child);

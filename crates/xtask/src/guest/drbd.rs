@@ -111,6 +111,7 @@ impl Stand<'_> {
             command: &command,
             hardware: &hardware,
             memory_mib: MEMORY_MIB,
+            netns: None,
         };
         Machine::start(role, &plan)
     }

@@ -126,6 +126,7 @@ fn save(
     let mirror = own
         .mirror
         .map_or_else(|| "none".to_owned(), |id| format!("{id:032x}"));
+    let baselines = own.pairs.iter().filter_map(|pair| pair.baseline);
     let source = Source {
         mirror: &mirror,
         epoch: own.epoch.0,
@@ -133,7 +134,7 @@ fn save(
         from: Some(Origin {
             replica: format!("{:032x}", own.replica),
             generation: own.generation.0,
-            baseline: own.baseline.map(session_words),
+            baselines: baselines.map(session_words).collect(),
             data_bytes: own.data_bytes,
         }),
     };

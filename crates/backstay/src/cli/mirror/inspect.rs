@@ -7,7 +7,7 @@ use host::ring::Buf;
 use mirror::inspect::{Contents, Found, Inspection, PlaceFault, SuperPlace};
 use serde::Serialize;
 use wire::ByteCount;
-use wire::layout::{BlockFault, Slot, Superblock};
+use wire::layout::{BlockFault, Pair, Slot, Superblock};
 
 use super::status::{condition, line, places};
 use crate::api::mirror::{pairs, session_words};
@@ -60,12 +60,22 @@ struct Replica {
     state: ReplicaCondition,
     generation: u64,
     epoch: u64,
-    baseline: Option<String>,
-    offered: Option<String>,
     led: bool,
     data_bytes: u64,
+    /// What it remembers of other replicas.
+    others: Vec<Other>,
     /// None where the layout does not fit the disk.
     metadata: Option<Metadata>,
+}
+
+#[derive(Debug, Serialize)]
+struct Other {
+    /// Its place among the nodes of the configuration, from 0.
+    node: u8,
+    /// The session in which the two were made equal last.
+    baseline: Option<String>,
+    /// The session that the other one may know instead.
+    offered: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -170,11 +180,18 @@ fn replica(superblock: &Superblock, metadata: Option<Metadata>) -> Replica {
         state: superblock.state.into(),
         generation: superblock.generation.0,
         epoch: superblock.epoch.0,
-        baseline: superblock.baseline.map(session_words),
-        offered: superblock.offered.map(session_words),
         led: superblock.led,
         data_bytes: superblock.data_bytes,
+        others: superblock.pairs.iter().map(other).collect(),
         metadata,
+    }
+}
+
+fn other(pair: &Pair) -> Other {
+    Other {
+        node: pair.node.0,
+        baseline: pair.baseline.map(session_words),
+        offered: pair.offered.map(session_words),
     }
 }
 
@@ -251,7 +268,11 @@ fn replica_table(ui: &Ui, replica: &Replica) -> String {
         "generation",
         format!("{}, epoch {}", replica.generation, replica.epoch),
     );
-    text += &line(ui, "baseline", replica.baseline.as_deref().unwrap_or(none));
+    for other in &replica.others {
+        let baseline = other.baseline.as_deref().unwrap_or(none);
+        let whose = format!("{baseline}, with the configuration's node {}", other.node);
+        text += &line(ui, "baseline", whose);
+    }
     text += &line(
         ui,
         "data",

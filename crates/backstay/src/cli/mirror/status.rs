@@ -103,10 +103,8 @@ fn detail(ui: &Ui, one: &GroupMirror) -> String {
         .map_or(0, |replica| replica.intent.len());
     let hot = format!("{}, {hot} places", bytes(mirror.intent_bytes));
     text += &line(ui, "intent log", hot);
-    let marked = mirror
-        .replica
-        .as_ref()
-        .map_or(0, |replica| replica.marked_bytes);
+    let others = mirror.replica.iter().flat_map(|replica| &replica.others);
+    let marked = others.map(|other| other.marked_bytes).max().unwrap_or(0);
     text += &line(ui, "differs", bytes(mirror.out_of_sync_bytes.max(marked)));
     text + &places(ui, &mirror.differing, mirror.differing_more)
 }
@@ -119,13 +117,15 @@ fn replica_lines(ui: &Ui, replica: &ReplicaView) -> String {
         bytes(replica.data_bytes)
     );
     let age = format!("{}, epoch {}", replica.generation, replica.epoch);
-    let baseline = replica
-        .baseline
-        .as_deref()
-        .unwrap_or("none: never made equal");
     let mut text = line(ui, "disk here", data);
     text += &line(ui, "generation", age);
-    text += &line(ui, "baseline", baseline);
+    for other in &replica.others {
+        let baseline = other.baseline.as_deref();
+        let since = baseline.unwrap_or("none: never made equal");
+        let marked = bytes(other.marked_bytes);
+        let whose = format!("{since}, with {}; {marked} marked", other.node);
+        text += &line(ui, "baseline", whose);
+    }
     for resync in &replica.resyncs {
         let (left, sent) = (bytes(resync.left_bytes), bytes(resync.sent_bytes));
         let how_far = format!("to {}: {left} left, {sent} sent", resync.node);

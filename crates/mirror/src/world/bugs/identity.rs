@@ -99,10 +99,8 @@ fn refusal_of(mut world: World) -> (Refuse, WrongDisk) {
         world.deliver(A, 0);
         world.deliver(B, 0);
     }
-    let queue = world.conns.first().map(|conn| &conn.queues[0]);
-    let Some(Parcel::Frame(_, Content::Bytes(bytes))) = queue.and_then(VecDeque::front) else {
-        panic!("no reason given");
-    };
+    let heard = world.conns.first().and_then(Conn::next_to_dialer);
+    let bytes = heard.expect("no reason given");
     let mut told = world.nodes[1].reports.iter().filter_map(|report| {
         if let Report::CannotFollow { why } = report {
             Some(*why)

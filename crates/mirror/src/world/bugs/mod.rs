@@ -13,6 +13,20 @@ mod resync;
 
 use super::named::{pair, solo, tuned};
 use super::*;
+use crate::config::{Ack, Bound};
+
+/// An active with an asynchronous follower that no bound ever keeps it waiting for.
+fn followed() -> World {
+    tuned(|c| {
+        c.ack = Ack::Async(Bound {
+            max_bytes: 1 << 20,
+            max_time: Duration::from_secs(100_000),
+            window_bytes: 1 << 20,
+            memory_bytes: 1 << 20,
+            spool_bytes: 1 << 20,
+        });
+    })
+}
 
 impl World {
     /// Moves everything one step at a time, all disks included, until `done`.

@@ -1,7 +1,6 @@
 //! Bugs of order between the replicas: 9, 10, 13, 15.
 
 use super::*;
-use crate::config::Ack;
 use wire::mirror_frame::FLAG_FUA;
 
 #[test]
@@ -94,15 +93,7 @@ pub(super) fn bug_10_a_standby_flushes_after_the_writes_before_it() {
 
 #[test]
 pub(super) fn bug_10_an_asynchronous_standby_applies_nothing_ahead_of_a_flush() {
-    let mut world = tuned(|c| {
-        c.ack = Ack::Async(crate::config::Bound {
-            max_bytes: 1 << 20,
-            max_time: Duration::from_secs(100_000),
-            window_bytes: 1 << 20,
-            memory_bytes: 1 << 20,
-            spool_bytes: 1 << 20,
-        });
-    });
+    let mut world = followed();
     world.write(0, 4096, false);
     world.run();
     world.node(B).disk_log.clear();

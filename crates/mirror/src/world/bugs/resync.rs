@@ -1,7 +1,6 @@
 //! Bugs of resyncs: 4, 5, 6, 13, 18.
 
 use super::*;
-use crate::config::Ack;
 
 /// A solo active with one region that its returning standby lacks.
 fn returning() -> World {
@@ -60,15 +59,7 @@ pub(super) fn bug_4_a_chunk_is_not_read_before_an_older_write_has_landed() {
 /// The peer is one that nobody waits for, so that nothing but the mark stands for the write.
 #[test]
 pub(super) fn bug_4_a_mark_made_while_the_commit_is_on_its_way_stays() {
-    let mut world = tuned(|c| {
-        c.ack = Ack::Async(crate::config::Bound {
-            max_bytes: 1 << 20,
-            max_time: Duration::from_secs(100_000),
-            window_bytes: 1 << 20,
-            memory_bytes: 1 << 20,
-            spool_bytes: 1 << 20,
-        });
-    });
+    let mut world = followed();
     world.crash(B, false);
     world.run();
     world.write(0, 65_536, false);

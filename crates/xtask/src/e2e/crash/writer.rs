@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use super::super::wait;
-use super::nbd::{Ask, Client};
+use crate::e2e::nbd_client::{Ask, Client};
 use crate::failure::{Context, Failure, Outcome};
 
 const BLOCK_BYTES: usize = 4096;

@@ -33,7 +33,7 @@ pub(crate) fn attach(disk: &[u8]) -> Outcome<(Generation, Epoch)> {
             Some(Output::Report(Report::Attached { before, epoch, .. })) => {
                 return Ok((before, epoch));
             }
-            Some(Output::Report(Report::AttachFailed { reason })) => {
+            Some(Output::Report(Report::AttachFailed { reason, .. })) => {
                 return Err(Failure::new("a prefix of the log does not attach").because(reason));
             }
             Some(other) => return Err(Failure::new(format!("{other:?} while attaching"))),

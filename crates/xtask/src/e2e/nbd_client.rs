@@ -1,4 +1,5 @@
-//! A client of an NBD server on a Unix socket, as small as a verifying writer needs it (fixed newstyle, simple replies).
+//! A client of an NBD server on a Unix socket, as small as a verifying writer needs it (fixed newstyle, simple replies): it is sure
+//! when a request was acknowledged, and nothing else is between it and the mirror.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
