@@ -402,7 +402,7 @@ impl World {
         match &report {
             Report::Serving { .. } => self.on_serving(at, mirror),
             Report::PeerBack { node, .. } | Report::PeerSynced { node, .. } => {
-                self.caught_up(*node, mirror);
+                self.caught_up(at, *node, mirror);
                 if let Some(history) = self.histories.get_mut(usize::from(mirror)) {
                     history.equal(*node);
                 }

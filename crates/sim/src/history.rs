@@ -240,11 +240,11 @@ impl History {
 }
 
 impl World {
-    /// A node's replica was made equal.
-    pub(crate) fn caught_up(&mut self, node: NodeId, mirror: u8) {
+    /// A node's replica was made equal to the active's.
+    pub(crate) fn caught_up(&mut self, active: NodeId, node: NodeId, mirror: u8) {
         let index = usize::from(mirror);
         if let Some(oracle) = self.oracles.get_mut(index) {
-            oracle.caught_up(node);
+            oracle.caught_up(active, node);
         }
         if let Some(disk) = self.machine(node).disks.get_mut(index) {
             disk.restored = false;

@@ -304,10 +304,15 @@ impl Oracle {
         });
     }
 
-    /// A node's replica holds everything again.
-    pub(crate) fn caught_up(&mut self, node: NodeId) {
-        let bit = bit(node);
-        self.each_soft(|write| write.at_risk &= !bit);
+    /// A node's replica holds again what the active's own holds: an active that has not served since power failed may itself
+    /// lack something.
+    pub(crate) fn caught_up(&mut self, active: NodeId, node: NodeId) {
+        let (its, own) = (bit(active), bit(node));
+        self.each_soft(|write| {
+            if write.at_risk & its == 0 {
+                write.at_risk &= !own;
+            }
+        });
     }
 
     fn each_soft(&mut self, mut act: impl FnMut(&mut Write)) {

@@ -266,12 +266,8 @@ fn schemas() -> Value {
             ("state", "string"), ("generation", "integer"), ("epoch", "integer"),
             ("data_bytes", "integer"), ("others", "[]Other"), ("resyncs", "[]Resync"), ("intent", "[]object"),
         ]),
-        "Other": object(&[
-            ("node", "string"), ("baseline", "string?"), ("marked_bytes", "integer"),
-        ]),
-        "Resync": object(&[
-            ("node", "string"), ("left_bytes", "integer"), ("sent_bytes", "integer"),
-        ]),
+        "Other": object(&[("node", "string"), ("baseline", "string?"), ("marked_bytes", "integer")]),
+        "Resync": object(&[("node", "string"), ("left_bytes", "integer"), ("sent_bytes", "integer")]),
         "Verify": object(&[
             ("number", "integer"), ("running", "boolean"), ("total_bytes", "integer"),
             ("checked_bytes", "integer"), ("different_bytes", "integer"),

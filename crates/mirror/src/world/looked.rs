@@ -110,7 +110,12 @@ fn what_is_lost_counts_as_marked_and_is_told() {
     assert_eq!(contents.differing_bytes().0, all);
     let bitmap = layout().bitmap_offset(0, Slot::A);
     let contents = replica(world.look_past(A, |read| read.offset() == bitmap));
-    assert_eq!((contents.bitmap_lost, contents.marked_bytes().0), (1, all));
+    // They lie side by side and are read at once.
+    let planes = u64::try_from(wire::layout::PAIRS_MAX).unwrap();
+    assert_eq!(
+        (contents.bitmap_lost, contents.marked_bytes().0),
+        (planes, all)
+    );
     for slot in [Slot::A, Slot::B] {
         world
             .node(A)

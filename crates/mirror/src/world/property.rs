@@ -86,19 +86,7 @@ impl World {
                     self.deliver(NodeId(*node), usize::from(*pick));
                 }
             }
-            Step::Progress(count) => {
-                for _ in 0..*count % 40 {
-                    for node in self
-                        .all()
-                        .into_iter()
-                        .filter(|n| self.is_up(*n))
-                        .collect::<Vec<_>>()
-                    {
-                        self.finish_disk(node, 0);
-                        self.deliver(node, 1);
-                    }
-                }
-            }
+            Step::Progress(count) => self.progress(*count % 40),
             Step::Write(at, len, fua) if self.may_ask() => {
                 let (offset, len) = place(*at, *len);
                 self.write(offset, len, *fua);
@@ -123,15 +111,7 @@ impl World {
                 }
             }
             Step::Heir(node) => self.control.heir = NodeId(*node),
-            Step::Isolate(node, alone) => {
-                let node = NodeId(*node);
-                if *alone {
-                    self.isolated.insert(node);
-                    self.cut_off(&BTreeSet::from([node]));
-                } else {
-                    self.isolated.remove(&node);
-                }
-            }
+            Step::Isolate(node, alone) => self.isolate(NodeId(*node), *alone),
             Step::Crash(node, power) => self.crash(NodeId(*node), *power),
             Step::Boot(node) => {
                 if !self.is_up(NodeId(*node)) {
@@ -153,6 +133,25 @@ impl World {
         }
         self.pass(Duration::from_micros(200));
         self.check_marks();
+    }
+
+    fn progress(&mut self, rounds: u8) {
+        for _ in 0..rounds {
+            let up: Vec<NodeId> = self.all().into_iter().filter(|n| self.is_up(*n)).collect();
+            for node in up {
+                self.finish_disk(node, 0);
+                self.deliver(node, 1);
+            }
+        }
+    }
+
+    fn isolate(&mut self, node: NodeId, alone: bool) {
+        if alone {
+            self.isolated.insert(node);
+            self.cut_off(&BTreeSet::from([node]));
+        } else {
+            self.isolated.remove(&node);
+        }
     }
 
     /// The front end is open while its activation serves.
