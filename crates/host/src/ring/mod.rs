@@ -25,13 +25,19 @@ use std::io;
 use std::marker::PhantomData;
 use threads::Threads;
 use uring::Uring;
-use wire::Time;
+use wire::{Duration, Time};
 
 /// Operations that are handed to the kernel in one call at most; more are handed over in several.
 const BATCH_MAX: u32 = 256;
 
 /// Waits in a row that may leave what is queued to the next one.
 const PUT_OFF_MAX: u32 = 8;
+
+/// A wait that is expected to be shorter than this is spent looking again and again, because going to sleep and waking up
+/// take about as long. Whoever else wants the processor gets it.
+const LINGER: Duration = Duration::from_micros(80);
+/// After a wait of this length, with the sleep that it may have been, the next one is expected to be short.
+const BRISK: Duration = Duration::from_micros(150);
 
 /// What zeroing by writing writes at once, in bytes.
 const ZEROS_LEN: usize = 1 << 20;
@@ -67,6 +73,8 @@ pub struct Ring {
     immediate: Vec<Flight>,
     /// Waits in a row that left what is queued to the next one.
     put_off: u32,
+    /// The last wait was so short that the next one is expected to be.
+    brisk: bool,
     in_flight: usize,
     /// The kernel ties a ring to the thread that first used it.
     _not_send: PhantomData<*const ()>,
@@ -110,6 +118,7 @@ impl Ring {
             finished: Vec::new(),
             immediate: Vec::new(),
             put_off: 0,
+            brisk: false,
             in_flight: 0,
             _not_send: PhantomData,
         })
@@ -170,11 +179,29 @@ impl Ring {
             first = false;
             let want = if enough { 0 } else { 1 };
             let until = deadline.into_iter().chain(self.next_recheck()).min();
-            match &mut self.core {
-                Core::Uring(uring) => uring.wait(want, until, &self.zeros, &mut self.finished)?,
-                Core::Threads(threads) => threads.wait(want, until, &mut self.finished)?,
-            }
+            self.wait_for_kernel(want, until)?;
         }
+    }
+
+    /// Waits for the kernel. A wait that is likely to be short is spent looking instead of sleeping.
+    fn wait_for_kernel(&mut self, want: usize, until: Option<Time>) -> io::Result<()> {
+        let uring = match &mut self.core {
+            Core::Uring(uring) => uring,
+            Core::Threads(threads) => return threads.wait(want, until, &mut self.finished),
+        };
+        let begun = clock::now();
+        while want > 0 && self.brisk && clock::now().since(begun) < LINGER {
+            uring.wait(0, None, &self.zeros, &mut self.finished)?;
+            if !self.finished.is_empty() {
+                return Ok(());
+            }
+            std::thread::yield_now();
+        }
+        uring.wait(want, until, &self.zeros, &mut self.finished)?;
+        if want > 0 {
+            self.brisk = clock::now().since(begun) < BRISK;
+        }
+        Ok(())
     }
 
     /// Starts what is queued. A caller that got something without the kernel comes back soon: then the call that waits next
