@@ -33,6 +33,11 @@ const STALL_MAX: Duration = Duration::from_millis(1_000);
 /// bitmap.
 const BACKLOG_MAX: usize = 256 << 20;
 
+/// Nobody waits for what an asynchronous mirror sends, so it is gathered: for this long at most. It counts as lag.
+const GATHER_TIME: Duration = Duration::from_millis(1);
+/// Bytes that are not gathered any further.
+const GATHER_BYTES: usize = 64 << 10;
+
 /// A frame to be sent.
 #[derive(Debug)]
 struct Outgoing {
@@ -94,6 +99,8 @@ struct Conn {
     backlog_bytes: usize,
     /// When a frame last left the backlog, or began to wait in an empty one.
     moved: Time,
+    /// Further frames are gathered until then.
+    gathering: Option<Time>,
     /// The replica gave it up: it goes when its backlog is sent.
     closing: bool,
     /// Nothing more is to be had; dropped when no completion is to come.
@@ -106,6 +113,7 @@ pub(super) struct Peers {
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     compress: bool,
+    gathers: bool,
     own_ip: IpAddr,
     nodes: BTreeMap<NodeId, (String, SocketAddr)>,
     conns: BTreeMap<u64, Conn>,
@@ -117,6 +125,7 @@ impl Peers {
             listener,
             tls: config.tls.clone(),
             compress: config.compress,
+            gathers: config.replica.ack.is_async(),
             own_ip: config.own_ip(),
             nodes: config.peers.clone(),
             conns: BTreeMap::new(),
@@ -180,6 +189,7 @@ impl Peers {
             sent: 0,
             backlog_bytes: 0,
             moved: opened,
+            gathering: None,
             closing: false,
             dead: false,
         };
@@ -217,6 +227,7 @@ impl Peers {
         mut header: Header,
         payload: Payload,
         buffers: &Buffers,
+        now: Time,
     ) {
         let Some(conn) = self.conns.get_mut(&conn.0) else {
             return;
@@ -246,8 +257,8 @@ impl Peers {
             frame.pack(&mut header);
         }
         frame.head = header.encode();
-        conn.backlog_bytes += frame.len();
-        conn.backlog.push_back(frame);
+        let urgent = !self.gathers || resync || !can_be_gathered(header.kind);
+        conn.push(frame, urgent, now);
     }
 
     /// The replica gave a connection up.
@@ -275,14 +286,35 @@ impl Peers {
             .any(|c| !c.dead && c.backlog_bytes > CONGESTED)
     }
 
-    /// When a connection that is being set up is given up.
+    /// When a connection that is being set up is given up, or what was gathered is sent.
     pub(super) fn deadline(&self) -> Option<Time> {
-        let waiting = self.conns.values().filter(|c| !c.announced && !c.dead);
-        waiting.map(|c| c.opened + SETUP_LIMIT).min()
+        let alive = self.conns.values().filter(|c| !c.dead);
+        alive.filter_map(Conn::deadline).min()
     }
 }
 
+/// What an asynchronous active sends without waiting for an answer.
+const fn can_be_gathered(kind: Kind) -> bool {
+    matches!(kind, Kind::Write | Kind::Zero | Kind::Flush)
+}
+
 impl Conn {
+    fn push(&mut self, frame: Outgoing, urgent: bool, now: Time) {
+        let first = self.backlog.is_empty();
+        self.backlog_bytes += frame.len();
+        self.backlog.push_back(frame);
+        if urgent || self.backlog_bytes >= GATHER_BYTES {
+            self.gathering = None;
+        } else if first {
+            self.gathering = Some(now + GATHER_TIME);
+        }
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        let setup = (!self.announced).then_some(self.opened + SETUP_LIMIT);
+        setup.into_iter().chain(self.gathering).min()
+    }
+
     /// The stream became ready: tells the replica who it is.
     fn announce(
         &mut self,
@@ -348,7 +380,8 @@ impl Conn {
         if !self.dead {
             if !self.announced && now >= self.opened + SETUP_LIMIT {
                 input = self.setup_failed(&"it took too long");
-            } else if self.announced
+            } else if self.gathering.is_none_or(|until| until <= now)
+                && self.announced
                 && let Err(error) = self.send_backlog(now)
             {
                 let told = self.closing;
@@ -376,6 +409,7 @@ impl Conn {
     }
 
     fn send_backlog(&mut self, now: Time) -> Result<(), host::tls::StreamError> {
+        self.gathering = None;
         if self.backlog.is_empty() {
             self.moved = now;
             return self.stream.flush().map(drop);
@@ -412,9 +446,13 @@ impl Conn {
         }
     }
 
+    fn wants_to_send(&self) -> bool {
+        !self.backlog.is_empty() && self.gathering.is_none()
+    }
+
     fn interest(&self) -> Option<Interest> {
         let wanted = self.stream.interest();
-        match (wanted.readable, wanted.writable || !self.backlog.is_empty()) {
+        match (wanted.readable, wanted.writable || self.wants_to_send()) {
             (true, true) => Some(Interest::BOTH),
             (true, false) => Some(Interest::READ),
             (false, true) => Some(Interest::WRITE),

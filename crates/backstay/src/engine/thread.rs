@@ -247,7 +247,8 @@ impl Core {
                     header,
                     payload,
                 } => {
-                    self.peers.send(conn, header, payload, &self.buffers);
+                    let now = clock::now();
+                    self.peers.send(conn, header, payload, &self.buffers, now);
                 }
                 Output::Disconnect { conn } => self.peers.disconnect(conn),
                 Output::Reply { id, result } => {
