@@ -30,7 +30,7 @@ pub(crate) enum Verdict {
 
 impl Machine {
     /// A chunk was read here: it is sent, or first compared.
-    pub(crate) fn on_chunk_read(&mut self, id: JobId, digest: &[u8]) {
+    pub(crate) fn on_chunk_read(&mut self, id: JobId, told: &[u8]) {
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
@@ -41,8 +41,8 @@ impl Machine {
                 conn,
                 compare,
             } => {
-                let zero = digest == Digest::of_zeros(range.len()).as_bytes();
-                if zero && !compare && self.is_session(node, conn) {
+                let zero = !compare && !told.is_empty();
+                if zero && self.is_session(node, conn) {
                     self.send_zero_chunk(node, range);
                     return self.end_job(id);
                 }
@@ -59,7 +59,7 @@ impl Machine {
         };
         match (compares, origin) {
             (Some((node, conn)), _) if self.is_session(node, conn) => {
-                self.ask_compare(id, node, range, digest);
+                self.ask_compare(id, node, range, told);
             }
             (None, Origin::Resync { node, conn, .. }) => {
                 self.send_chunk(node, conn, range, buf);

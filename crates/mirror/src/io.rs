@@ -21,6 +21,7 @@
 //! [`Replica::wake_at`]: crate::Replica::wake_at
 
 use crate::control::{Command, Report};
+use wire::digest::Digest;
 use wire::event::ReplicaLoss;
 use wire::mirror_frame::Header;
 use wire::{ByteRange, Epoch, NodeId, SessionId};
@@ -128,7 +129,7 @@ pub enum Input {
     Command(Command),
     /// From the front end.
     Request(Request),
-    /// A disk operation ended. The bytes are those of [`DiskOp::MetaRead`], or the digest that [`DiskOp::Read`] asks for,
+    /// A disk operation ended. The bytes are those of [`DiskOp::MetaRead`], or what [`DiskOp::Read`] asks to be told,
     /// else empty; the error is the system's number.
     DiskDone {
         /// Which operation.
@@ -191,8 +192,8 @@ pub enum DiskOp {
         range: ByteRange,
         /// As long as the range.
         buf: BufId,
-        /// The answer's bytes are the [`wire::digest::Digest`] of what was read.
-        digest: bool,
+        /// What the answer tells beside.
+        tell: Tell,
     },
     /// Write the buffer.
     Write {
@@ -246,6 +247,30 @@ pub enum SpoolOp {
         /// As long as what is read.
         buf: BufId,
     },
+}
+
+/// What the answer to a read tells beside the content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tell {
+    /// Nothing.
+    Nothing,
+    /// Whether all of it is zero.
+    Zeros,
+    /// Its [`Digest`].
+    Digest,
+}
+
+impl Tell {
+    /// The answer's bytes: a digest; or any byte, if the content is zero.
+    #[must_use]
+    pub fn of(self, content: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Nothing => Vec::new(),
+            Self::Zeros if content.iter().all(|byte| *byte == 0) => vec![0],
+            Self::Zeros => Vec::new(),
+            Self::Digest => Digest::of(content).as_bytes().to_vec(),
+        }
+    }
 }
 
 /// What comes out.

@@ -11,7 +11,7 @@
 //! depend on a peer that is being reconciled, and its chunks need the lock.
 
 use crate::disk::Purpose;
-use crate::io::{BufId, ConnId, DiskOp, RequestId};
+use crate::io::{BufId, ConnId, DiskOp, RequestId, Tell};
 use crate::machine::{JobId, Machine};
 use crate::mend::Mend;
 use crate::nodes::NodeSet;
@@ -151,12 +151,20 @@ impl Job {
         matches!(self.origin, Origin::App(_) | Origin::Mend(_))
     }
 
-    /// True if what it reads is compared, or need not be sent if it is zero.
-    const fn wants_digest(&self) -> bool {
-        matches!(
-            self.origin,
-            Origin::Resync { .. } | Origin::Verify { .. } | Origin::PeerCompare { .. }
-        )
+    /// What it has to be told of what it reads: for a comparison; or because zeros need not be sent.
+    const fn tell(&self) -> Tell {
+        match self.origin {
+            Origin::Resync { compare: false, .. } => Tell::Zeros,
+            Origin::Resync { .. } | Origin::Verify { .. } | Origin::PeerCompare { .. } => {
+                Tell::Digest
+            }
+            Origin::App(_)
+            | Origin::Peer { .. }
+            | Origin::PeerRead { .. }
+            | Origin::Mend(_)
+            | Origin::Renewal
+            | Origin::Nobody => Tell::Nothing,
+        }
     }
 }
 
@@ -306,14 +314,14 @@ impl Machine {
         if let Origin::Mend(mend) = job.origin {
             return self.ask_for_content(id, mend);
         }
-        let (range, fua, digest) = (job.range, job.fua, job.wants_digest());
+        let (range, fua, tell) = (job.range, job.fua, job.tell());
         let op = match (job.action, job.buf) {
             (Action::Write, Some(buf)) => DiskOp::Write { range, buf, fua },
             (Action::Write | Action::Zero, _) => DiskOp::Zero { range, fua },
             (Action::Fetch, _) => DiskOp::Read {
                 range,
                 buf: self.alloc(range.len()),
-                digest,
+                tell,
             },
         };
         let Some(job) = self.jobs.get_mut(&id) else {

@@ -127,7 +127,10 @@ impl Machine {
                 Link::Down { redial_at } => active.dials_to(*node).then_some(*redial_at),
                 Link::Up(s) => match &s.phase {
                     Phase::Live => self.wants_point(*node).then_some(s.point_at),
-                    Phase::Copying(copying) => copying.is_stuck().then_some(copying.retry_at),
+                    Phase::Copying(copying) => {
+                        let retry = copying.is_stuck().then_some(copying.retry_at);
+                        retry.into_iter().chain(self.pace.wake_at()).min()
+                    }
                     Phase::Naming { .. } | Phase::Committing { .. } => None,
                 },
                 Link::Dialing | Link::Greeting(_) => None,

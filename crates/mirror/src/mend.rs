@@ -9,7 +9,7 @@
 
 use crate::control::Report;
 use crate::disk::Purpose;
-use crate::io::{BufId, ConnId, DiskOp, Errno, RequestId};
+use crate::io::{BufId, ConnId, DiskOp, Errno, RequestId, Tell};
 use crate::job::{Action, Origin, Stage};
 use crate::machine::{JobId, Machine};
 use crate::peer::Await;
@@ -194,7 +194,7 @@ impl Machine {
         let read = DiskOp::Read {
             range,
             buf: reader.buf,
-            digest: false,
+            tell: Tell::Nothing,
         };
         if !self.start_disk(purpose, read) {
             self.release(reader.buf);

@@ -209,8 +209,12 @@ impl Peer {
 
     /// What is still to be copied.
     pub(crate) fn todo(&self) -> Option<&Bits> {
+        self.copying().map(|copying| &copying.todo)
+    }
+
+    pub(crate) fn copying(&self) -> Option<&Copying> {
         match &self.session()?.phase {
-            Phase::Copying(copying) => Some(&copying.todo),
+            Phase::Copying(copying) => Some(copying),
             Phase::Naming { .. } | Phase::Committing { .. } | Phase::Live => None,
         }
     }

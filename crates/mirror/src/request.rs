@@ -2,7 +2,7 @@
 
 use crate::config::Ack;
 use crate::disk::Purpose;
-use crate::io::{BufId, DiskOp, Errno, Op, Output, Request, RequestId};
+use crate::io::{BufId, DiskOp, Errno, Op, Output, Request, RequestId, Tell};
 use crate::job::{Action, AppWrite, Origin, Stage};
 use crate::machine::{JobId, Machine};
 use crate::nodes::NodeSet;
@@ -53,8 +53,8 @@ impl Machine {
                     activation,
                     again: false,
                 };
-                let digest = false;
-                self.start_disk(purpose, DiskOp::Read { range, buf, digest });
+                let tell = Tell::Nothing;
+                self.start_disk(purpose, DiskOp::Read { range, buf, tell });
             }
             (Op::Write { fua }, Some(buf)) if fits => {
                 self.submit(range, Action::Write, fua, Some(buf), app);
@@ -123,8 +123,7 @@ impl Machine {
             return;
         }
         self.note_told(id, app.acked, bytes);
-        let resyncing = self.peers.values().any(|peer| peer.todo().is_some());
-        self.pace.wrote(self.now.since(app.since), resyncing);
+        self.pace.wrote(app.since, self.now);
         self.forget(id);
         match app.rest {
             Some(rest) => self.zero(app.request, rest, fua),

@@ -21,8 +21,6 @@ use wire::mutant::{self, Bug, Mutant};
 use wire::units::BLOCK_BYTES;
 use wire::{ByteCount, ByteRange, Duration, NodeId, SessionId};
 
-/// Largest chunk, in blocks: one region.
-const CHUNK_BLOCKS: u64 = BLOCKS_PER_REGION;
 /// Pause before blocks that cannot be read are tried again.
 const STUCK_PAUSE: Duration = Duration::from_millis(1_000);
 
@@ -188,8 +186,10 @@ impl Machine {
     pub(crate) fn pump_resyncs(&mut self) {
         let copying = self.peers.iter().filter(|(_, p)| p.todo().is_some());
         let nodes: Vec<NodeId> = copying.map(|(node, _)| *node).collect();
+        if !nodes.is_empty() {
+            self.pace.look(self.now, self.chunks_under_way());
+        }
         for node in nodes {
-            self.pace.look(self.now);
             self.retry_stuck(node);
             while self.next_chunk(node) {}
             let copying = self.peers.get_mut(&node).and_then(|p| p.copying_mut());
@@ -201,9 +201,14 @@ impl Machine {
         self.pump_commits();
     }
 
+    fn chunks_under_way(&self) -> usize {
+        let copying = self.peers.values().filter_map(Peer::copying);
+        copying.map(|copying| copying.chunks).sum()
+    }
+
     /// Starts the next chunk; false if there is none, or too many are under way.
     fn next_chunk(&mut self, node: NodeId) -> bool {
-        let max = self.pace.window();
+        let (max, blocks) = (self.pace.window(), self.pace.chunk_blocks());
         let Some(peer) = self.peers.get_mut(&node) else {
             return false;
         };
@@ -216,7 +221,7 @@ impl Machine {
         if copying.start == Start::Awaited || copying.chunks >= max {
             return false;
         }
-        let Some(run) = copying.next_run(CHUNK_BLOCKS) else {
+        let Some(run) = copying.next_run(blocks) else {
             return false;
         };
         let len = (run.end - run.start) * BLOCK_BYTES;

@@ -1,10 +1,9 @@
 //! A disk with a volatile write cache: what was not made durable is lost in any part when the power goes.
 
 use crate::rng::Rng;
-use mirror::io::{BufId, DiskOp, Errno, IoId};
+use mirror::io::{BufId, DiskOp, Errno, IoId, Tell};
 use std::collections::{BTreeMap, BTreeSet};
 use wire::ByteRange;
-use wire::digest::Digest;
 
 /// What a disk writes at once; a crash tears at its borders.
 pub(crate) const SECTOR_BYTES: usize = 512;
@@ -50,7 +49,7 @@ enum Op {
     Read {
         range: ByteRange,
         buf: BufId,
-        digest: bool,
+        tell: Tell,
     },
     Write {
         offset: u64,
@@ -140,7 +139,7 @@ impl Disk {
         data: Option<Vec<u8>>,
     ) -> Result<u64, String> {
         let op = match op {
-            DiskOp::Read { range, buf, digest } => Op::Read { range, buf, digest },
+            DiskOp::Read { range, buf, tell } => Op::Read { range, buf, tell },
             DiskOp::Write { range, fua, .. } => {
                 self.check_overlap(range)?;
                 let data = data.ok_or("a write without its buffer")?;
@@ -225,13 +224,9 @@ impl Disk {
         let result = match op {
             Op::Read { .. } if self.fault.reads => Err(EIO),
             Op::Read { range, .. } if self.has_bad_sector(range) => Err(EIO),
-            Op::Read { range, buf, digest } => {
+            Op::Read { range, buf, tell } => {
                 let bytes = self.bytes_at(range.offset(), range.len());
-                let answer = if digest {
-                    Digest::of(&bytes).as_bytes().to_vec()
-                } else {
-                    Vec::new()
-                };
+                let answer = tell.of(&bytes);
                 fill = Some((buf, bytes));
                 Ok(answer)
             }

@@ -15,20 +15,6 @@ impl Digest {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
-    /// The digest of so many zero bytes.
-    #[must_use]
-    pub fn of_zeros(len: u64) -> Self {
-        const PIECE: [u8; 4096] = [0; 4096];
-        let mut hasher = blake3::Hasher::new();
-        let mut left = len;
-        while left > 0 {
-            let now = usize::try_from(left).map_or(PIECE.len(), |left| left.min(PIECE.len()));
-            hasher.update(&PIECE[..now]);
-            left -= now as u64;
-        }
-        Self(*hasher.finalize().as_bytes())
-    }
-
     /// Its bytes, as they go into a frame.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; DIGEST_BYTES] {
@@ -55,14 +41,6 @@ impl core::fmt::Debug for Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn zeros_have_the_digest_of_zeros() {
-        for len in [0_usize, 512, 4096, 65_536, 70_000] {
-            assert_eq!(Digest::of_zeros(len as u64), Digest::of(&vec![0; len]));
-        }
-        assert_ne!(Digest::of_zeros(512), Digest::of_zeros(1024));
-    }
 
     #[test]
     fn a_digest_survives_a_frame() {

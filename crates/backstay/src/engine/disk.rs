@@ -4,9 +4,8 @@ use super::buffers::Buffers;
 use super::numbered::Numbered;
 use host::disk::Disk;
 use host::ring::{Buf, Completion, Op, Ring};
-use mirror::io::{BufId, DiskOp, Errno, Input, IoId};
+use mirror::io::{BufId, DiskOp, Errno, Input, IoId, Tell};
 use std::sync::Arc;
-use wire::digest::Digest;
 
 /// What a completed operation means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +15,8 @@ enum After {
     /// The buffer was filled.
     Fill {
         buf: BufId,
-        /// The answer is the digest of what was read.
-        digest: bool,
+        /// What the answer tells beside.
+        tell: Tell,
     },
     /// The bytes belong to the answer.
     Bytes,
@@ -44,7 +43,7 @@ impl Disks {
     pub(super) fn start(&mut self, ring: &mut Ring, buffers: &mut Buffers, io: IoId, op: DiskOp) {
         let disk = Arc::clone(&self.disk);
         let (op, after) = match op {
-            DiskOp::Read { range, buf, digest } => {
+            DiskOp::Read { range, buf, tell } => {
                 let into = buffers
                     .take(buf)
                     .unwrap_or_else(|| Buf::new(len(range.len())));
@@ -54,7 +53,7 @@ impl Disks {
                         offset: range.offset(),
                         buf: into,
                     },
-                    After::Fill { buf, digest },
+                    After::Fill { buf, tell },
                 )
             }
             DiskOp::Write { range, buf, fua } => {
@@ -122,10 +121,10 @@ impl Disks {
         let result = match completion.result {
             Err(error) => Err(Errno(error.raw_os_error().unwrap_or(Errno::IO.0))),
             Ok(_) => match (after, completion.buf) {
-                (After::Fill { buf: id, digest }, Some(buf)) => {
-                    let answer = digest.then(|| Digest::of(&buf).as_bytes().to_vec());
+                (After::Fill { buf: id, tell }, Some(buf)) => {
+                    let answer = tell.of(&buf);
                     buffers.fill(id, buf);
-                    Ok(answer.unwrap_or_default())
+                    Ok(answer)
                 }
                 (After::Bytes, Some(buf)) => Ok(buf.to_vec()),
                 (After::Flush, _) => {

@@ -31,7 +31,6 @@ use disk::SimDisk;
 use model::Model;
 use network::{Conn, Content};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use wire::digest::Digest;
 use wire::event::ReplicaLoss;
 use wire::layout::{self, BlockKind, CONTENT_BYTES, Layout, Pair, ReplicaState, Slot, Superblock};
 use wire::mirror_frame::{FLAG_RESYNC, Header, Kind};
@@ -359,9 +358,8 @@ impl World {
         }
         let result = result.map(|bytes| match &done.op {
             DiskOp::MetaRead { .. } => bytes,
-            DiskOp::Read { digest: true, .. } => Digest::of(&bytes).as_bytes().to_vec(),
-            DiskOp::Read { .. }
-            | DiskOp::Write { .. }
+            DiskOp::Read { tell, .. } => tell.of(&bytes),
+            DiskOp::Write { .. }
             | DiskOp::Zero { .. }
             | DiskOp::Flush
             | DiskOp::MetaWrite { .. } => Vec::new(),
