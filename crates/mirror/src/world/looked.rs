@@ -111,7 +111,7 @@ fn what_is_lost_counts_as_marked_and_is_told() {
     let bitmap = layout().bitmap_offset(0, Slot::A);
     let contents = replica(world.look_past(A, |read| read.offset() == bitmap));
     // They lie side by side and are read at once.
-    let planes = u64::try_from(wire::layout::PAIRS_MAX).unwrap();
+    let planes = u64::try_from(layout::PAIRS_MAX).unwrap();
     assert_eq!(
         (contents.bitmap_lost, contents.marked_bytes().0),
         (planes, all)
