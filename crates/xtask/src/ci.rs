@@ -52,6 +52,10 @@ pub(crate) fn all(project: &Project) -> Outcome {
                 run: |project| simulate(project, &["--seeds", "200", "--profile", "fast"]),
             },
             Step {
+                name: "sim, three replicas",
+                run: |project| simulate(project, &["--seeds", "300", "--replicas", "3"]),
+            },
+            Step {
                 name: "mutants",
                 run: |project| simulate(project, &["--mutants"]),
             },

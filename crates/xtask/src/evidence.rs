@@ -107,6 +107,11 @@ const CAMPAIGNS: &[Campaign] = &[
         ]),
     },
     Campaign {
+        name: "sim-three",
+        shows: "3,000 seeds of random faults with three replicas and no witness, profile lan, break no promise.",
+        what: What::Xtask(&[&["sim", "--seeds", "3000", "--replicas", "3"]]),
+    },
+    Campaign {
         name: "sim-mutants",
         shows: "Every deliberate defect in the code is noticed by a checker of the simulation.",
         what: What::Xtask(&[&["sim", "--mutants"]]),
