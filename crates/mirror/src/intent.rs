@@ -48,6 +48,9 @@ struct Hot {
     logged: bool,
     /// On a standby: from before the session, not seen in it. Gone with the commit of a resync.
     stale: bool,
+    /// On a standby: it was in the log when the session began, and names what this replica may have beyond the active's. Whatever
+    /// the active lets go of, it leaves with the commit only.
+    owed: bool,
     /// From before this attach: its last writes may be in no cache any more, if a flush failed then.
     inherited: bool,
 }
@@ -69,6 +72,7 @@ impl Intent {
                 settled: Period(0),
                 logged: true,
                 stale: true,
+                owed: false,
                 inherited: true,
             };
             (region, hot)
@@ -152,6 +156,7 @@ impl Intent {
                 settled: Period(0),
                 logged: false,
                 stale: false,
+                owed: false,
                 inherited: false,
             }
         });
@@ -175,6 +180,7 @@ impl Intent {
     pub(crate) fn all_settled_in(&mut self, period: Period) {
         for hot in self.hot.values_mut() {
             hot.settled = period;
+            hot.owed = false;
         }
     }
 
@@ -254,13 +260,22 @@ impl Intent {
     pub(crate) fn begin_session(&mut self) {
         for hot in self.hot.values_mut() {
             hot.stale = hot.pins == 0;
+            hot.owed = true;
         }
+        self.cooling.clear();
+    }
+
+    /// The active lets go of a region: true if it has to stay here until the commit all the same.
+    pub(crate) fn stays_owed(&mut self, region: u32) -> bool {
+        let owed = self.hot.get_mut(&region).filter(|hot| hot.owed);
+        owed.map(|hot| hot.stale = true).is_some()
     }
 
     /// The session committed: what is from before it is equal and durable everywhere.
     pub(crate) fn drop_stale(&mut self) {
         let before = self.hot.len();
         self.hot.retain(|_, hot| !hot.stale || hot.pins > 0);
+        self.hot.values_mut().for_each(|hot| hot.owed = false);
         let hot = &self.hot;
         self.cooling.retain(|region| hot.contains_key(region));
         self.changed |= self.hot.len() != before;

@@ -200,6 +200,9 @@ pub enum Bug {
     MetadataBlankedEarly,
     /// Three replicas: what a resync writes into a standby is not marked against the third replica.
     ChunkUnmarked,
+    /// A standby forgets a region that it wrote alone when the active lets go of it, before the resync that makes it equal is
+    /// committed.
+    OwedLetGo,
 }
 
 #[cfg(feature = "mutants")]
