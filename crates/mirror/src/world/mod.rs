@@ -12,6 +12,7 @@ mod looked;
 mod model;
 mod named;
 mod network;
+mod owed;
 mod property;
 mod repair;
 mod trio;

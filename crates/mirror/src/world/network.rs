@@ -27,6 +27,8 @@ pub(super) struct Conn {
     queues: [VecDeque<Parcel>; 2],
     /// The side closed it, or was told of its end.
     closed: [bool; 2],
+    /// Nothing passes any more, and the sides are being told.
+    cut: bool,
 }
 
 impl Conn {
@@ -71,6 +73,9 @@ impl World {
         };
         let side = found.side(node);
         assert!(!found.closed[side], "sent on a connection that it closed");
+        if found.cut {
+            return;
+        }
         found.queues[1 - side].push_back(Parcel::Frame(header, content));
     }
 
@@ -79,7 +84,9 @@ impl World {
             let side = found.side(node);
             found.closed[side] = true;
             found.queues[side].clear();
-            found.queues[1 - side].push_back(Parcel::End);
+            if !found.cut {
+                found.queues[1 - side].push_back(Parcel::End);
+            }
         }
     }
 
@@ -170,6 +177,7 @@ impl World {
             to,
             queues: [VecDeque::new(), VecDeque::new()],
             closed: [false, false],
+            cut: false,
         });
         let side = Side::Accepted;
         self.input(to, Input::Connected { conn, node, side });
@@ -200,18 +208,22 @@ impl World {
             if !nodes.iter().any(|node| conn.is_of(*node)) {
                 continue;
             }
+            conn.cut = true;
             for node in [conn.from, conn.to] {
-                let side = conn.side(node);
-                conn.queues[side].clear();
-                if !conn.closed[side] {
-                    conn.closed[side] = true;
-                    told.push((node, conn.id));
-                }
+                conn.queues[conn.side(node)].clear();
+                told.push((node, conn.id));
             }
         }
         for (node, conn) in told {
-            let why = ReplicaLoss::Closed;
-            self.input(node, Input::Disconnected { conn, why });
+            let found = self.conns.iter_mut().find(|c| c.id == conn);
+            let closed = found.map(|c| {
+                let side = c.side(node);
+                std::mem::replace(&mut c.closed[side], true)
+            });
+            if closed == Some(false) {
+                let why = ReplicaLoss::Closed;
+                self.input(node, Input::Disconnected { conn, why });
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ const SMALL: Bound = Bound {
 
 /// One step of the world. Numbers choose among what is possible at that moment.
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     Disk(u8, u8),
     Deliver(u8, u8),
     /// Several of both, in a fixed order.
@@ -65,7 +65,7 @@ fn step(nodes: u8) -> impl Strategy<Value = Step> {
 
 /// A run, printed on one line so that it can be pasted into a test.
 #[derive(Clone)]
-struct Plan(Vec<Step>);
+pub(super) struct Plan(pub(super) Vec<Step>);
 
 impl std::fmt::Debug for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -172,7 +172,7 @@ fn place(at: u8, len: u8) -> (u64, u64) {
     (region * 65_536 + sector * 512, sectors * 512)
 }
 
-fn run(Plan(steps): &Plan, tune: impl FnOnce(&mut Config)) {
+pub(super) fn run(Plan(steps): &Plan, tune: impl FnOnce(&mut Config)) {
     let mut world = World::new(tune);
     for step in steps {
         world.take(step);
@@ -451,61 +451,4 @@ fn a_chunk_that_a_promoted_standby_never_flushed_is_not_forgotten() {
     plan.extend([TakeOver, Progress(1), Progress(132), Crash(1, true)]);
     plan.extend([Disk(0, 0), Disk(0, 0), Disk(0, 0)]);
     run(&Plan(plan), |_| {});
-}
-
-/// A wrote into region 5 alone. B takes over, writes into a part of it, and lets it leave its log, with marks for that part only,
-/// while A is being brought up to date: A's log must go on naming the region, for the session may die.
-#[test]
-fn what_was_written_alone_outlives_what_the_new_active_lets_go() {
-    use Step::{Boot, Cut, Deliver, Disk, Move, Pass, Progress, TakeOver, Write};
-    let alone = [
-        Progress(9),
-        Pass(10),
-        Progress(108),
-        Progress(57),
-        TakeOver,
-        Disk(0, 0),
-        Write(0, 0, false),
-        Disk(0, 0),
-        Boot(0),
-        Progress(48),
-        Move,
-        Progress(6),
-        Cut,
-        Write(89, 8, false),
-        Disk(0, 0),
-        Deliver(0, 0),
-        Write(0, 2, false),
-        Pass(10),
-        Write(21, 2, false),
-        Progress(44),
-    ];
-    let taken_over = [
-        Write(0, 0, false),
-        Disk(0, 0),
-        TakeOver,
-        Disk(1, 0),
-        Disk(1, 0),
-        Write(209, 34, false),
-        Progress(202),
-        Write(10, 0, false),
-        Write(11, 0, false),
-        Disk(0, 0),
-        Write(0, 0, false),
-        Progress(10),
-    ];
-    let steps = alone.into_iter().chain(taken_over);
-    run(&Plan(steps.collect()), |_| {});
-}
-
-#[cfg(feature = "mutants")]
-#[test]
-fn a_region_that_is_let_go_too_early_is_noticed() {
-    use std::panic::catch_unwind;
-    use wire::mutant::{self, Bug};
-    mutant::bring_back(Some(Bug::OwedLetGo));
-    let survived =
-        catch_unwind(what_was_written_alone_outlives_what_the_new_active_lets_go).is_ok();
-    mutant::bring_back(None);
-    assert!(!survived, "a difference was forgotten");
 }
