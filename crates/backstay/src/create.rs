@@ -176,7 +176,7 @@ fn refuse_loss(args: &Args, mirror: &Mirror, disk: &Disk, layout: &Layout) -> Re
 }
 
 /// Kind and size in bytes of the file system that starts in this block.
-fn filesystem(block: &[u8]) -> Option<(&'static str, u64)> {
+pub(crate) fn filesystem(block: &[u8]) -> Option<(&'static str, u64)> {
     let le32 = |at: usize| {
         block
             .get(at..at + 4)?

@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use host::ring::Buf;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use wire::ByteRange;
@@ -96,7 +96,7 @@ impl Files {
     /// Saves, durably. `read` fills a buffer with what the disk has from an offset on.
     ///
     /// # Errors
-    /// When one of the files exists, or something cannot be read or written. What was begun stays.
+    /// When one of the files exists, or something cannot be read or written; then neither is made.
     pub fn save(
         &self,
         source: &Source<'_>,
@@ -105,12 +105,22 @@ impl Files {
         if self.index.exists() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let mut file = File::create_new(&self.data)?;
+        let file = File::create_new(&self.data)?;
+        let written = self.write(file, source, &mut read);
+        written.inspect_err(|_| drop(fs::remove_file(&self.data)))
+    }
+
+    fn write(
+        &self,
+        mut file: File,
+        source: &Source<'_>,
+        read: &mut impl FnMut(u64, &mut Buf) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut crc = 0;
         for piece in source.ranges.iter().flat_map(|range| pieces(*range)) {
             let len = usize::try_from(piece.len()).map_err(io::Error::other)?;
             let mut buf = Buf::new(len);
-            read(piece.offset(), &mut buf)?;
+            read(piece.offset(), &mut buf).map_err(|error| unreadable(piece, &error))?;
             crc = crc32c::crc32c_append(crc, &buf);
             file.write_all(&buf)?;
         }
@@ -144,6 +154,14 @@ pub fn pieces(range: ByteRange) -> impl Iterator<Item = ByteRange> {
         let at = n * CHUNK_BYTES;
         ByteRange::new(range.offset() + at, (range.len() - at).min(CHUNK_BYTES))
     })
+}
+
+fn unreadable(piece: ByteRange, error: &io::Error) -> io::Error {
+    let (at, len) = (piece.offset(), piece.len());
+    io::Error::new(
+        error.kind(),
+        format!("the disk does not give {at}:{len}: {error}"),
+    )
 }
 
 fn sync_directory(file: &Path) -> io::Result<()> {
@@ -305,15 +323,15 @@ mod tests {
         fn new(name: &str) -> Self {
             let name = format!("backstay-saved-{name}-{}", std::process::id());
             let path = std::env::temp_dir().join(name);
-            std::fs::remove_dir_all(&path).ok();
-            std::fs::create_dir_all(&path).unwrap();
+            fs::remove_dir_all(&path).ok();
+            fs::create_dir_all(&path).unwrap();
             Self(path)
         }
     }
 
     impl Drop for Scratch {
         fn drop(&mut self) {
-            std::fs::remove_dir_all(&self.0).ok();
+            fs::remove_dir_all(&self.0).ok();
         }
     }
 
@@ -366,10 +384,10 @@ mod tests {
         let scratch = Scratch::new("again");
         for name in ["blocks.data", "blocks.json"] {
             let stem = scratch.0.join("blocks");
-            std::fs::write(scratch.0.join(name), b"precious").unwrap();
+            fs::write(scratch.0.join(name), b"precious").unwrap();
             let error = save(&stem, &[range(0, 4096)]).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
-            assert_eq!(std::fs::read(scratch.0.join(name)).unwrap(), b"precious");
+            assert_eq!(fs::read(scratch.0.join(name)).unwrap(), b"precious");
             std::fs::remove_file(scratch.0.join(name)).unwrap();
         }
     }
@@ -380,24 +398,24 @@ mod tests {
         let stem = scratch.0.join("blocks");
         save(&stem, &[range(0, 8192)]).unwrap();
         let data = scratch.0.join("blocks.data");
-        let good = std::fs::read(&data).unwrap();
+        let good = fs::read(&data).unwrap();
         let refused = |why: &str| {
             let failure = Saved::open(&stem).unwrap_err().to_string();
             assert!(failure.contains(why), "{failure}");
         };
-        std::fs::write(&data, &good[..4096]).unwrap();
+        fs::write(&data, &good[..4096]).unwrap();
         refused("instead of 8192");
         let mut rotten = good.clone();
         rotten[5000] ^= 1;
-        std::fs::write(&data, &rotten).unwrap();
+        fs::write(&data, &rotten).unwrap();
         refused("checksum");
-        std::fs::write(&data, &good).unwrap();
+        fs::write(&data, &good).unwrap();
         Saved::open(&stem).unwrap();
         let index = scratch.0.join("blocks.json");
         let text = std::fs::read_to_string(&index).unwrap();
-        std::fs::write(&index, text.replace("8192", "18446744073709551615")).unwrap();
+        fs::write(&index, text.replace("8192", "18446744073709551615")).unwrap();
         refused("bytes instead of");
-        std::fs::write(&index, "{").unwrap();
+        fs::write(&index, "{").unwrap();
         refused("EOF");
         std::fs::remove_file(&index).unwrap();
         refused("not finished");

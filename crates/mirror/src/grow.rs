@@ -104,18 +104,17 @@ impl Growth {
                 most: ByteCount(most),
             })?;
         let from = contents.layout;
-        if layout.data_bytes <= from.data_bytes {
+        let moved = layout.disk_bytes > from.disk_bytes;
+        // On a larger disk the metadata moves, even if the volume stays as it is: it is found from the disk's end.
+        let least = from.data_bytes + u64::from(!moved);
+        if wanted < least && (data_bytes.is_some() || !moved) {
             return Err(GrowFault::NotLarger {
                 now: ByteCount(from.data_bytes),
             });
         }
-        let moved = layout.disk_bytes > from.disk_bytes;
-        let first = layout.bitmap_offset(0, Slot::A);
-        if moved && first < from.disk_bytes {
-            // A larger disk needs a larger bitmap, by a block or two.
-            let short = from.disk_bytes - first + 4 * BLOCK_BYTES;
+        if moved && overlaps(&layout, &from) {
             return Err(GrowFault::Overlap {
-                needed: ByteCount(layout.disk_bytes.saturating_add(short)),
+                needed: ByteCount(enough(layout, &from, data_bytes)),
             });
         }
         let marked = contents.planes.marks();
@@ -235,6 +234,29 @@ fn pairs<'a>(
             bytes,
         }
     })
+}
+
+/// True if the new metadata, or the volume, would lie over the old metadata.
+pub(crate) const fn overlaps(layout: &Layout, from: &Layout) -> bool {
+    layout.bitmap_offset(0, Slot::A) < from.disk_bytes || layout.data_bytes < from.data_bytes
+}
+
+/// The size of a disk on which they do not. A larger disk needs a larger bitmap, so it takes a few steps.
+pub(crate) fn enough(mut layout: Layout, from: &Layout, data_bytes: Option<u64>) -> u64 {
+    while overlaps(&layout, from) {
+        let first = layout.bitmap_offset(0, Slot::A);
+        let short = from.disk_bytes.saturating_sub(first).max(BLOCK_BYTES);
+        let disk = layout.disk_bytes.saturating_add(short);
+        let larger = match data_bytes {
+            Some(bytes) => Layout::with_data(disk, bytes, layout.intent_blocks),
+            None => Layout::for_disk(disk, layout.intent_blocks),
+        };
+        match larger {
+            Some(larger) if larger.disk_bytes > layout.disk_bytes => layout = larger,
+            Some(_) | None => break,
+        }
+    }
+    layout.disk_bytes
 }
 
 /// Marks for a larger volume: what it gained is marked.

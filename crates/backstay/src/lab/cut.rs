@@ -43,6 +43,18 @@ pub enum Link {
     Pair(Node, Node, Option<Network>),
 }
 
+impl Link {
+    /// The nodes that it names.
+    pub fn nodes(self) -> impl Iterator<Item = Node> {
+        let (one, two) = match self {
+            Self::Network(_) => (None, None),
+            Self::Port(node, _) => (Some(node), None),
+            Self::Pair(one, two, _) => (Some(one), Some(two)),
+        };
+        one.into_iter().chain(two)
+    }
+}
+
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

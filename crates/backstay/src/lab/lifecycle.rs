@@ -237,7 +237,7 @@ fn remove_files(dir: &Path) -> Result<(), Failure> {
     if Lab::load(dir).is_ok_and(|lab| lab.owns_dir) {
         return fs::remove_dir_all(dir).map_err(failed);
     }
-    for name in ["mnt", "pki", "node-a", "node-b", "witness"] {
+    for name in ["mnt", "pki"].into_iter().chain(Node::ALL.map(Node::name)) {
         ignore_missing(fs::remove_dir_all(dir.join(name))).map_err(failed)?;
     }
     for name in [

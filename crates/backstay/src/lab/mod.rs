@@ -231,6 +231,7 @@ fn break_target(lab: &mut Lab, target: Target, fault: &str) -> Result<(), Failur
             fault::break_node(lab, node, fault, seed_of_now())
         }
         Target::Link(link) => {
+            link.nodes().try_for_each(|node| known(lab, node))?;
             let fault =
                 LinkFault::from_str(fault, false).map_err(|_| no_such_fault::<LinkFault>(fault))?;
             fault::break_link(lab, link, fault)
@@ -277,7 +278,10 @@ fn heal_target(lab: &mut Lab, target: &str) -> Result<(), Failure> {
     })?;
     match parsed {
         Target::Node(node) => known(lab, node).and_then(|()| fault::heal_node(lab, node)),
-        Target::Link(link) => fault::heal_link(lab, link),
+        Target::Link(link) => {
+            link.nodes().try_for_each(|node| known(lab, node))?;
+            fault::heal_link(lab, link)
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! The packet filter drops the frames of a slow link where they would cross the kernel's bridge. One process per lab hears
 //! them as they arrive at the switch's ports, keeps each for a while, and sends it on.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZeroU64;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -58,12 +58,13 @@ pub(super) fn apply(lab: &Lab) -> Result<(), Failure> {
         .filter(|pid| process::command_line(*pid).contains(COMMAND))
         .collect();
     process::kill_all(&carriers)?;
+    let there = lab.ports();
     let routes: Vec<String> = lab
         .cuts
         .iter()
         .filter(|cut| cut.fault == LinkFault::Slow)
         .flat_map(|cut| cut.directions())
-        .flat_map(|direction| routes(&direction))
+        .flat_map(|direction| routes(&direction, &there))
         .collect();
     if routes.is_empty() {
         return Ok(());
@@ -85,21 +86,19 @@ pub(super) fn apply(lab: &Lab) -> Result<(), Failure> {
     .map_err(failed)
 }
 
-/// One route per port that frames come from; nothing goes back to where it came from.
-fn routes(direction: &Direction) -> Vec<String> {
-    direction
-        .from
-        .iter()
-        .map(|from| {
-            let to: Vec<&str> = direction
-                .to
-                .iter()
-                .filter(|to| *to != from)
-                .map(String::as_str)
-                .collect();
-            format!("{from}={}", to.join(","))
-        })
-        .collect()
+/// One route per port of this lab that frames come from; nothing goes back to where it came from.
+fn routes(direction: &Direction, there: &BTreeSet<String>) -> Vec<String> {
+    let from = direction.from.iter().filter(|port| there.contains(*port));
+    from.map(|from| {
+        let to: Vec<&str> = direction
+            .to
+            .iter()
+            .filter(|to| *to != from && there.contains(*to))
+            .map(String::as_str)
+            .collect();
+        format!("{from}={}", to.join(","))
+    })
+    .collect()
 }
 
 /// Runs in the switch's namespace until killed.
@@ -194,11 +193,14 @@ mod tests {
 
     #[test]
     fn frames_do_not_go_back_to_where_they_came_from() {
-        let ports = || ["hb1-a", "hb1-b", "hb1-w"].map(str::to_owned).to_vec();
-        let routes = routes(&Direction {
-            from: ports(),
-            to: ports(),
-        });
+        let ports = || ["hb1-a", "hb1-b", "hb1-c", "hb1-w"].map(str::to_owned);
+        let there = ["hb1-a", "hb1-b", "hb1-w"].map(str::to_owned).into();
+        let direction = Direction {
+            from: ports().to_vec(),
+            to: ports().to_vec(),
+        };
+        let routes = routes(&direction, &there);
+        assert_eq!(routes.len(), 3, "a port that this lab does not have");
         assert_eq!(routes[0], "hb1-a=hb1-b,hb1-w");
         assert_eq!(routes[2], "hb1-w=hb1-a,hb1-b");
     }

@@ -1,5 +1,6 @@
 //! `lab.json`: what a lab consists of and what is broken in it, so that any later command can go on from there.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -275,6 +276,17 @@ impl Lab {
     /// Its nodes that hold a replica.
     pub fn data_nodes(&self) -> impl Iterator<Item = Node> + use<> {
         self.members().filter(|node| node.is_data())
+    }
+
+    /// The ports of its switch.
+    pub fn ports(&self) -> BTreeSet<String> {
+        let of_node = |node: Node| {
+            node.networks()
+                .iter()
+                .map(move |network| node.port(*network))
+        };
+        let client = std::iter::once(Outsider::Client.port());
+        self.members().flat_map(of_node).chain(client).collect()
     }
 
     /// A node's part of the state; none if this lab does not have it.

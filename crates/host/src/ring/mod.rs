@@ -190,7 +190,8 @@ impl Ring {
             Core::Threads(threads) => return threads.wait(want, until, &mut self.finished),
         };
         let begun = clock::now();
-        while want > 0 && self.brisk && clock::now().since(begun) < LINGER {
+        let linger_until = until.into_iter().chain([begun + LINGER]).min();
+        while want > 0 && self.brisk && linger_until.is_some_and(|end| clock::now() < end) {
             uring.wait(0, None, &self.zeros, &mut self.finished)?;
             if !self.finished.is_empty() {
                 return Ok(());

@@ -315,6 +315,10 @@ fn what_cannot_grow_is_left_alone() {
         plan(needed.0, None).is_ok(),
         "{needed:?} is said to be enough"
     );
+    assert!(
+        matches!(plan(needed.0 - 4096, None), Err(GrowFault::Overlap { .. })),
+        "and no more than that"
+    );
     let mut rotten = image(LARGE);
     let layout = Layout::for_disk(SMALL, 1).unwrap();
     for slot in [Slot::A, Slot::B] {
@@ -324,6 +328,33 @@ fn what_cannot_grow_is_left_alone() {
         find(LARGE, read(&rotten)).is_none(),
         "a damaged one is not moved"
     );
+}
+
+/// The disk grew, the volume is not to: its metadata moves to where it is looked for.
+#[test]
+fn the_metadata_moves_with_the_disks_end_even_if_the_volume_stays() {
+    let original = image(LARGE);
+    let (_, old) = find(LARGE, read(&original)).expect("the old metadata");
+    let same = old.layout.data_bytes;
+    let growth = Growth::plan(&old, LARGE, Some(same)).unwrap();
+    assert!(growth.is_moved() && growth.layout.data_bytes == same);
+    let states = explore(&old, &growth, &original);
+    assert!(states >= 500, "only {states}");
+}
+
+#[test]
+fn what_is_said_to_be_enough_is_enough_for_large_disks_too() {
+    let gib = 1_u64 << 30;
+    for (disk, more) in [(1024 * gib, 8192), (2048 * gib, 8192), (10_240 * gib, 4096)] {
+        let from = Layout::for_disk(disk, 1).unwrap();
+        let small = Layout::for_disk(disk + more, 1).unwrap();
+        let needed = crate::grow::enough(small, &from, None);
+        let layout = Layout::for_disk(needed, 1).unwrap();
+        assert!(
+            !crate::grow::overlaps(&layout, &from),
+            "{disk} + {more}: {needed}"
+        );
+    }
 }
 
 #[cfg(feature = "mutants")]

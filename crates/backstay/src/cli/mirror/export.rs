@@ -70,7 +70,7 @@ pub(super) fn run(args: &Args, ui: &Ui) -> Outcome {
         save(&files, &disk, &contents, &ranges).map_err(|error| {
             Failure::new(format!("cannot save to {}", files.data.display()))
                 .cause(error)
-                .hint("give a FILE that does not exist, on a file system with room")
+                .hint("give a FILE that does not exist, on a file system with room; --range leaves out what cannot be read")
         })?;
     }
     let document = Document {

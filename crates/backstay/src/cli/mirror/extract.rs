@@ -1,14 +1,17 @@
 //! `backstay mirror extract`: reads what was saved from a disk, by an export or before a failover's losses were replaced.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use host::disk::DiskView;
+use mirror::inspect::Found;
 use serde::Serialize;
 use wire::{ByteCount, ByteRange};
 
 use super::byte_range;
+use super::inspect::look;
 use super::status::{line, places};
 use crate::cli::connect;
 use crate::exit::Exit;
@@ -93,11 +96,13 @@ fn print(args: &Args, saved: &Saved) -> Outcome {
 }
 
 fn make_image(args: &Args, saved: &Saved, to: &Path) -> Result<(), Failure> {
-    let file = File::create_new(to).and_then(|file| {
-        file.set_len(saved.volume_bytes())?;
-        Ok(file)
+    let written = File::create_new(to).and_then(|file| {
+        let written = file
+            .set_len(saved.volume_bytes())
+            .and_then(|()| put(args, saved, &file));
+        // An unfinished one is of no use, and would be in the way of the next try.
+        written.inspect_err(|_| drop(fs::remove_file(to)))
     });
-    let written = file.and_then(|file| put(args, saved, &file));
     written.map_err(|error| {
         Failure::new(format!("cannot make {}", to.display()))
             .cause(error)
@@ -109,12 +114,21 @@ fn overwrite(args: &Args, saved: &Saved, onto: &Path, ui: &Ui) -> Result<(), Fai
     let cannot = |error: io::Error| {
         Failure::new(format!("cannot write onto {}", onto.display())).cause(error)
     };
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .open(onto)
-        .map_err(cannot)?;
-    let size = io::Seek::seek(&mut file, io::SeekFrom::End(0)).map_err(cannot)?;
+    // Held until the end: nobody else may use it meanwhile.
+    let held = DiskView::open_alone(onto).map_err(|error| {
+        let hint = error.hint();
+        Failure::new(format!("cannot write onto {}", onto.display()))
+            .from_error(&error)
+            .hint(hint)
+    })?;
+    if let Found::Replica(_) | Found::Shrunk(_) = look(&held).replica {
+        return Err(cannot(io::Error::other(
+            "it is a mirror's disk: what is written there is in no bitmap, and the replicas would differ unnoticed",
+        ))
+        .hint("write through the mirror of the running group: its device, or its NBD socket with --to and nbdcopy"));
+    }
+    let file = File::options().write(true).open(onto).map_err(cannot)?;
+    let size = held.size();
     let needed = wanted(args, saved)
         .iter()
         .map(|r| r.end())

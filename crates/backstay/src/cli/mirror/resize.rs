@@ -5,13 +5,16 @@ use std::path::PathBuf;
 use host::disk::{Disk, OpenOptions};
 use host::ring::Buf;
 use mirror::grow::{GrowFault, Growth, Step, find};
-use mirror::inspect::{Contents, Found, inspect};
+use mirror::inspect::{Contents, Found, PlaceFault, inspect};
 use serde::Serialize;
+use wire::layout::BlockFault;
+use wire::units::BLOCK_BYTES;
 use wire::{ByteCount, ByteRange};
 
 use super::status::line;
 use crate::cli::connect;
 use crate::config::units;
+use crate::create;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::Ui;
@@ -79,7 +82,9 @@ pub(super) fn run(args: &Args, ui: &Ui) -> Outcome {
     let growth = match Growth::plan(&contents, disk.size(), args.size) {
         Ok(growth) => growth,
         // Asked again after it was done.
-        Err(GrowFault::NotLarger { now }) if args.size.is_none_or(|size| size == now.0) => {
+        Err(GrowFault::NotLarger { now })
+            if args.size.is_none_or(|size| size == now.0) && !has_moved(&disk, &contents) =>
+        {
             ui.document(&document, |ui| table(ui, &document))?;
             return Ok(Exit::Ready);
         }
@@ -90,7 +95,12 @@ pub(super) fn run(args: &Args, ui: &Ui) -> Outcome {
         let (old, new) = (document.old_data_bytes, document.data_bytes);
         let (old, new) = (amount::bytes(ByteCount(old)), amount::bytes(ByteCount(new)));
         let device = args.device.display();
-        let question = format!("make the volume on {device} larger, from {old} to {new}?");
+        let mirror = contents.superblock.mirror;
+        let mirror = mirror.map_or_else(|| "none yet".to_owned(), |id| format!("{id:032x}"));
+        let found = contents.layout.disk_bytes;
+        let question = format!(
+            "make the volume on {device} (mirror {mirror}, metadata found before byte {found}) larger, from {old} to {new}?"
+        );
         connect::confirm(ui, &question, args.yes)?;
         for step in growth.steps() {
             perform(&disk, &step).map_err(|error| {
@@ -119,23 +129,59 @@ fn look(args: &Args, disk: &Disk) -> Result<Box<Contents>, Failure> {
         disk.read_now(range.offset(), &mut buf).ok()?;
         Some(buf.to_vec())
     };
-    let at_end = inspect(
-        args.from.unwrap_or_else(|| disk.size()).min(disk.size()),
-        read,
-    );
+    let at_end = inspect(disk.size(), read);
     if let Found::Replica(contents) = at_end.replica {
+        // Whatever --from says: what is at the end is what a daemon uses.
         return Ok(contents);
     }
-    let found = args
-        .from
-        .is_none()
-        .then(|| find(disk.size(), read))
-        .flatten();
-    found.map(|(_, contents)| contents).ok_or_else(|| {
+    let hidden = at_end.places.iter().any(|place| {
+        matches!(
+            place.content,
+            Err(PlaceFault::Unreadable | PlaceFault::Block(BlockFault::Newer(_)))
+        )
+    });
+    if hidden {
+        return Err(cannot(args)
+            .cause("what is at the disk's end cannot be read, or is of a newer release")
+            .hint("`backstay mirror inspect` shows it"));
+    }
+    let contents = match args.from {
+        Some(end) => match inspect(end.min(disk.size()), read).replica {
+            Found::Replica(contents) => Some(contents),
+            Found::Nothing | Found::Shrunk(_) => None,
+        },
+        None => find(disk.size(), read).map(|(_, contents)| contents),
+    };
+    let contents = contents.ok_or_else(|| {
         cannot(args)
             .cause("no whole mirror metadata was found on it")
             .hint("`backstay mirror inspect` shows what is at the disk's end; --from names where it ended before")
-    })
+    })?;
+    is_no_copy(args, &contents, read)?;
+    Ok(contents)
+}
+
+/// Refuses metadata below the end of a file system: it is in a file there, a copy of another disk's.
+fn is_no_copy(
+    args: &Args,
+    contents: &Contents,
+    read: impl Fn(ByteRange) -> Option<Vec<u8>>,
+) -> Result<(), Failure> {
+    let head = ByteRange::new(0, BLOCK_BYTES).and_then(read);
+    let reaches = head.and_then(|head| create::filesystem(&head));
+    match reaches {
+        Some((kind, bytes)) if bytes > contents.layout.data_bytes => Err(cannot(args)
+            .cause(format!(
+                "its {kind} file system has {bytes} bytes, and the mirror's metadata that was found lies inside it"
+            ))
+            .hint("is this the right disk? --from names where it ended before")),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// True if the disk is not as large any more as its metadata says.
+fn has_moved(disk: &Disk, contents: &Contents) -> bool {
+    disk.size() / BLOCK_BYTES * BLOCK_BYTES != contents.layout.disk_bytes
 }
 
 fn told(args: &Args, fault: GrowFault) -> Failure {
@@ -153,7 +199,7 @@ fn told(args: &Args, fault: GrowFault) -> Failure {
             .hint(format!("enlarge the disk to {} bytes or more", needed.0)),
         GrowFault::Damaged => cannot(args)
             .cause("something of its metadata is lost, and moving it would hide that")
-            .hint("`backstay mirror inspect` shows what; start the node once, so that it is written anew"),
+            .hint("`backstay mirror inspect` shows what; give the disk its old size back, and start the node once, so that it is written anew"),
     }
 }
 
