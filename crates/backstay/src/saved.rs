@@ -388,7 +388,7 @@ mod tests {
             let error = save(&stem, &[range(0, 4096)]).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
             assert_eq!(fs::read(scratch.0.join(name)).unwrap(), b"precious");
-            std::fs::remove_file(scratch.0.join(name)).unwrap();
+            fs::remove_file(scratch.0.join(name)).unwrap();
         }
     }
 
@@ -412,12 +412,12 @@ mod tests {
         fs::write(&data, &good).unwrap();
         Saved::open(&stem).unwrap();
         let index = scratch.0.join("blocks.json");
-        let text = std::fs::read_to_string(&index).unwrap();
+        let text = fs::read_to_string(&index).unwrap();
         fs::write(&index, text.replace("8192", "18446744073709551615")).unwrap();
         refused("bytes instead of");
         fs::write(&index, "{").unwrap();
         refused("EOF");
-        std::fs::remove_file(&index).unwrap();
+        fs::remove_file(&index).unwrap();
         refused("not finished");
     }
 }

@@ -30,6 +30,8 @@ pub(crate) struct Active {
     pub(crate) stage: Stage,
     pub(crate) renewal: Renewal,
     pub(crate) common: Common,
+    /// Common points that this activation began.
+    pub(crate) commons_made: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +124,7 @@ impl Machine {
             stage: Stage::Opening(ticket),
             renewal: Renewal::of(&self.intent, &self.layout),
             common: Common::None,
+            commons_made: 0,
         });
         self.mark_hot();
     }

@@ -139,6 +139,10 @@ impl Bitmap {
 
     /// Marks all blocks of a region that may differ.
     pub(crate) fn mark_region(&mut self, region: u32) {
+        if let Some((_, fresh)) = &mut self.fresh {
+            // Those that are marked already, too: a point on its way must not take them away.
+            fresh.set(region_blocks(region));
+        }
         for block in region_blocks(region) {
             if !self.base.get(block) {
                 self.mark(block..block + 1);
@@ -394,6 +398,16 @@ mod tests {
         bitmap.begin_point();
         bitmap.cancel_point();
         assert_eq!(bitmap.base.ones(), 2);
+    }
+
+    #[test]
+    fn a_region_that_was_marked_already_outlives_a_point_when_it_is_marked_again() {
+        let mut bitmap = blank();
+        bitmap.mark_region(3);
+        let point = bitmap.begin_point();
+        bitmap.mark_region(3);
+        bitmap.commit_point(point);
+        assert_eq!(bitmap.base.ones(), BLOCKS_PER_REGION);
     }
 
     #[test]

@@ -24,10 +24,14 @@ use wire::{ByteRange, NodeId, SessionId};
 pub(crate) enum Common {
     /// Not all of them are live.
     None,
-    /// Sent to all, and not answered by these.
-    Asked { name: SessionId, waiting: NodeSet },
+    /// Sent to all in these sessions, and not answered by these nodes.
+    Asked {
+        sessions: u64,
+        name: SessionId,
+        waiting: NodeSet,
+    },
     /// They share a baseline since these sessions.
-    Done { name: SessionId },
+    Done { sessions: u64 },
 }
 
 /// A common point on a standby.
@@ -46,26 +50,33 @@ impl Machine {
         if self.peers.len() < 2 {
             return;
         }
-        let name = self.common_name();
+        let sessions = self.live_sessions();
         let Some(active) = self.active_mut() else {
             return;
         };
         let known = match active.common {
             Common::None => None,
-            Common::Asked { name, .. } | Common::Done { name } => Some(name),
+            Common::Asked { sessions, .. } | Common::Done { sessions } => Some(sessions),
         };
-        if known == name {
+        if known == sessions {
             return;
         }
-        let Some(name) = name else {
+        let Some(sessions) = sessions else {
             active.common = Common::None;
             return;
         };
+        // Several may be made in the same sessions: an answer to an earlier one must not count for a later one.
+        active.commons_made += 1;
+        let name = SessionId(sessions ^ active.commons_made.rotate_left(48));
         let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
         let mut waiting = NodeSet::EMPTY;
         nodes.iter().for_each(|node| waiting.insert(*node));
         if let Some(active) = self.active_mut() {
-            active.common = Common::Asked { name, waiting };
+            active.common = Common::Asked {
+                sessions,
+                name,
+                waiting,
+            };
         }
         for node in nodes {
             let (header, payload) = self.common_frame(Kind::Common, name);
@@ -74,14 +85,14 @@ impl Machine {
         }
     }
 
-    /// Of the sessions with all standbys, if all are live. The sessions are random, and so is what is made of them.
-    fn common_name(&self) -> Option<SessionId> {
-        let mut name = 0_u64;
+    /// The sessions with all standbys, if all are live. They are random, and so is what is made of them.
+    fn live_sessions(&self) -> Option<u64> {
+        let mut sessions = 0_u64;
         for peer in self.peers.values() {
             let session = peer.session().filter(|_| peer.is_live())?;
-            name = name.rotate_left(17) ^ session.session.0;
+            sessions = sessions.rotate_left(17) ^ session.session.0;
         }
-        Some(SessionId(name))
+        Some(sessions)
     }
 
     fn common_frame(&self, kind: Kind, name: SessionId) -> (Header, Vec<u8>) {
@@ -98,18 +109,23 @@ impl Machine {
         let Some(active) = self.active_mut() else {
             return;
         };
-        let Common::Asked { name, waiting } = &mut active.common else {
+        let Common::Asked {
+            sessions,
+            name,
+            waiting,
+        } = &mut active.common
+        else {
             return;
         };
         if *name != answered {
             return;
         }
         waiting.remove(node);
-        let name = *name;
+        let (sessions, name) = (*sessions, *name);
         if !waiting.is_empty() {
             return;
         }
-        active.common = Common::Done { name };
+        active.common = Common::Done { sessions };
         let sessions = self.peers.values().filter_map(|p| p.session());
         let to: Vec<_> = sessions.map(|s| (s.conn, s.session)).collect();
         for (conn, session) in to {
@@ -147,12 +163,13 @@ impl Machine {
         }
         let name = common.name;
         self.following_mut()?.common = Some(Agreeing { name, with });
-        self.on_peer_op(header, Act::Common)
+        self.on_peer_op(header, Act::Common(name))
     }
 
     /// Everything before the common point is durable here: the others may count from it.
-    pub(crate) fn note_common(&mut self) -> Ticket {
+    pub(crate) fn note_common(&mut self, name: SessionId) -> Ticket {
         let agreeing = self.following().and_then(|f| f.common.clone());
+        let agreeing = agreeing.filter(|agreeing| agreeing.name == name);
         self.superblock.change(|s| {
             let Some(agreeing) = agreeing else {
                 return;

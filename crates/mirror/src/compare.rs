@@ -14,6 +14,7 @@ use crate::mend::Mend;
 use crate::nodes::NodeSet;
 use crate::peer::Await;
 use wire::digest::{DIGEST_BYTES, Digest};
+use wire::layout::ReplicaState;
 use wire::mirror_frame::{FLAG_RESYNC, Header, Kind};
 use wire::units::BLOCK_BYTES;
 use wire::{ByteRange, NodeId};
@@ -163,6 +164,10 @@ impl Machine {
     pub(crate) fn on_peer_compare(&mut self, header: Header, bytes: &[u8]) -> Option<()> {
         let digest = Digest::from_bytes(bytes)?;
         let (conn, seq) = (self.following()?.conn, header.seq);
+        if self.superblock.get().state != ReplicaState::Consistent {
+            // What an earlier session wrote here may be why it is equal now; nobody remembers that it was written.
+            self.mark_chunk(header.range);
+        }
         let origin = Origin::PeerCompare { conn, seq, digest };
         self.fetch_for_peer(header.range, origin)
     }

@@ -266,6 +266,7 @@ impl Peer {
                     | Await::Chunk
                     | Await::Compare(_)
                     | Await::Content(_)
+                    | Await::Common(_)
                         if required =>
                     {
                         oldest.since + ack_timeout

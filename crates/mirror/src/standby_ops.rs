@@ -37,7 +37,7 @@ pub(crate) enum Act {
     ResyncStart,
     ResyncCommit,
     /// The other standbys may count from here.
-    Common,
+    Common(SessionId),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,7 +244,7 @@ impl Machine {
                 && !mutant::has(Bug::FlushOvertakes);
             match (op.step, op.act) {
                 (Step::Waiting, act) if earlier && !overtakes(act) => return,
-                (Step::Waiting, Act::Flush { .. } | Act::ResyncCommit | Act::Common) => {
+                (Step::Waiting, Act::Flush { .. } | Act::ResyncCommit | Act::Common(_)) => {
                     self.set_step(Step::Flushing);
                     if mutant::has(Bug::CommitUnflushed) && op.act == Act::ResyncCommit {
                         return self.on_peer_flush_done(op.id);
@@ -255,6 +255,14 @@ impl Machine {
                 (Step::Waiting, Act::ResyncStart) => {
                     let active = self.active_followed();
                     let ticket = self.superblock.change(|s| {
+                        let mixture = s.state == ReplicaState::Inconsistent;
+                        // A mixture of another's data: everything is compared, until the commit, however many sessions it takes.
+                        if mixture && s.source != active {
+                            let pair = active.and_then(|active| s.pair_mut(active));
+                            if let Some(pair) = pair {
+                                (pair.baseline, pair.offered) = (None, None);
+                            }
+                        }
                         // A blank replica stays blank until it holds everything.
                         if s.state == ReplicaState::Consistent
                             && !mutant::on(Mutant::ResyncConsistentEarly)
@@ -316,8 +324,8 @@ impl Machine {
                 self.mark_stale();
                 self.set_step(Step::Marking);
             }
-            Act::Common => {
-                let ticket = self.note_common();
+            Act::Common(name) => {
+                let ticket = self.note_common(name);
                 self.set_step(Step::Sealing(ticket));
             }
             Act::Flush { .. } | Act::ResyncStart => return self.end_op(),
