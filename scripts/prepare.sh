@@ -21,7 +21,7 @@ POSTGRES_NEEDS=(
 )
 TEST_NEEDS=(
   "nbdinfo libnbd-bin"
-  "nbdfuse nbdfuse"
+  "nbdfuse libnbd-bin"
   "fio fio"
   "qemu-io qemu-utils"
   "tcpdump tcpdump"
