@@ -27,6 +27,18 @@ impl World {
         assert!(self.control.serving && self.control.active == heir);
     }
 
+    /// Until B is a mixture of the node's data; nothing moves but `nodes`.
+    fn await_mixture_of(&mut self, source: NodeId, nodes: &[NodeId]) {
+        for _ in 0..RUN_MAX {
+            let of = self.machine(B).map(|m| m.superblock.get().source);
+            if of == Some(Some(source)) {
+                return;
+            }
+            self.step(nodes);
+        }
+        panic!("no resync began");
+    }
+
     fn settled_writes(&mut self, places: &[u64]) {
         for place in places {
             self.write(place * 65_536, 4_096, false);
@@ -106,12 +118,7 @@ fn a_mixture_of_another_actives_data_is_compared_as_a_whole() {
     world.run();
     world.settled_writes(&[0, 3, 9, 11, 13, 15]);
     world.boot(B, false);
-    while world
-        .machine(B)
-        .is_none_or(|m| m.superblock.get().source.is_none())
-    {
-        world.step_all();
-    }
+    world.await_mixture_of(A, &[A, B, C]);
     for _ in 0..30 {
         world.step_all();
     }
@@ -136,6 +143,7 @@ fn what_an_interrupted_resync_brought_is_remembered_too() {
         world.flush();
         world.run();
         world.boot(B, false);
+        world.await_mixture_of(A, &[A, B]);
         (0..steps).for_each(|_| world.step_all());
         world.crash(B, false);
         world.boot(B, false);
@@ -156,13 +164,15 @@ fn a_mixture_that_gets_another_source_is_compared_until_the_commit() {
         world.crash(B, false);
         world.run();
         world.settled_writes(&[0, 3, 9, 11, 13, 15]);
+        // Nothing of it reaches C, and B gets it by the resync alone.
+        world.write(65_536, 4_096, false);
         world.boot(B, false);
-        world.write(20 * 65_536, 4_096, false);
-        // Nothing reaches C meanwhile.
-        (0..first + 20).for_each(|_| world.step(&[A, B]));
+        world.await_mixture_of(A, &[A, B]);
+        (0..first).for_each(|_| world.step(&[A, B]));
         world.crash(B, false);
         world.lose_active_to(C, true);
         world.boot(B, false);
+        world.await_mixture_of(C, &[B, C]);
         (0..second).for_each(|_| world.step_all());
         world.crash(B, false);
         world.boot(B, false);
