@@ -208,7 +208,7 @@ impl Machine {
 
     /// The active let go of a region, which `holders` have durably: it is marked against others before it leaves the log here.
     pub(crate) fn let_leave(&mut self, region: u32, holders: NodeSet) {
-        if !mutant::has(Bug::OwedLetGo) && self.intent.stays_owed(region) {
+        if !mutant::has(Bug::OwedLetGo) && self.intent.keep_owed(region) {
             return;
         }
         let lacking = self.paired().without(holders);

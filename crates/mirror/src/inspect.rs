@@ -8,9 +8,7 @@ use crate::bits::Bits;
 use crate::intent;
 use crate::planes::Planes;
 use crate::runs::{Places, Runs};
-use wire::layout::{
-    self, BlockFault, BlockKind, Layout, Newest, Pair, SEALED_BYTES, Slot, Superblock,
-};
+use wire::layout::{self, BlockFault, BlockKind, Layout, Newest, SEALED_BYTES, Slot, Superblock};
 use wire::units::BLOCK_BYTES;
 use wire::{ByteCount, ByteRange};
 
@@ -91,12 +89,6 @@ impl Contents {
     #[must_use]
     pub fn marked(&self, max: usize) -> Places {
         Runs::of(&self.marks(), max).places()
-    }
-
-    /// Each other replica that is remembered, and the bytes marked against it.
-    pub fn pairs(&self) -> impl Iterator<Item = (&Pair, ByteCount)> {
-        std::iter::zip(&self.superblock.pairs, self.planes.marks())
-            .map(|(pair, marks)| (pair, ByteCount(marks.ones() * BLOCK_BYTES)))
     }
 
     /// The regions of the intent log, at most `max` places.

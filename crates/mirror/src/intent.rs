@@ -266,7 +266,7 @@ impl Intent {
     }
 
     /// The active lets go of a region: true if it has to stay here until the commit all the same.
-    pub(crate) fn stays_owed(&mut self, region: u32) -> bool {
+    pub(crate) fn keep_owed(&mut self, region: u32) -> bool {
         let owed = self.hot.get_mut(&region).filter(|hot| hot.owed);
         owed.map(|hot| hot.stale = true).is_some()
     }
