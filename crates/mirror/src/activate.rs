@@ -229,7 +229,7 @@ impl Machine {
             // Its commit will cover everything.
             Some(Phase::Naming { .. }) => {}
             // The commit on its way does not cover what was replied to since: another one does.
-            Some(Phase::Committing { sent_bytes, .. }) => {
+            Some(Phase::Committing { sent_bytes, .. } | Phase::Clearing { sent_bytes }) => {
                 let sent_bytes = *sent_bytes;
                 self.commit(node, sent_bytes);
             }
@@ -255,6 +255,7 @@ impl Machine {
     }
 
     pub(crate) fn advance_active(&mut self) {
+        self.pump_clearing();
         let Some((stage, epoch, required)) = self.active().map(|a| (a.stage, a.epoch, a.required))
         else {
             return;

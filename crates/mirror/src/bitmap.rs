@@ -41,6 +41,9 @@ pub(crate) struct Bitmap {
     wanted: BTreeSet<u64>,
     /// Being written, with the content.
     writing: BTreeMap<u64, Vec<u64>>,
+    /// Blocks whose copies on disk may still hold marks that the latest point took away, and the sequence of the write that
+    /// ends that.
+    clearing: BTreeMap<u64, u64>,
 }
 
 /// Where the newest copy of one block of the bitmap is.
@@ -68,6 +71,7 @@ impl Bitmap {
             places: vec![place; places],
             wanted: BTreeSet::new(),
             writing: BTreeMap::new(),
+            clearing: BTreeMap::new(),
         }
     }
 
@@ -181,11 +185,13 @@ impl Bitmap {
         }
     }
 
-    /// Has every block written whose copy on disk differs.
+    /// Has every block written whose copy on disk differs, or will once what is being written is there.
     pub(crate) fn settle(&mut self) {
         for index in (0..).take(self.places.len()) {
             let bits = Self::bits_of(index);
-            if self.base.words(bits.clone()) != self.disk.words(bits) {
+            let coming = self.writing.get(&index).map(Vec::as_slice);
+            let coming = coming.unwrap_or_else(|| self.disk.words(bits.clone()));
+            if self.base.words(bits) != coming {
                 self.wanted.insert(index);
             }
         }
@@ -217,7 +223,29 @@ impl Bitmap {
                 fresh
             };
             self.settle();
+            self.clearing = self.unsettled();
         }
+    }
+
+    /// The blocks that are to be written or being written, and the sequence of the write after which the disk has what is
+    /// marked now, or more that was marked later.
+    fn unsettled(&self) -> BTreeMap<u64, u64> {
+        let places = (0..).zip(&self.places);
+        let last = |(index, place): (u64, &Place)| {
+            if self.wanted.contains(&index) {
+                Some((index, place.sequence + 1))
+            } else if self.writing.contains_key(&index) {
+                Some((index, place.sequence))
+            } else {
+                None
+            }
+        };
+        places.filter_map(last).collect()
+    }
+
+    /// True once no mark is on disk any more that the latest point took away.
+    pub(crate) fn is_cleared(&self) -> bool {
+        self.clearing.is_empty()
     }
 
     /// The point came to nothing: every mark stays.
@@ -259,6 +287,10 @@ impl Bitmap {
         if let Some(words) = self.writing.remove(&index) {
             self.disk
                 .set_words(Self::bits_of(index).start, words.into_iter());
+            let place = self.place_mut(index).map(|place| place.sequence);
+            if self.clearing.get(&index).copied() <= place {
+                self.clearing.remove(&index);
+            }
         }
     }
 
@@ -408,6 +440,37 @@ mod tests {
         bitmap.mark_region(3);
         bitmap.commit_point(point);
         assert_eq!(bitmap.base.ones(), BLOCKS_PER_REGION);
+    }
+
+    #[test]
+    fn what_a_point_takes_away_is_cleared_once_no_copy_marks_it() {
+        let mut bitmap = blank();
+        bitmap.mark(0..8);
+        bitmap.settle();
+        let (index, _, _) = bitmap.next_write(&layout()).unwrap();
+        let point = bitmap.begin_point();
+        bitmap.mark(0..1);
+        bitmap.commit_point(point);
+        assert!(!bitmap.is_cleared(), "eight marks are being written");
+        bitmap.written(index);
+        assert!(!bitmap.is_cleared(), "they are on disk now");
+        let (index, _, _) = bitmap.next_write(&layout()).unwrap();
+        bitmap.mark(2..3);
+        bitmap.settle();
+        bitmap.written(index);
+        assert!(bitmap.is_cleared(), "later marks do not count");
+        assert!(!bitmap.is_settled());
+    }
+
+    #[test]
+    fn what_is_being_written_already_is_not_written_again() {
+        let mut bitmap = blank();
+        bitmap.mark(0..1);
+        bitmap.settle();
+        let (index, _, _) = bitmap.next_write(&layout()).unwrap();
+        bitmap.settle();
+        bitmap.written(index);
+        assert!(bitmap.is_settled() && bitmap.covers(0));
     }
 
     #[test]

@@ -262,9 +262,11 @@ impl Machine {
                 copying.todo.set(range.cells(wire::units::BLOCK_BYTES));
                 true
             }
-            Phase::Copying(_) | Phase::Naming { .. } | Phase::Committing { .. } | Phase::Live => {
-                false
-            }
+            Phase::Copying(_)
+            | Phase::Naming { .. }
+            | Phase::Committing { .. }
+            | Phase::Clearing { .. }
+            | Phase::Live => false,
         }
     }
 

@@ -131,7 +131,9 @@ impl Machine {
                         let retry = copying.is_stuck().then_some(copying.retry_at);
                         retry.into_iter().chain(self.pace.wake_at()).min()
                     }
-                    Phase::Naming { .. } | Phase::Committing { .. } => None,
+                    Phase::Naming { .. } | Phase::Committing { .. } | Phase::Clearing { .. } => {
+                        None
+                    }
                 },
                 Link::Dialing | Link::Greeting(_) => None,
             };

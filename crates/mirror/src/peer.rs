@@ -1,7 +1,7 @@
 //! What the active keeps of another replica.
 //!
 //! ```text
-//! Down ──► Dialing ──► Greeting ──Hello──► Up: Copying ──► Naming ──► Committing ──► Live
+//! Down ──► Dialing ──► Greeting ──Hello──► Up: Copying ──► Naming ──► Committing ──► Clearing ──► Live
 //!   ▲                                            │ nothing may differ        ▲
 //!   └──────────── any loss, from anywhere        └───────────────────────────┘
 //! ```
@@ -79,6 +79,9 @@ pub(crate) enum Phase {
     Naming { sent_bytes: u64 },
     /// All copied; the peer makes it durable.
     Committing { point: u64, sent_bytes: u64 },
+    /// Asynchronous: it has everything, and the marks that say otherwise leave the disk here. Were this replica cut off with them, it
+    /// would seem to hold more that the peer lacks than the bound allows.
+    Clearing { sent_bytes: u64 },
     /// It has everything and gets every write; its acknowledgements count.
     Live,
 }
@@ -215,14 +218,20 @@ impl Peer {
     pub(crate) fn copying(&self) -> Option<&Copying> {
         match &self.session()?.phase {
             Phase::Copying(copying) => Some(copying),
-            Phase::Naming { .. } | Phase::Committing { .. } | Phase::Live => None,
+            Phase::Naming { .. }
+            | Phase::Committing { .. }
+            | Phase::Clearing { .. }
+            | Phase::Live => None,
         }
     }
 
     pub(crate) fn copying_mut(&mut self) -> Option<&mut Copying> {
         match &mut self.session_mut()?.phase {
             Phase::Copying(copying) => Some(copying),
-            Phase::Naming { .. } | Phase::Committing { .. } | Phase::Live => None,
+            Phase::Naming { .. }
+            | Phase::Committing { .. }
+            | Phase::Clearing { .. }
+            | Phase::Live => None,
         }
     }
 

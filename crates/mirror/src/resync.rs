@@ -304,18 +304,32 @@ impl Machine {
         if let Some(plane) = self.plane_mut(node) {
             plane.commit_point(point);
         }
-        let phase = self
-            .peers
-            .get(&node)
-            .and_then(|p| p.session())
-            .map(|s| &s.phase);
-        if let Some(Phase::Committing {
-            point: p,
-            sent_bytes,
-        }) = phase
-            && *p == point
+        if let Some(session) = self.peers.get_mut(&node).and_then(|p| p.session_mut())
+            && let Phase::Committing {
+                point: latest,
+                sent_bytes,
+            } = session.phase
+            && latest == point
         {
-            self.go_live(node, *sent_bytes);
+            session.phase = Phase::Clearing { sent_bytes };
+        }
+    }
+
+    /// Lets those go live whose marks are gone. Without a bound a mark too many is only sent once more.
+    pub(crate) fn pump_clearing(&mut self) {
+        let bounded = self.bound().is_some();
+        let cleared = |(node, peer): (&NodeId, &Peer)| match peer.session()?.phase {
+            Phase::Clearing { sent_bytes } => {
+                let clear = !bounded || self.plane(*node).is_none_or(Bitmap::is_cleared);
+                clear.then_some((*node, sent_bytes))
+            }
+            Phase::Copying(_) | Phase::Naming { .. } | Phase::Committing { .. } | Phase::Live => {
+                None
+            }
+        };
+        let cleared: Vec<_> = self.peers.iter().filter_map(cleared).collect();
+        for (node, sent_bytes) in cleared {
+            self.go_live(node, sent_bytes);
         }
     }
 
@@ -410,6 +424,8 @@ impl Machine {
 fn session_dirty(session: &Session) -> ByteCount {
     match &session.phase {
         Phase::Copying(copying) => ByteCount(copying.todo.ones() * BLOCK_BYTES),
-        Phase::Naming { .. } | Phase::Committing { .. } | Phase::Live => ByteCount(0),
+        Phase::Naming { .. } | Phase::Committing { .. } | Phase::Clearing { .. } | Phase::Live => {
+            ByteCount(0)
+        }
     }
 }

@@ -125,7 +125,9 @@ fn pair_figures((pair, marks): (&Pair, &Bits)) -> PairFigures {
 fn resync_figures((node, peer): (&NodeId, &Peer)) -> Option<ResyncFigures> {
     let (left, sent) = match &peer.session()?.phase {
         Phase::Copying(copying) => (copying.todo.ones() * BLOCK_BYTES, copying.sent_bytes),
-        Phase::Naming { sent_bytes } | Phase::Committing { sent_bytes, .. } => (0, *sent_bytes),
+        Phase::Naming { sent_bytes }
+        | Phase::Committing { sent_bytes, .. }
+        | Phase::Clearing { sent_bytes } => (0, *sent_bytes),
         Phase::Live => return None,
     };
     Some(ResyncFigures {

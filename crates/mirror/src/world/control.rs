@@ -41,7 +41,13 @@ impl World {
             Report::PeerLost { node, .. } | Report::PeerBehind { node, .. } if is_active => {
                 self.control.lost.insert(node);
             }
-            Report::PeerSynced { node, .. } | Report::PeerWithin { node, .. } if is_active => {
+            Report::PeerSynced { node: peer, .. } | Report::PeerWithin { node: peer, .. }
+                if is_active =>
+            {
+                if matches!(report, Report::PeerSynced { .. }) && self.control.asynchronous {
+                    self.check_cleared(node);
+                }
+                let node = peer;
                 self.control.joining.insert(node);
                 self.control.lost.remove(&node);
                 self.set();

@@ -77,6 +77,7 @@ pub(super) fn bug_4_a_mark_made_while_the_commit_is_on_its_way_stays() {
     }
     world.settle_disk(B);
     world.deliver_all(A);
+    world.settle_disk(A);
     assert!(world.has_report(A, |r| matches!(r, Report::PeerSynced { .. })));
     world.link_up = false;
     world.cut();
