@@ -204,7 +204,6 @@ mod tests {
     fn whole_blocks_of_free_runs_are_unused() {
         let unused = Unused::parse(&listing("filetype", "clean", 11, "5, 7-12, 19-20")).unwrap();
         // Bytes 7 KiB to 13 KiB have one whole block in them; 19 KiB to 23 KiB none.
-        assert_eq!(unused.runs, [2..3]);
         let ranges: Vec<_> = unused.ranges().collect();
         assert_eq!(ranges, [ByteRange::new(8192, 4096).unwrap()]);
         assert_eq!(unused.bytes(), 4096);
