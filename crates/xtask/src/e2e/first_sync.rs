@@ -8,8 +8,8 @@ use super::resync::sent_since;
 use super::way_out::keep_and_compare;
 use crate::failure::{Context, Failure, Outcome};
 
-const SIZE: &str = "128M";
-const SIZE_BYTES: u64 = 128 << 20;
+const SIZE: &str = "192M";
+const SIZE_BYTES: u64 = 192 << 20;
 
 /// Little is sent, the whole volumes are equal, and so are the files, of which each disk has all on its own.
 pub(crate) fn copies_used_blocks(world: &World) -> Outcome {
