@@ -1,17 +1,22 @@
 //! `backstay mirror create`: makes a disk a replica by writing the mirror's metadata behind the data.
 
+mod first_sync;
+mod metadata;
+mod used;
+
 use crate::config::Config;
 use crate::config::model::Mirror;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 use crate::output::Ui;
+use first_sync::Token;
 use host::disk::{Disk, OpenOptions};
 use host::ring::Buf;
+use metadata::Made;
 use std::path::PathBuf;
-use wire::layout::{BlockFault, BlockKind, Layout, ReplicaState, Slot, Superblock, open, seal};
+use wire::NodeId;
+use wire::layout::{BlockFault, BlockKind, Layout, ReplicaState, Slot, open};
 use wire::units::BLOCK_BYTES;
-use wire::version::Features;
-use wire::{Epoch, Generation};
 
 /// What `backstay mirror create` needs to know.
 #[derive(Clone, Debug, clap::Args)]
@@ -27,15 +32,39 @@ pub struct Args {
     /// The disk's content is of no use: everything is taken from the other node
     #[arg(long)]
     pub empty: bool,
-    /// Go on although the disk holds a file system (with --empty) or was a replica before
+    /// The first sync is to copy used blocks only: zeros what the file system does not use, and prints a token for the other nodes
+    #[arg(long, conflicts_with = "empty")]
+    pub used_only: bool,
+    /// Overwrite the whole volume with zeros, and take only what differs from that from the node that printed TOKEN
+    #[arg(long, value_name = "TOKEN", conflicts_with_all = ["empty", "used_only"])]
+    pub zeroed: Option<Token>,
+    /// Go on although the disk holds a file system (with --empty or --zeroed) or was a replica before
     #[arg(long)]
     pub overwrite: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask before anything is overwritten with zeros
+    #[arg(short, long)]
+    pub yes: bool,
 }
 
-/// Bytes of metadata that are written at once.
-const CHUNK_BLOCKS: usize = 256;
+impl Args {
+    /// The disk's content goes.
+    const fn loses_content(&self) -> bool {
+        self.empty || self.zeroed.is_some()
+    }
+}
 
-/// Writes the metadata. The disk's data is never touched.
+/// Whose disk is made a replica of which mirror.
+#[derive(Clone, Copy, Debug)]
+struct Place<'a> {
+    mirror: &'a Mirror,
+    me: NodeId,
+    path: &'a PathBuf,
+}
+
+/// Writes the metadata. Data is touched only where `--used-only` and `--zeroed` make zeros.
 ///
 /// # Errors
 /// When the disk is missing, in use, too small, or holds something that would be lost.
@@ -47,24 +76,41 @@ pub fn run(args: &Args, ui: &Ui) -> Outcome {
         Failure::new(format!("mirror {} has no disk on this node", mirror.name))
             .cause("it is a witness, or the configuration names no disk for it")
     })?;
-    let disk = Disk::open(path, &OpenOptions::default()).map_err(|e| {
-        let hint = e.hint();
-        Failure::new(format!(
-            "cannot use {} for mirror {}",
-            path.display(),
-            mirror.name
-        ))
-        .from_error(&e)
-        .hint(hint)
-    })?;
-    let layout = layout_of(mirror, &disk)?;
-    refuse_loss(args, mirror, &disk, &layout)?;
-    write(&disk, &layout, args.empty)
-        .map_err(|e| Failure::new(format!("cannot write to {}", path.display())).cause(e))?;
+    let place = Place { mirror, me, path };
+    match args.zeroed {
+        Some(token) => first_sync::zeroed(args, place, token, ui),
+        None if args.used_only => first_sync::used_only(args, place, ui),
+        None => plain(args, place, ui),
+    }
+}
+
+fn plain(args: &Args, place: Place<'_>, ui: &Ui) -> Outcome {
+    let disk = place.open()?;
+    let layout = layout_of(place.mirror, &disk)?;
+    refuse_loss(args, place, &disk, &layout)?;
+    let made = Made {
+        layout,
+        state: if args.empty {
+            ReplicaState::Blank
+        } else {
+            ReplicaState::Origin
+        },
+        pairs: Vec::new(),
+        seed: None,
+        unused: None,
+    };
+    if !args.dry_run {
+        made.write(&disk).map_err(|e| place.cannot_write(e))?;
+    }
     ui.talk(format_args!(
-        "{}: replica of mirror {} made, {} bytes of data, {}",
-        path.display(),
-        mirror.name,
+        "{}: replica of mirror {} {}, {} bytes of data, {}",
+        place.path.display(),
+        place.mirror.name,
+        if args.dry_run {
+            "would be made"
+        } else {
+            "made"
+        },
         layout.data_bytes,
         if args.empty {
             "to be filled by the other node"
@@ -73,6 +119,39 @@ pub fn run(args: &Args, ui: &Ui) -> Outcome {
         },
     ));
     Ok(Exit::Ready)
+}
+
+impl Place<'_> {
+    /// The disk, for this process alone.
+    fn open(&self) -> Result<Disk, Failure> {
+        Disk::open(self.path, &OpenOptions::default()).map_err(|e| {
+            let hint = e.hint();
+            Failure::new(format!(
+                "cannot use {} for mirror {}",
+                self.path.display(),
+                self.mirror.name
+            ))
+            .from_error(&e)
+            .hint(hint)
+        })
+    }
+
+    fn refused(&self, why: impl std::fmt::Display) -> Failure {
+        Failure::new(format!(
+            "{} is not made a replica of mirror {}",
+            self.path.display(),
+            self.mirror.name
+        ))
+        .cause(why)
+    }
+
+    fn cannot_write(&self, error: std::io::Error) -> Failure {
+        Failure::new(format!("cannot write to {}", self.path.display())).cause(error)
+    }
+
+    fn cannot_read(&self, error: std::io::Error) -> Failure {
+        Failure::new(format!("cannot read {}", self.path.display())).cause(error)
+    }
 }
 
 fn choose<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Mirror, Failure> {
@@ -133,18 +212,10 @@ fn layout_of(mirror: &Mirror, disk: &Disk) -> Result<Layout, Failure> {
     })
 }
 
-/// Refuses to destroy a replica, or a file system by `--empty`, or one that reaches into the metadata's place.
-fn refuse_loss(args: &Args, mirror: &Mirror, disk: &Disk, layout: &Layout) -> Result<(), Failure> {
-    let failed =
-        |e: std::io::Error| Failure::new(format!("cannot read {}", disk.path().display())).cause(e);
-    let refused = |why: String| {
-        Failure::new(format!(
-            "{} is not made a replica of mirror {}",
-            disk.path().display(),
-            mirror.name
-        ))
-        .cause(why)
-    };
+/// Refuses to destroy a replica, or a file system by `--empty` or `--zeroed`, or one that reaches into the metadata's place.
+fn refuse_loss(args: &Args, place: Place<'_>, disk: &Disk, layout: &Layout) -> Result<(), Failure> {
+    let failed = |e| place.cannot_read(e);
+    let refused = |why: String| place.refused(why);
     let mut block = Buf::zeroed(4096);
     for slot in [Slot::A, Slot::B] {
         disk.read_now(Layout::super_offset(disk.size(), slot), &mut block)
@@ -159,13 +230,16 @@ fn refuse_loss(args: &Args, mirror: &Mirror, disk: &Disk, layout: &Layout) -> Re
     let Some((kind, bytes)) = filesystem(&block) else {
         return Ok(());
     };
-    if args.empty && !args.overwrite {
+    if args.loses_content() && !args.overwrite {
+        let option = if args.empty { "--empty" } else { "--zeroed" };
         return Err(refused(format!(
-            "it holds a file system ({kind}), which --empty would replace"
+            "it holds a file system ({kind}), which {option} would replace"
         ))
-        .hint("leave --empty out to keep it, or add --overwrite to lose it"));
+        .hint(format!(
+            "leave {option} out to keep it, or add --overwrite to lose it"
+        )));
     }
-    if !args.empty && bytes > layout.data_bytes {
+    if !args.loses_content() && bytes > layout.data_bytes {
         return Err(refused(format!(
             "its file system ({kind}) has {bytes} bytes, and only {} are left before the metadata",
             layout.data_bytes
@@ -202,79 +276,4 @@ pub(crate) fn filesystem(block: &[u8]) -> Option<(&'static str, u64)> {
         return Some(("xfs", blocks.saturating_mul(u64::from(be32(4)?))));
     }
     None
-}
-
-/// Bitmap and intent log first, the superblocks last: a crash before leaves no replica.
-fn write(disk: &Disk, layout: &Layout, empty: bool) -> std::io::Result<()> {
-    let mut blocks: Vec<(u64, [u8; 4096])> = Vec::new();
-    for index in 0..layout.bitmap_blocks {
-        for slot in [Slot::A, Slot::B] {
-            let block = seal(
-                BlockKind::Bitmap,
-                index,
-                1,
-                &[0; wire::layout::CONTENT_BYTES],
-            );
-            blocks.push((layout.bitmap_offset(index, slot), block));
-        }
-        if blocks.len() >= CHUNK_BLOCKS {
-            write_run(disk, &mut blocks)?;
-        }
-    }
-    for slot in [Slot::B, Slot::A] {
-        for index in 0..u64::from(layout.intent_blocks) {
-            let offset = layout.intent_offset(slot) + index * BLOCK_BYTES;
-            blocks.push((offset, seal(BlockKind::Intent, index, 1, &[])));
-        }
-    }
-    write_run(disk, &mut blocks)?;
-    let superblock = Superblock {
-        features: Features::OURS,
-        mirror: None,
-        replica: crate::engine::random_id(),
-        data_bytes: layout.data_bytes,
-        intent_blocks: layout.intent_blocks,
-        generation: Generation(0),
-        epoch: Epoch(0),
-        state: if empty {
-            ReplicaState::Blank
-        } else {
-            ReplicaState::Origin
-        },
-        boot: 0,
-        led: false,
-        pairs: Vec::new(),
-        source: None,
-    };
-    for slot in [Slot::B, Slot::A] {
-        let block = superblock.seal(1);
-        disk.write_now(
-            Layout::super_offset(disk.size(), slot),
-            &Buf::copy_of(&block).freeze(),
-        )?;
-    }
-    Ok(())
-}
-
-/// Writes blocks that follow each other as one.
-fn write_run(disk: &Disk, blocks: &mut Vec<(u64, [u8; 4096])>) -> std::io::Result<()> {
-    let mut run: Vec<u8> = Vec::new();
-    let mut start = 0;
-    for (offset, block) in blocks.drain(..) {
-        let follows = !run.is_empty() && start + u64::try_from(run.len()).unwrap_or(0) == offset;
-        if !follows {
-            flush_run(disk, start, &run)?;
-            run.clear();
-            start = offset;
-        }
-        run.extend_from_slice(&block);
-    }
-    flush_run(disk, start, &run)
-}
-
-fn flush_run(disk: &Disk, start: u64, run: &[u8]) -> std::io::Result<()> {
-    if run.is_empty() {
-        return Ok(());
-    }
-    disk.write_now(start, &Buf::copy_of(run).freeze())
 }

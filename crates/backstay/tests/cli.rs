@@ -8,6 +8,8 @@ use serde_json::Value;
 
 #[path = "cli/disks.rs"]
 mod disks;
+#[path = "cli/first_sync.rs"]
+mod first_sync;
 
 const PAIR: &str = include_str!("pair.toml");
 

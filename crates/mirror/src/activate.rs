@@ -116,6 +116,7 @@ impl Machine {
             s.mirror = s.mirror.or(Some(mirror));
             s.led = true;
             s.state = ReplicaState::Consistent;
+            s.seed = None;
         });
         self.role = Role::Active(Active {
             epoch,

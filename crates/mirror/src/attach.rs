@@ -14,6 +14,7 @@ use wire::layout::{
     self, BlockFault, BlockKind, Layout, Newest, ReplicaState, SEALED_BYTES, Slot, Superblock,
 };
 use wire::mutant::{self, Bug};
+use wire::seed::{HEAD_BYTES, Seed};
 use wire::units::BLOCK_BYTES;
 
 /// Bitmap pairs that are read at once: 1 MiB.
@@ -34,6 +35,8 @@ pub(crate) struct Attach {
 enum Step {
     Flush,
     Superblocks,
+    /// What the volume begins with, of a replica that has a seed.
+    Head(Box<Known>),
     IntentLog(Box<Known>),
     Bitmap {
         known: Box<Known>,
@@ -53,6 +56,8 @@ struct Known {
     layout: Layout,
     /// Neither copy of the intent log is whole, or the newer one may be damaged.
     intents_lost: bool,
+    /// The disk does not begin with what it was made with: somebody else wrote to it.
+    used_since: bool,
 }
 
 impl Attach {
@@ -79,9 +84,11 @@ impl Attach {
     pub(crate) fn wake_at(&self) -> Option<Time> {
         match self.step {
             Step::Over => None,
-            Step::Flush | Step::Superblocks | Step::IntentLog(_) | Step::Bitmap { .. } => {
-                Some(self.started + self.config.io_timeout)
-            }
+            Step::Flush
+            | Step::Superblocks
+            | Step::Head(_)
+            | Step::IntentLog(_)
+            | Step::Bitmap { .. } => Some(self.started + self.config.io_timeout),
         }
     }
 
@@ -151,6 +158,7 @@ impl Attach {
                 Ok(Step::Superblocks)
             }
             Step::Superblocks => self.on_superblocks(&bytes),
+            Step::Head(known) => Ok(self.on_head(known, &bytes)),
             Step::IntentLog(known) => self.on_intent_log(*known, &bytes),
             Step::Bitmap {
                 known,
@@ -230,15 +238,33 @@ impl Attach {
                 Some(WrongDisk::Shrunk),
                 "it is smaller than when the mirror was made",
             ))?;
-        let log_bytes = 2 * u64::from(blocks) * BLOCK_BYTES;
-        self.read(layout.intent_offset(Slot::B), log_bytes);
-        Ok(Step::IntentLog(Box::new(Known {
+        let seeded = superblock.seed.is_some();
+        let known = Box::new(Known {
             superblock,
             slot,
             sequence,
             layout,
             intents_lost: false,
-        })))
+            used_since: false,
+        });
+        if seeded {
+            self.read(0, HEAD_BYTES);
+            return Ok(Step::Head(known));
+        }
+        Ok(self.read_intent_log(known))
+    }
+
+    fn on_head(&mut self, mut known: Box<Known>, head: &[u8]) -> Step {
+        let same = known.superblock.seed == Some(Seed::of(head));
+        known.used_since = !same && !mutant::has(Bug::SeedUnchecked);
+        self.read_intent_log(known)
+    }
+
+    fn read_intent_log(&mut self, known: Box<Known>) -> Step {
+        let layout = &known.layout;
+        let log_bytes = 2 * u64::from(layout.intent_blocks) * BLOCK_BYTES;
+        self.read(layout.intent_offset(Slot::B), log_bytes);
+        Step::IntentLog(known)
     }
 
     fn on_intent_log(&mut self, known: Known, bytes: &[u8]) -> Result<Step, Unfit> {
@@ -305,15 +331,21 @@ impl Attach {
     fn finish(&mut self, now: Time, known: Known, log: Intent, mut bitmap: Planes) -> Box<Machine> {
         if known.is_fresh() {
             bitmap.format();
-        } else if known.intents_lost && !mutant::has(Bug::LostMetadataClean) {
+        } else if known.used_since || known.intents_lost && !mutant::has(Bug::LostMetadataClean) {
             // Nobody knows any more where replicas may differ.
             bitmap.mark_all();
         }
-        let boot = self.config.boot;
+        let (boot, used_since) = (self.config.boot, known.used_since);
         let before = known.superblock.generation;
         let volatile_kept = known.superblock.boot == boot;
         let mut superblock = Super::new(known.superblock, known.slot, known.sequence);
-        let ticket = superblock.change(|s| s.boot = boot);
+        let ticket = superblock.change(|s| {
+            s.boot = boot;
+            if used_since {
+                s.seed = None;
+                s.pairs.clear();
+            }
+        });
         let parts = Parts {
             layout: known.layout,
             superblock,
@@ -335,6 +367,7 @@ impl Known {
     /// Just made, never in a session: what lies in the metadata area is of an earlier life of the disk.
     fn is_fresh(&self) -> bool {
         self.superblock.mirror.is_none()
+            && self.superblock.seed.is_none()
             && matches!(
                 self.superblock.state,
                 ReplicaState::Origin | ReplicaState::Blank

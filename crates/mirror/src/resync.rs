@@ -36,7 +36,8 @@ impl Machine {
         let (todo, theirs) = self.differences(node, hello, known);
         let equal = todo.is_clear() && hello.consistent && hello.mirror.is_some()
             || required && mutant::on(Mutant::ReconnectCountsAtOnce);
-        let lacks = !required || !known || self.peers.get(&node).is_none_or(|peer| peer.lacks);
+        let member = required && known && hello.mirror.is_some();
+        let lacks = !member || self.peers.get(&node).is_none_or(|peer| peer.lacks);
         let start = lacks && !todo.is_clear();
         if mutant::on(Mutant::BitsClearedEarly)
             && let Some(plane) = self.plane_mut(node)
@@ -103,7 +104,8 @@ impl Machine {
         let agreed = [mine, offered]
             .iter()
             .any(|ours| same(*ours, hello.baseline) || same(*ours, hello.offered));
-        hello.mirror.is_some() && (agreed || mutant::on(Mutant::BaselineIgnored))
+        // A blank one knows a baseline only if it was made of zeros for it.
+        agreed || hello.mirror.is_some() && mutant::on(Mutant::BaselineIgnored)
     }
 
     /// Blocks that may differ, and how many of them by the peer's own account.

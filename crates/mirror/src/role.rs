@@ -95,6 +95,7 @@ impl Machine {
                     s.state = ReplicaState::Blank;
                     s.mirror = None;
                     s.pairs.clear();
+                    s.seed = None;
                 });
             }
             return;

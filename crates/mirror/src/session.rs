@@ -249,12 +249,11 @@ impl Machine {
     /// What this replica says of itself first, to a node.
     pub(crate) fn hello(&self, to: NodeId) -> Vec<u8> {
         let own = self.superblock.get();
-        let (intent, dirty) = match own.mirror {
-            Some(_) => {
-                let dirty = self.plane(to).map(Bitmap::region_runs);
-                (self.intent.regions().collect(), dirty.unwrap_or_default())
-            }
-            None => (Vec::new(), Vec::new()),
+        let (intent, dirty) = if own.mirror.is_some() || own.seed.is_some() {
+            let dirty = self.plane(to).map(Bitmap::region_runs);
+            (self.intent.regions().collect(), dirty.unwrap_or_default())
+        } else {
+            (Vec::new(), Vec::new())
         };
         let (baseline, offered) = self.baselines(to);
         encode_payload(&Hello {

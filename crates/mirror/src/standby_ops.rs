@@ -254,6 +254,7 @@ impl Machine {
                 }
                 (Step::Waiting, Act::ResyncStart) => {
                     let active = self.active_followed();
+                    let mirror = self.following().map(|following| following.mirror);
                     let ticket = self.superblock.change(|s| {
                         let mixture = s.state == ReplicaState::Inconsistent;
                         // A mixture of another's data: everything is compared, until the commit, however many sessions it takes.
@@ -263,10 +264,15 @@ impl Machine {
                                 (pair.baseline, pair.offered) = (None, None);
                             }
                         }
-                        // A blank replica stays blank until it holds everything.
+                        // A blank replica stays blank until it holds everything. One of zeros was a state of its own.
                         if s.state == ReplicaState::Consistent
                             && !mutant::on(Mutant::ResyncConsistentEarly)
                         {
+                            s.state = ReplicaState::Inconsistent;
+                        }
+                        if s.seed.is_some() && !mutant::has(Bug::SeedOutlivesChunks) {
+                            s.seed = None;
+                            s.mirror = mirror;
                             s.state = ReplicaState::Inconsistent;
                         }
                         if s.state == ReplicaState::Inconsistent {
@@ -356,6 +362,7 @@ impl Machine {
             s.led = false;
             s.state = ReplicaState::Consistent;
             s.source = None;
+            s.seed = None;
         });
         self.set_step(Step::Sealing(ticket));
     }

@@ -21,6 +21,8 @@ pub struct Options {
     pub replicas: u8,
     /// Mirrors of the group: 1 or 2.
     pub mirrors: u8,
+    /// The first sync copies used blocks only: most of the disks are zeros.
+    pub used_only: bool,
     /// When the mirrors acknowledge.
     pub level: Level,
     /// The application's mean pause between two requests.
@@ -90,6 +92,7 @@ impl Options {
             } else {
                 1
             },
+            used_only: false,
             pace: Duration::from_millis(rng.between(4, 20)),
             hot_regions: rng.between(3, 14),
             watch: None,
@@ -128,6 +131,7 @@ impl Options {
             clocks_stop: false,
             replicas: 2,
             mirrors: 1,
+            used_only: false,
             level: Level::Write,
             pace: Duration::from_millis(5),
             hot_regions: 8,

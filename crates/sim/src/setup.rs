@@ -16,8 +16,10 @@ use node::{GroupConfig, NodeRole, ResourceConfig, ResourceKind};
 use std::collections::{BTreeMap, BTreeSet};
 use wire::control::LinkId;
 use wire::layout::{
-    BlockKind, CONTENT_BYTES, Layout, ReplicaState, SEALED_BYTES, Slot, Superblock, seal,
+    BITS_PER_BLOCK, BlockKind, CONTENT_BYTES, Layout, Pair, ReplicaState, SEALED_BYTES, Slot,
+    Superblock, seal,
 };
+use wire::seed::{HEAD_BYTES, Seed};
 use wire::units::BLOCK_BYTES;
 use wire::version::Features;
 use wire::{Duration, Epoch, Generation, NodeId, SessionId};
@@ -45,21 +47,19 @@ impl World {
     pub fn new(options: Options) -> Self {
         let mut rng = Rng::new(options.seed);
         let options_mirrors = options.mirrors;
-        let contents: Vec<u64> = (0..DATA_BYTES / 512).map(|i| ORIGIN + i).collect();
+        let contents: Vec<u64> = (0..DATA_BYTES / 512)
+            .map(|sector| content(&options, A, sector))
+            .collect();
         let oracles = (0..options.mirrors)
             .map(|_| Oracle::new(&contents, options.level))
             .collect();
-        let disks = |id: NodeId| match id {
-            A => (0..options.mirrors)
-                .map(|m| disk(ORIGIN, ReplicaState::Origin, m))
-                .collect(),
-            B => (0..options.mirrors)
-                .map(|m| disk(RUBBISH, ReplicaState::Blank, m + 8))
-                .collect(),
-            _ if options.replicas > 2 => (0..options.mirrors)
-                .map(|m| disk(RUBBISH, ReplicaState::Blank, m + 16))
-                .collect(),
-            _ => Vec::new(),
+        let disks = |id: NodeId| -> Vec<Disk> {
+            let mirrors = if options.data_nodes().contains(&id) {
+                options.mirrors
+            } else {
+                0
+            };
+            (0..mirrors).map(|m| disk(&options, id, m)).collect()
         };
         let machines = [A, B, W]
             .map(|id| crate::lives::machine(id, disks(id)))
@@ -175,11 +175,47 @@ pub(crate) fn replica_config(
     }
 }
 
+/// What a sector of a node's disk holds before anything is written.
+fn content(options: &Options, id: NodeId, sector: u64) -> u64 {
+    let made_zero = options.used_only && sector < DATA_BYTES / 512;
+    match id {
+        A if made_zero && !is_used(sector * 512 / BLOCK_BYTES) => 0,
+        A => ORIGIN + sector,
+        _ if made_zero => 0,
+        _ => RUBBISH + sector,
+    }
+}
+
+/// Of a first sync of used blocks only: whether the origin uses a block.
+const fn is_used(block: u64) -> bool {
+    block * 7 % 20 < 5
+}
+
+/// The marks of the origin's bitmap block.
+fn marks(index: u64) -> [u8; CONTENT_BYTES] {
+    let mut bits = [0; CONTENT_BYTES];
+    let blocks = (0..DATA_BYTES / BLOCK_BYTES).skip_while(|block| *block < index * BITS_PER_BLOCK);
+    for (at, _) in (0..CONTENT_BYTES * 8)
+        .zip(blocks)
+        .filter(|(_, block)| is_used(*block))
+    {
+        bits[at / 8] |= 1 << (at % 8);
+    }
+    bits
+}
+
 /// A disk as `backstay mirror create` leaves it.
-fn disk(content: u64, state: ReplicaState, replica: u8) -> Disk {
+fn disk(options: &Options, id: NodeId, mirror: u8) -> Disk {
     let mut bytes: Vec<u8> = (0..DISK_BYTES / 512)
-        .flat_map(|i| bytes_of(content + i, 1))
+        .flat_map(|sector| bytes_of(content(options, id, sector), 1))
         .collect();
+    let others = options.data_nodes().into_iter().filter(|node| *node != id);
+    let pair = |node| Pair {
+        baseline: Some(SessionId(0x5EED_0000 + u64::from(mirror))),
+        ..Pair::new(node)
+    };
+    let head = usize::try_from(HEAD_BYTES).unwrap_or(0);
+    let seed = options.used_only.then(|| Seed::of(&bytes[..head]));
     let Some(layout) = Layout::with_data(DISK_BYTES, DATA_BYTES, INTENT_BLOCKS) else {
         unreachable!("the disk has room for its metadata");
     };
@@ -190,22 +226,40 @@ fn disk(content: u64, state: ReplicaState, replica: u8) -> Disk {
     let superblock = Superblock {
         features: Features::OURS,
         mirror: None,
-        replica: u128::from(replica) + 1,
+        replica: u128::from(id.0 * 8 + mirror) + 1,
         data_bytes: layout.data_bytes,
         intent_blocks: layout.intent_blocks,
         generation: Generation(0),
         epoch: Epoch(0),
-        state,
+        state: if id == A {
+            ReplicaState::Origin
+        } else {
+            ReplicaState::Blank
+        },
         boot: 0,
         led: false,
-        pairs: Vec::new(),
+        pairs: if options.used_only {
+            others.map(pair).collect()
+        } else {
+            Vec::new()
+        },
         source: None,
+        seed,
+    };
+    let marked = |index: u64| {
+        let known = usize::try_from(index / layout.plane_blocks());
+        let known = known.is_ok_and(|plane| plane < superblock.pairs.len());
+        if id == A && known {
+            marks(index % layout.plane_blocks())
+        } else {
+            [0; CONTENT_BYTES]
+        }
     };
     for slot in [Slot::A, Slot::B] {
         for index in 0..layout.bitmap_blocks {
             put(
                 layout.bitmap_offset(index, slot),
-                &seal(BlockKind::Bitmap, index, 1, &[0; CONTENT_BYTES]),
+                &seal(BlockKind::Bitmap, index, 1, &marked(index)),
             );
         }
         for index in 0..u64::from(layout.intent_blocks) {

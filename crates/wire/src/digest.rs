@@ -5,7 +5,7 @@ pub const DIGEST_BYTES: usize = 32;
 
 /// The BLAKE3 digest of a piece of content (Aumasson, Neves, O'Connor, Wilcox-O'Hearn, "BLAKE3", 2020). A cryptographic one:
 /// somebody who chooses what is written to the volume must not be able to make two contents look equal.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Digest([u8; DIGEST_BYTES]);
 
 impl Digest {

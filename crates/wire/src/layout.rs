@@ -11,6 +11,7 @@
 //! are found from the disk's end alone.
 
 use crate::mutant::{self, Bug};
+use crate::seed::{self, Seed};
 use crate::units::{BLOCK_BYTES, REGION_BYTES};
 use crate::{Epoch, Generation, NodeId, SessionId, version};
 use serde::{Deserialize, Serialize};
@@ -277,6 +278,9 @@ pub struct Superblock {
     pub pairs: Vec<Pair>,
     /// While the data is a mixture: whose data it is being made equal to. Against others nothing is known.
     pub source: Option<NodeId>,
+    /// Until its first session: it was made for a first sync of used blocks only, and the disk began like this then.
+    #[serde(skip)]
+    pub seed: Option<Seed>,
 }
 
 /// What a replica remembers of another one.
@@ -424,12 +428,7 @@ impl Superblock {
     /// The sealed block for one of its places.
     #[must_use]
     pub fn seal(&self, sequence: u64) -> [u8; SEALED_BYTES] {
-        seal(
-            BlockKind::Super,
-            0,
-            sequence,
-            &postcard::to_stdvec(self).unwrap_or_default(),
-        )
+        seal(BlockKind::Super, 0, sequence, &seed::encode(self))
     }
 
     /// What is remembered of a node.
@@ -448,8 +447,7 @@ impl Superblock {
     /// # Errors
     /// [`BlockFault::Damaged`] when the content is not one; [`BlockFault::Newer`] when it needs an unknown feature.
     pub fn parse(content: &[u8]) -> Result<Self, BlockFault> {
-        let parsed: Self =
-            postcard::from_bytes(content).map_err(|_| BlockFault::Damaged { newest: None })?;
+        let parsed = seed::decode(content)?;
         if !parsed.features.understood() {
             return Err(BlockFault::Newer(version::LAYOUT));
         }

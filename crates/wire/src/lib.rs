@@ -4,7 +4,7 @@
 //! with its version and its checksum. Bytes from a peer, a disk or a person are parsed into these types or refused.
 //!
 //! Map: [`id`] and [`units`] are the vocabulary; [`record`] is the register's content; [`control`] is what nodes tell each
-//! other in sealed datagrams; [`mirror_frame`] is the mirror's byte stream; [`layout`] is the mirror's metadata on disk;
+//! other in sealed datagrams; [`mirror_frame`] is the mirror's byte stream; [`layout`] is the mirror's metadata on disk, with [`seed`];
 //! [`durable`] is what a member keeps in its two-slot file; [`event`] and [`problem`] are what people get to see.
 #![forbid(unsafe_code)]
 
@@ -18,6 +18,7 @@ pub mod mirror_frame;
 pub mod mutant;
 pub mod problem;
 pub mod record;
+pub mod seed;
 pub mod time;
 pub mod units;
 pub mod version;

@@ -196,6 +196,10 @@ pub enum Bug {
     GainUnmarked,
     /// A bitmap that grows is written over the old one as it is.
     OldBitmapTrusted,
+    /// A disk that was written behind the mirror's back is taken for what it was made as.
+    SeedUnchecked,
+    /// A disk made of zeros still passes for one after a resync began to fill it.
+    SeedOutlivesChunks,
     /// The old metadata is blanked before the new one is whole.
     MetadataBlankedEarly,
     /// Three replicas: what a resync writes into a standby is not marked against the third replica.

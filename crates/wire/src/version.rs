@@ -12,6 +12,9 @@ pub const LAYOUT: u16 = 1;
 /// Version of a member's two-slot file ([`crate::durable`]).
 pub const DURABLE: u16 = 1;
 
+/// Incompatible, on disks only: the superblock has a seed ([`crate::seed`]), which must be compared with the disk.
+pub const SEEDED: u32 = 1;
+
 /// Feature bits of one side: what it offers (`compatible`) and what the other must know (`incompatible`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Features {

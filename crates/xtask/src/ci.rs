@@ -56,6 +56,10 @@ pub(crate) fn all(project: &Project) -> Outcome {
                 run: |project| simulate(project, &["--seeds", "300", "--replicas", "3"]),
             },
             Step {
+                name: "sim, short first sync",
+                run: |project| simulate(project, &["--seeds", "100", "--used-only"]),
+            },
+            Step {
                 name: "mutants",
                 run: |project| simulate(project, &["--mutants"]),
             },

@@ -10,6 +10,7 @@ mod compress;
 pub(crate) mod crash;
 pub(crate) mod demo;
 mod disks;
+mod first_sync;
 pub(crate) mod lab;
 mod leftovers;
 mod log_replay;
@@ -61,7 +62,7 @@ struct Scenario {
     run: fn(&World) -> Outcome,
 }
 
-const SCENARIOS: [Scenario; 19] = [
+const SCENARIOS: [Scenario; 20] = [
     Scenario {
         name: "every_break_passes",
         run: breaks::every_break_passes,
@@ -133,6 +134,10 @@ const SCENARIOS: [Scenario; 19] = [
     Scenario {
         name: "wrong_disks_are_named_and_larger_ones_used",
         run: disks::wrong_and_larger,
+    },
+    Scenario {
+        name: "a_first_sync_copies_used_blocks_only",
+        run: first_sync::copies_used_blocks,
     },
     Scenario {
         name: "disks_are_plain_without_backstay",

@@ -33,6 +33,9 @@ pub(crate) struct Args {
     /// Data nodes: 2 and a witness, or 3 and none.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=3))]
     pub(crate) replicas: u8,
+    /// The first sync copies used blocks only.
+    #[arg(long)]
+    pub(crate) used_only: bool,
     /// Tells everything that happens to this sector of the volume.
     #[arg(long)]
     pub(crate) watch: Option<u64>,

@@ -114,7 +114,7 @@ pub(super) fn wait_for<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) 
 }
 
 /// Asks a person; scripts and `--yes` are not asked.
-pub(super) fn confirm(ui: &Ui, question: &str, yes: bool) -> Result<(), Failure> {
+pub(crate) fn confirm(ui: &Ui, question: &str, yes: bool) -> Result<(), Failure> {
     if yes || !io::stdin().is_terminal() {
         return Ok(());
     }

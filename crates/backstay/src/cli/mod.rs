@@ -5,7 +5,7 @@
 mod address;
 mod completions;
 mod config;
-mod connect;
+pub(crate) mod connect;
 mod events;
 mod group;
 mod help;

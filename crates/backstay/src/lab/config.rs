@@ -1,6 +1,7 @@
 //! Files that a lab's nodes start from: configuration, identity, disks.
 
 use std::fs::File;
+use std::io::{self, Read as _};
 use std::time::SystemTime;
 
 use host::pki::{Authority, CA_LIFETIME, NODE_LIFETIME};
@@ -27,7 +28,7 @@ pub(super) fn prepare(lab: &Lab) -> Result<(), Failure> {
     workload::write_start_script(lab)?;
     tools::write_file(&lab.config(), &configuration(lab))?;
     lab.data_nodes().try_for_each(|node| make_disk(lab, node))?;
-    if lab.options.workload != Workload::None {
+    if lab.options.workload != Workload::None || lab.options.used_only {
         make_filesystem(lab)?;
     }
     create_mirror(lab)
@@ -147,7 +148,17 @@ fn make_disk(lab: &Lab, node: Node) -> Result<(), Failure> {
         .truncate(false)
         .write(true)
         .open(&path)
-        .and_then(|file| file.set_len(lab.options.size_bytes.saturating_add(METADATA_ROOM_BYTES)));
+        .and_then(|file| {
+            let bytes = lab.options.size_bytes.saturating_add(METADATA_ROOM_BYTES);
+            if lab.options.used_only {
+                let rubbish = io::repeat(0xA5).take(bytes);
+                io::copy(
+                    &mut io::BufReader::with_capacity(1 << 20, rubbish),
+                    &mut &file,
+                )?;
+            }
+            file.set_len(bytes)
+        });
     made.map_err(|error| Failure::new(format!("cannot make disk {}", path.display())).cause(error))
 }
 
@@ -177,25 +188,37 @@ fn make_filesystem(lab: &Lab) -> Result<(), Failure> {
     }
 }
 
-/// The first node's disk keeps its content and becomes the source; the others' are empty.
+/// The first node's disk keeps its content and becomes the source; the others' are empty, or zeros.
 fn create_mirror(lab: &Lab) -> Result<(), Failure> {
-    for node in lab.data_nodes() {
-        let extra = (node != Node::NodeA).then_some("--empty");
-        let exe = std::env::current_exe()
-            .map_err(|error| Failure::new("cannot find the path of this program").cause(error))?;
-        let output = std::process::Command::new(exe)
-            .arg("--state")
-            .arg(lab.state_dir(node))
-            .args(["mirror", "create", "--config"])
-            .arg(lab.config())
-            .args(["--node", node.name()])
-            .args(extra)
-            .output()
-            .map_err(|error| Failure::new("cannot run `backstay mirror create`").cause(error))?;
-        if !output.status.success() {
-            return Err(Failure::new(format!("cannot create the mirror on {node}"))
-                .cause(String::from_utf8_lossy(&output.stderr).trim()));
-        }
+    if !lab.options.used_only {
+        let mut others = lab.data_nodes().filter(|node| *node != Node::NodeA);
+        create(lab, Node::NodeA, &[])?;
+        return others.try_for_each(|node| create(lab, node, &["--empty"]).map(drop));
     }
-    Ok(())
+    let told = create(lab, Node::NodeA, &["--used-only", "--yes", "-o", "json"])?;
+    let told: serde_json::Value = serde_json::from_str(&told)
+        .map_err(|error| Failure::new("cannot read the token of the mirror").cause(error))?;
+    let token = told["token"].as_str().unwrap_or_default();
+    let mut others = lab.data_nodes().filter(|node| *node != Node::NodeA);
+    others.try_for_each(|node| create(lab, node, &["--zeroed", token, "--yes"]).map(drop))
+}
+
+/// Runs `backstay mirror create` for a node, and gives what it prints.
+fn create(lab: &Lab, node: Node, options: &[&str]) -> Result<String, Failure> {
+    let exe = std::env::current_exe()
+        .map_err(|error| Failure::new("cannot find the path of this program").cause(error))?;
+    let output = std::process::Command::new(exe)
+        .arg("--state")
+        .arg(lab.state_dir(node))
+        .args(["mirror", "create", "--config"])
+        .arg(lab.config())
+        .args(["--node", node.name()])
+        .args(options)
+        .output()
+        .map_err(|error| Failure::new("cannot run `backstay mirror create`").cause(error))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(Failure::new(format!("cannot create the mirror on {node}"))
+        .cause(String::from_utf8_lossy(&output.stderr).trim()))
 }

@@ -122,6 +122,9 @@ struct Up {
     /// Pack what goes over the mirror link
     #[arg(long)]
     compress: bool,
+    /// Fill the disks with rubbish before, and let the first sync copy only what an ext4 on them uses
+    #[arg(long)]
+    used_only: bool,
 }
 
 /// Registers that a lab can have.
@@ -187,6 +190,7 @@ impl Up {
             front_end: self.front_end,
             fstype: self.fstype,
             compress: self.compress,
+            used_only: self.used_only,
         }
     }
 }

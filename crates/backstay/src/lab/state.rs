@@ -41,6 +41,9 @@ pub struct Options {
     /// What goes over the mirror link is packed.
     #[serde(default)]
     pub compress: bool,
+    /// The first sync copies used blocks only; the disks are full of rubbish before.
+    #[serde(default)]
+    pub used_only: bool,
     /// For measurements.
     #[serde(default)]
     pub bench: Bench,

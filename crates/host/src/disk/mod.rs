@@ -20,6 +20,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
+/// Zeros that are written at once where nothing else makes them.
+const ZEROS_BYTES: usize = 1 << 20;
+
 /// An exclusively held backing device or file.
 #[derive(Debug)]
 pub struct Disk {
@@ -180,6 +183,36 @@ impl Disk {
             }
             Ok(rustix::fs::fdatasync(&self.file)?)
         })
+    }
+
+    /// Makes a part read as zeros, durably, waiting for it: for tools. It is deallocated where that reads as zeros too; either way
+    /// the kernel vouches for it (`fallocate(2)`, on a device `blkdev_issue_zeroout`).
+    ///
+    /// # Errors
+    /// What the disk or the shim reports.
+    pub fn zero_now(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.pass(Access::Zero { offset, len }, || {
+            for how in [PUNCH, ZERO_RANGE] {
+                match rustix::fs::fallocate(&self.file, how, offset, len) {
+                    Err(Errno::OPNOTSUPP) => {}
+                    done => return Ok(done.and_then(|()| rustix::fs::fdatasync(&self.file))?),
+                }
+            }
+            self.write_zeros(offset, len)
+        })
+    }
+
+    fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
+        let zeros = Buf::zeroed(ZEROS_BYTES);
+        let mut done = 0;
+        while done < len {
+            let now = usize::try_from(len - done).map_or(ZEROS_BYTES, |left| left.min(ZEROS_BYTES));
+            match rustix::io::pwrite(&self.file, &zeros[..now], offset + done)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                written => done += to_u64(written),
+            }
+        }
+        Ok(rustix::fs::fdatasync(&self.file)?)
     }
 
     fn pass(&self, access: Access, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {

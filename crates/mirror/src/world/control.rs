@@ -319,7 +319,10 @@ impl World {
         let (Some(a), Some(s)) = (self.machine(one), self.machine(two)) else {
             return;
         };
-        let busy = |m: &Machine| m.superblock.get().mirror.is_none() || !m.jobs.is_empty();
+        let busy = |m: &Machine| {
+            let own = m.superblock.get();
+            own.mirror.is_none() && own.seed.is_none() || !m.jobs.is_empty()
+        };
         let shared = |name| name == a.baselines(two).0 || name == a.baselines(two).1;
         let (baseline, offered) = s.baselines(one);
         let shares = [baseline, offered]

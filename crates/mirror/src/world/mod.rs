@@ -15,6 +15,7 @@ mod network;
 mod owed;
 mod property;
 mod repair;
+mod seeded;
 mod trio;
 
 use crate::bitmap::region_blocks;
@@ -68,6 +69,7 @@ fn created(data_bytes: u64, state: ReplicaState) -> Superblock {
         led: false,
         pairs: Vec::new(),
         source: None,
+        seed: None,
     }
 }
 

@@ -285,7 +285,7 @@ fn last_event(lab: &Lab, node: &str) -> Outcome<u64> {
 }
 
 /// What the node's resyncs sent after its event `seen`.
-fn sent_since(lab: &Lab, node: &str, seen: u64) -> Outcome<u64> {
+pub(super) fn sent_since(lab: &Lab, node: &str, seen: u64) -> Outcome<u64> {
     let events = lab.ask(node, &format!("events?limit=1000&after={seen}"))?;
     let done = events["events"].as_array().into_iter().flatten();
     let sent: Vec<u64> = done

@@ -34,7 +34,7 @@ pub(crate) fn disks_are_plain(world: &World) -> Outcome {
     compared
 }
 
-fn keep_and_compare(lab: Lab, copies: &Path) -> Outcome {
+pub(super) fn keep_and_compare(lab: Lab, copies: &Path) -> Outcome {
     for node in ["node-a", "node-b"] {
         let copy = copies.join(node);
         fs::copy(lab.dir.join(node).join("disk"), &copy).context("keep a disk")?;

@@ -48,6 +48,7 @@ fn options(args: &Args, seed: u64, keep: usize) -> Options {
     let options = Options {
         keep: args.lines.unwrap_or(keep),
         watch: args.watch,
+        used_only: args.used_only,
         ..Options::of_seed(seed, timing(args))
     };
     if args.replicas > 2 {
@@ -108,10 +109,11 @@ fn profile_flag(args: &Args) -> &'static str {
     }
 }
 
-fn replicas_flag(args: &Args) -> &'static str {
-    if args.replicas > 2 {
-        " --replicas 3"
-    } else {
-        ""
+fn replicas_flags(args: &Args) -> &'static str {
+    match (args.replicas > 2, args.used_only) {
+        (true, true) => " --replicas 3 --used-only",
+        (true, false) => " --replicas 3",
+        (false, true) => " --used-only",
+        (false, false) => "",
     }
 }

@@ -1,6 +1,6 @@
 //! Many seeds, at random or in one scenario: which break a promise, and how much was tried.
 
-use super::{Args, options, play, print_story, profile_flag, replicas_flag, switch, workers};
+use super::{Args, options, play, print_story, profile_flag, replicas_flags, switch, workers};
 use crate::failure::{Failure, Outcome};
 use crate::table::{Table, grouped};
 use std::time::Instant;
@@ -72,7 +72,7 @@ fn repeat(args: &Args, seed: u64) -> String {
     format!(
         "cargo xtask sim --seed {seed}{}{}{}{}",
         profile_flag(args),
-        replicas_flag(args),
+        replicas_flags(args),
         flag("scenario", &args.scenario),
         flag("mutant", &args.mutant),
     )

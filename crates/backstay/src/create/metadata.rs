@@ -1,0 +1,117 @@
+//! Writing a new replica's metadata.
+
+use super::used::Unused;
+use host::disk::Disk;
+use host::ring::Buf;
+use wire::layout::{
+    BlockKind, CONTENT_BYTES, Layout, Pair, ReplicaState, SEALED_BYTES, Slot, Superblock, seal,
+};
+use wire::seed::Seed;
+use wire::units::BLOCK_BYTES;
+use wire::version::Features;
+use wire::{Epoch, Generation};
+
+/// Bytes of metadata that are written at once.
+const CHUNK_BLOCKS: usize = 256;
+
+/// What a replica is made as.
+#[derive(Debug)]
+pub(super) struct Made<'a> {
+    pub(super) layout: Layout,
+    pub(super) state: ReplicaState,
+    /// What is known of the others from the beginning.
+    pub(super) pairs: Vec<Pair>,
+    pub(super) seed: Option<Seed>,
+    /// Everything else is marked against them; none: nothing is.
+    pub(super) unused: Option<&'a Unused>,
+}
+
+/// What was a replica is none any more.
+pub(super) fn blank(disk: &Disk) -> std::io::Result<()> {
+    let zeros = Buf::zeroed(2 * SEALED_BYTES).freeze();
+    disk.write_now(Layout::super_offset(disk.size(), Slot::B), &zeros)
+}
+
+impl Made<'_> {
+    /// Bitmap and intent log first, the superblocks last: a crash before leaves no replica, and not an older one either.
+    pub(super) fn write(&self, disk: &Disk) -> std::io::Result<()> {
+        blank(disk)?;
+        let layout = &self.layout;
+        let mut blocks: Vec<(u64, [u8; SEALED_BYTES])> = Vec::new();
+        for index in 0..layout.bitmap_blocks {
+            let block = seal(BlockKind::Bitmap, index, 1, &self.marks(index));
+            for slot in [Slot::A, Slot::B] {
+                blocks.push((layout.bitmap_offset(index, slot), block));
+            }
+            if blocks.len() >= CHUNK_BLOCKS {
+                write_run(disk, &mut blocks)?;
+            }
+        }
+        for slot in [Slot::B, Slot::A] {
+            for index in 0..u64::from(layout.intent_blocks) {
+                let offset = layout.intent_offset(slot) + index * BLOCK_BYTES;
+                blocks.push((offset, seal(BlockKind::Intent, index, 1, &[])));
+            }
+        }
+        write_run(disk, &mut blocks)?;
+        let block = self.superblock().seal(1);
+        for slot in [Slot::B, Slot::A] {
+            disk.write_now(
+                Layout::super_offset(disk.size(), slot),
+                &Buf::copy_of(&block).freeze(),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The content of a block of the bitmap.
+    fn marks(&self, index: u64) -> Vec<u8> {
+        let per = self.layout.plane_blocks().max(1);
+        let known = usize::try_from(index / per).is_ok_and(|plane| plane < self.pairs.len());
+        match self.unused {
+            Some(unused) if known => unused.marks(index % per, self.layout.blocks()),
+            Some(_) | None => vec![0; CONTENT_BYTES],
+        }
+    }
+
+    fn superblock(&self) -> Superblock {
+        Superblock {
+            features: Features::OURS,
+            mirror: None,
+            replica: crate::engine::random_id(),
+            data_bytes: self.layout.data_bytes,
+            intent_blocks: self.layout.intent_blocks,
+            generation: Generation(0),
+            epoch: Epoch(0),
+            state: self.state,
+            boot: 0,
+            led: false,
+            pairs: self.pairs.clone(),
+            source: None,
+            seed: self.seed,
+        }
+    }
+}
+
+/// Writes blocks that follow each other as one.
+fn write_run(disk: &Disk, blocks: &mut Vec<(u64, [u8; SEALED_BYTES])>) -> std::io::Result<()> {
+    let mut run: Vec<u8> = Vec::new();
+    let mut start = 0;
+    for (offset, block) in blocks.drain(..) {
+        let follows = !run.is_empty() && start + u64::try_from(run.len()).unwrap_or(0) == offset;
+        if !follows {
+            flush_run(disk, start, &run)?;
+            run.clear();
+            start = offset;
+        }
+        run.extend_from_slice(&block);
+    }
+    flush_run(disk, start, &run)
+}
+
+fn flush_run(disk: &Disk, start: u64, run: &[u8]) -> std::io::Result<()> {
+    if run.is_empty() {
+        return Ok(());
+    }
+    disk.write_now(start, &Buf::copy_of(run).freeze())
+}
