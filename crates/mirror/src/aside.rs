@@ -4,13 +4,21 @@
 //! be is what its bitmap and its intent log name. Before it answers the new active's Hello, and so before anything is
 //! overwritten, the driver copies these ranges to a file. If that fails, or if there is more than the bound can have left, the
 //! replica holds, and a person decides.
+//!
+//! ```text
+//! Unknown ──► Copying ──durable──► Clear
+//!    │           │ failed            ▲
+//!    │ too much  ▼                   │ a person lets it go: Demote
+//!    └────────► Held ────────────────┘
+//! ```
 
 use crate::bitmap::region_blocks;
 use crate::bits::Bits;
 use crate::config::Bound;
-use crate::control::Report;
+use crate::control::{Held, Report};
 use crate::io::{Errno, Output};
 use crate::machine::Machine;
+use crate::runs::Places;
 use wire::layout::ReplicaState;
 use wire::mutant::{self, Mutant};
 use wire::units::{BLOCK_BYTES, REGION_BYTES};
@@ -28,8 +36,8 @@ pub(crate) enum Aside {
     Copying(Vec<ByteRange>),
     /// Nothing stands against being overwritten.
     Clear,
-    /// A person has to decide.
-    Held,
+    /// A person has to decide about this.
+    Held(Held),
 }
 
 impl Machine {
@@ -37,7 +45,7 @@ impl Machine {
     pub(crate) fn has_put_aside(&mut self) -> bool {
         match self.aside {
             Aside::Clear => true,
-            Aside::Copying(_) | Aside::Held => false,
+            Aside::Copying(_) | Aside::Held(_) => false,
             Aside::Unknown => self.begin_aside(),
         }
     }
@@ -98,9 +106,10 @@ impl Machine {
 
     /// The driver copied it, durably, or could not.
     pub(crate) fn on_put_aside(&mut self, result: Result<(), Errno>) {
-        let Aside::Copying(ranges) = std::mem::replace(&mut self.aside, Aside::Held) else {
+        let Aside::Copying(ranges) = &mut self.aside else {
             return;
         };
+        let ranges = std::mem::take(ranges);
         match result {
             Ok(()) => {
                 self.aside = Aside::Clear;
@@ -112,9 +121,29 @@ impl Machine {
     }
 
     fn hold_back(&mut self, ranges: &[ByteRange]) {
-        self.aside = Aside::Held;
         let bytes = ByteCount(total(ranges));
+        let mut places = Places::default();
+        ranges.iter().for_each(|range| places.add(*range));
+        self.aside = Aside::Held(Held { bytes, places });
         self.report(Report::HeldBack { bytes });
+    }
+
+    /// What waits for a person.
+    pub(crate) const fn held(&self) -> Option<&Held> {
+        match &self.aside {
+            Aside::Held(held) => Some(held),
+            Aside::Unknown | Aside::Copying(_) | Aside::Clear => None,
+        }
+    }
+
+    /// A person lets go what is held. The disk says so from here on, so that a restart does not ask again.
+    pub(crate) fn on_demote(&mut self) {
+        let Some(held) = self.held().cloned() else {
+            return;
+        };
+        self.aside = Aside::Clear;
+        self.superblock.change(|s| s.led = false);
+        self.report(Report::LetGo(held));
     }
 }
 

@@ -49,6 +49,7 @@ impl Machine {
             Command::Distrust { node } => self.distrust(node),
             Command::Sets { .. } => self.on_sets(command),
             Command::Verify { node, repair } => self.on_verify(node, repair),
+            Command::Demote => self.on_demote(),
             Command::Follow { epoch, active } => {
                 self.floor = self.floor.max(epoch);
                 match &self.role {

@@ -287,7 +287,7 @@ impl Group {
                 if let Some(replica) = self.replicas.get_mut(usize::from(mirror)) {
                     replica.joined = true;
                     replica.consistent = consistent;
-                    replica.held_back = false;
+                    replica.held_back = None;
                     replica.wrong = None;
                 }
             }
@@ -301,11 +301,8 @@ impl Group {
             ),
             Report::Fenced => self.on_fenced(mirror),
             Report::PutAside { ranges, bytes } => self.on_put_aside(cx, mirror, &ranges, bytes),
-            Report::HeldBack { .. } => {
-                if let Some(replica) = self.replicas.get_mut(usize::from(mirror)) {
-                    replica.held_back = true;
-                }
-            }
+            Report::HeldBack { bytes } => self.on_held_back(mirror, Some(bytes)),
+            Report::LetGo(held) => self.on_let_go(cx, mirror, &held),
             Report::Serving { .. } => self.on_serving(cx, mirror),
             Report::Drained => self.on_mirror_stopped(mirror),
             Report::Closed => self.on_mirror_closed(mirror),

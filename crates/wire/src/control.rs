@@ -5,7 +5,8 @@
 //! may run another release.
 
 use crate::{
-    Ballot, Duration, Epoch, GroupId, NodeId, Nonce, Record, SessionId, Time, Version, version,
+    Ballot, ByteCount, Duration, Epoch, GroupId, NodeId, Nonce, Record, SessionId, Time, Version,
+    version,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -268,6 +269,8 @@ pub enum Obstacle {
     Silent,
     /// Its disk works, but is not a replica of this mirror.
     WrongDisk(WrongDisk),
+    /// It holds so much that a failover cut off, and does not follow until a person decides.
+    HeldBack(ByteCount),
 }
 
 /// Why a disk that works cannot be this mirror's replica.
@@ -329,6 +332,15 @@ pub enum GroupRequest {
         /// What differs is sent to the other replica.
         repair: bool,
     },
+    /// Let go what a replica holds back, so that it follows. Carried out by its own node.
+    Demote {
+        /// Which mirror, by its number in the group.
+        mirror: u8,
+        /// Whose replica.
+        node: NodeId,
+        /// What the person was shown; refused if it is not what is held back.
+        bytes: ByteCount,
+    },
 }
 
 /// Why a request was not taken.
@@ -346,6 +358,12 @@ pub enum RequestFault {
     Already,
     /// The register could not be changed; the outcome is unknown until it is reached again.
     Unclear,
+    /// The node that it concerns is not heard.
+    Silent(NodeId),
+    /// The node's replica holds nothing back.
+    NotHeldBack(NodeId),
+    /// The node's replica holds back so much, which is not what the person was shown.
+    OtherHeldBack(NodeId, ByteCount),
 }
 
 #[cfg(test)]

@@ -133,6 +133,17 @@ pub enum What {
         /// How many bytes in all.
         bytes: ByteCount,
     },
+    /// A person let go what this node held of writes that a failover cut off; they are replaced.
+    LetGo {
+        /// Which mirror, by its number in the group.
+        mirror: u8,
+        /// Where they were; the first few.
+        ranges: Vec<ByteRange>,
+        /// There are more ranges.
+        more: bool,
+        /// How many bytes in all.
+        bytes: ByteCount,
+    },
     /// A resource failed, with what is done about it.
     ResourceFailed {
         /// Index in the group's list.
@@ -371,6 +382,7 @@ impl What {
             | Self::ResourceFailed { .. }
             | Self::Discarded { .. }
             | Self::PutAside { .. }
+            | Self::LetGo { .. }
             | Self::ProblemBegan(_) => Severity::Warning,
             Self::Unreadable { mended: true, .. } => Severity::Warning,
             Self::Verified { found, .. } if found.is_clean() => Severity::Info,

@@ -6,7 +6,7 @@ use mirror::control::{PairFigures, ReplicaFigures, ResyncFigures};
 use mirror::runs::Places;
 use serde::{Deserialize, Serialize};
 use wire::layout::ReplicaState;
-use wire::{ByteCount, SessionId};
+use wire::{ByteCount, NodeId, SessionId};
 
 use crate::config::model::FrontEnd;
 use crate::render::names::Names;
@@ -40,6 +40,8 @@ pub struct MirrorState {
     pub replica: Option<ReplicaFigures>,
     /// Where replicas may differ, by the bitmap.
     pub differing: Places,
+    /// Nodes that hold back what a failover cut off, and how much.
+    pub held_back: Vec<(NodeId, ByteCount)>,
 }
 
 /// How the replicas of a mirror stand to each other, seen from this node.
@@ -97,6 +99,22 @@ pub struct MirrorView {
     /// There are more such places.
     #[serde(default)]
     pub differing_more: bool,
+    /// Nodes that hold back what a failover cut off, and do not follow until a person decides.
+    #[serde(default)]
+    pub held_back: Vec<HeldView>,
+}
+
+/// What a replica holds back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldView {
+    /// Whose replica.
+    pub node: String,
+    /// How many bytes may be concerned.
+    pub bytes: u64,
+    /// Where, as (offset, length) in bytes; the first 256 places. Only that node itself names them.
+    pub ranges: Vec<(u64, u64)>,
+    /// There are more places.
+    pub more: bool,
 }
 
 /// What a replica's disk says of itself.
@@ -214,7 +232,22 @@ impl MirrorState {
             replica: self.replica.as_ref().map(|it| replica_view(it, names)),
             differing: pairs(&self.differing),
             differing_more: self.differing.more,
+            held_back: self.held_views(names),
         }
+    }
+
+    fn held_views(&self, names: &Names) -> Vec<HeldView> {
+        let places = self.replica.as_ref().and_then(|it| it.held.as_ref());
+        let view = |(node, bytes): &(NodeId, ByteCount)| {
+            let own = places.filter(|_| names.node(*node) == names.me);
+            HeldView {
+                node: names.node(*node),
+                bytes: bytes.0,
+                ranges: own.map(|held| pairs(&held.places)).unwrap_or_default(),
+                more: own.is_some_and(|held| held.places.more),
+            }
+        };
+        self.held_back.iter().map(view).collect()
     }
 }
 

@@ -57,6 +57,14 @@ const ROUTES: &[Route] = &[
         "Starts a group that is held.",
     ),
     ask("/api/v1/groups/{group}/stop", "Stops a group and holds it."),
+    ask(
+        "/api/v1/groups/{group}/verify",
+        "Compares the replicas of a mirror, and with `repair` sends what differs.",
+    ),
+    ask(
+        "/api/v1/groups/{group}/demote",
+        "Lets go what a replica holds back, so that it follows. `confirm` is the mirror's name, `bytes` what was shown.",
+    ),
     health("/livez", "The daemon answers.", &[]),
     health("/readyz", "Every group can fail over now.", &[]),
     health("/health/active", "This node serves the group.", &[GROUP]),
@@ -261,6 +269,10 @@ fn schemas() -> Value {
             ("intent_bytes", "integer"), ("resync_sent_bytes", "integer"), ("cold_writes", "integer"),
             ("front_end", "string?"), ("front_end_why", "string?"), ("verify", "Verify?"),
             ("replica", "Replica?"), ("differing", "[]object"), ("differing_more", "boolean"),
+            ("held_back", "[]Held"),
+        ]),
+        "Held": object(&[
+            ("node", "string"), ("bytes", "integer"), ("ranges", "[]object"), ("more", "boolean"),
         ]),
         "Replica": object(&[
             ("state", "string"), ("generation", "integer"), ("epoch", "integer"),
@@ -292,7 +304,11 @@ fn schemas() -> Value {
         "Taken": object(&[("schema", "string"), ("taken", "boolean")]),
         "GroupRequest": {
             "type": "object",
-            "properties": { "to": { "type": "string" }, "reason": { "type": "string", "maxLength": 500 } },
+            "properties": {
+                "to": { "type": "string" }, "mirror": { "type": "string" }, "repair": { "type": "boolean" },
+                "node": { "type": "string" }, "bytes": { "type": "integer" }, "confirm": { "type": "string" },
+                "reason": { "type": "string", "maxLength": 500 },
+            },
             "additionalProperties": false,
         },
     })

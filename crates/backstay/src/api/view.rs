@@ -10,7 +10,7 @@ use wire::problem::Problem;
 use wire::{Epoch, GroupId, NodeId, Time};
 
 pub use super::mirror::{
-    MirrorCondition, MirrorState, MirrorView, ReplicaCondition, ReplicaView, VerifyView,
+    HeldView, MirrorCondition, MirrorState, MirrorView, ReplicaCondition, ReplicaView, VerifyView,
 };
 use crate::exit::Exit;
 use crate::output::Lang;

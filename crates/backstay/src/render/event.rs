@@ -137,21 +137,39 @@ pub fn text(words: &Words<'_>, event: &Event) -> String {
             node,
             found,
         } => verified(words, &words.mirror(group, *mirror), *node, found),
+        What::LetGo {
+            mirror,
+            ranges,
+            more,
+            bytes,
+        } => {
+            let args = [
+                ("mirror", words.mirror(group, *mirror)),
+                ("amount", amount::bytes(*bytes)),
+                ("ranges", range_list(ranges, *more)),
+            ];
+            words.fill("event.let-go", &args)
+        }
     }
 }
 
 fn put_aside_text(words: &Words<'_>, told: &[ByteRange], count: u64, bytes: ByteCount) -> String {
-    let name = |range: &ByteRange| format!("{}+{}", range.offset(), range.len());
-    let mut ranges: Vec<String> = told.iter().map(name).collect();
-    if u64::try_from(told.len()).is_ok_and(|told| told < count) {
-        ranges.push("…".to_owned());
-    }
+    let more = u64::try_from(told.len()).is_ok_and(|told| told < count);
     let args = [
         ("at_most", amount::bytes(bytes)),
         ("count", count.to_string()),
-        ("ranges", ranges.join(", ")),
+        ("ranges", range_list(told, more)),
     ];
     words.fill("event.put-aside", &args)
+}
+
+fn range_list(told: &[ByteRange], more: bool) -> String {
+    let name = |range: &ByteRange| format!("{}+{}", range.offset(), range.len());
+    let mut ranges: Vec<String> = told.iter().map(name).collect();
+    if more {
+        ranges.push("…".to_owned());
+    }
+    ranges.join(", ")
 }
 
 fn plain_text(words: &Words<'_>, what: &What) -> String {
@@ -218,6 +236,7 @@ fn plain_text(words: &Words<'_>, what: &What) -> String {
         What::RecordChanged { .. }
         | What::Unreadable { .. }
         | What::Verified { .. }
+        | What::LetGo { .. }
         | What::Decision(_)
         | What::Phase { .. }
         | What::ResourceFailed { .. }

@@ -63,6 +63,7 @@ pub(crate) fn ready() -> Snapshot {
         resync_sent: ByteCount(0),
         cold_writes: 0,
         verify: None,
+        held_back: Vec::new(),
         front_end: None,
         front_end_why: None,
         replica: None,

@@ -77,6 +77,7 @@ impl World {
             | Report::PeerWithin { .. }
             | Report::PutAside { .. }
             | Report::HeldBack { .. }
+            | Report::LetGo(_)
             | Report::CannotFollow { .. }
             | Report::ResyncStarted { .. }
             | Report::PeerSynced { .. }

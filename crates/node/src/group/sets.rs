@@ -172,6 +172,7 @@ impl Group {
             | Report::Following { .. }
             | Report::PutAside { .. }
             | Report::HeldBack { .. }
+            | Report::LetGo(_)
             | Report::CannotFollow { .. }
             | Report::LocalFailed { .. }
             | Report::Drained

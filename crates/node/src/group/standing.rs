@@ -1,6 +1,7 @@
 //! How this node stands: its generation, what stands against promoting it, its role, and what runs.
 
 use super::{Around, Group, Replica, Starting, State, Stopping};
+use mirror::control::Held;
 use std::collections::BTreeSet;
 use wire::control::{GroupBeat, Obstacle, Role, WrongDisk};
 use wire::event::What;
@@ -73,7 +74,7 @@ impl Group {
         let any = mutant::on(Mutant::PromoteOutOfSync)
             || self.config.asynchronous && mutant::on(Mutant::AsyncPromoted);
         if !record.may_promote(self.me) && !any {
-            return Some(wrong.map_or_else(|| self.out_of_set(), Obstacle::WrongDisk));
+            return Some(self.out_here(wrong));
         }
         if self.replicas.iter().any(|r| !r.consistent) {
             return Some(Obstacle::Inconsistent);
@@ -97,7 +98,27 @@ impl Group {
 
     /// True if a replica here waits for a person, because of what a failover cut off.
     pub(crate) fn is_held_back(&self) -> bool {
-        self.replicas.iter().any(|replica| replica.held_back)
+        self.replicas.iter().any(|it| it.held_back.is_some())
+    }
+
+    /// A replica waits for a person, or does so no more.
+    pub(super) fn on_held_back(&mut self, mirror: u8, bytes: Option<ByteCount>) {
+        if let Some(replica) = self.replicas.get_mut(usize::from(mirror)) {
+            replica.held_back = bytes;
+        }
+    }
+
+    /// A person let go what a replica held; it will be replaced.
+    pub(super) fn on_let_go(&mut self, cx: Around<'_>, mirror: u8, held: &Held) {
+        self.on_held_back(mirror, None);
+        let places = &held.places;
+        let what = What::LetGo {
+            mirror,
+            ranges: places.ranges.iter().take(RANGES_TOLD).copied().collect(),
+            more: places.more || places.ranges.len() > RANGES_TOLD,
+            bytes: held.bytes,
+        };
+        self.journal.push(cx.now, what);
     }
 
     /// What a failover cut off is safe; it will be replaced.
@@ -108,15 +129,21 @@ impl Group {
         ranges: &[ByteRange],
         bytes: ByteCount,
     ) {
-        if let Some(replica) = self.replicas.get_mut(usize::from(mirror)) {
-            replica.held_back = false;
-        }
+        self.on_held_back(mirror, None);
         let what = What::PutAside {
             ranges: ranges.iter().take(RANGES_TOLD).copied().collect(),
             count: u64::try_from(ranges.len()).unwrap_or(u64::MAX),
             bytes,
         };
         self.journal.push(cx.now, what);
+    }
+
+    /// What stands against the own replicas if the record says that they are out.
+    fn out_here(&self, wrong: Option<WrongDisk>) -> Obstacle {
+        let held = self.replicas.iter().find_map(|it| it.held_back);
+        let held = held.map(Obstacle::HeldBack);
+        let own = wrong.map(Obstacle::WrongDisk).or(held);
+        own.unwrap_or_else(|| self.out_of_set())
     }
 
     /// What stands against a replica that the record says is out.

@@ -1,5 +1,6 @@
 //! `backstay mirror`.
 
+mod demote;
 mod export;
 mod extract;
 mod inspect;
@@ -25,6 +26,8 @@ pub enum Command {
     Status(status::Args),
     /// Compare the replicas of a mirror, block by block, while it is in use
     Verify(verify::Args),
+    /// Let go what a replica holds back, so that it follows
+    Demote(demote::Args),
     /// Show what a disk's mirror metadata says, without a daemon and without changing anything
     Inspect(inspect::Args),
     /// Save the blocks of a disk that nobody serves: those that may differ from the other replica's, or others
@@ -40,6 +43,7 @@ pub(super) fn run(command: &Command, global: &Global, ui: &Ui) -> Outcome {
         Command::Create(args) => crate::create::run(args, ui),
         Command::Status(args) => status::run(args, global, ui),
         Command::Verify(args) => verify::run(args, global, ui),
+        Command::Demote(args) => demote::run(args, global, ui),
         Command::Inspect(args) => inspect::run(args, ui),
         Command::Export(args) => export::run(args, ui),
         Command::Extract(args) => extract::run(args, ui),

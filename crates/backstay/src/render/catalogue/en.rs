@@ -17,6 +17,10 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     ("obstacle.not-attached", "has not attached its replica"),
     ("obstacle.silent", "is silent"),
     (
+        "obstacle.held-back",
+        "holds {amount} of writes that a failover cut off, and does not follow until a person decides",
+    ),
+    (
         "obstacle.async-behind",
         "is further behind than max_lag or max_lag_seconds allow, or is being brought up to date",
     ),
@@ -115,6 +119,10 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
         "remedy.silent",
         "see whether {node} and its daemon run, and its heartbeat networks",
     ),
+    (
+        "remedy.held-back",
+        "save them or let them go: `backstay mirror demote` on {node} shows what they are; see `backstay help BS-403`",
+    ),
     ("remedy.no-vote", "let {node} rejoin"),
     ("remedy.no-register", "bring the silent nodes back"),
     // Events.
@@ -174,6 +182,10 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     (
         "event.put-aside",
         "{at_most} of writes that the failover cut off were put aside, in {count} ranges: {ranges}",
+    ),
+    (
+        "event.let-go",
+        "{amount} of {mirror} that a failover cut off were let go, as asked, and will be replaced: {ranges}",
     ),
     (
         "event.resource-failed",
@@ -309,6 +321,10 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
         "request.verify-repair",
         "verify and repair the mirror {mirror}",
     ),
+    (
+        "request.demote",
+        "let go {amount} of writes of the mirror {mirror} that {node} holds back",
+    ),
     ("result.taken", "taken"),
     ("fault.no-active", "no node is active that could do it"),
     ("fault.target", "{node} {obstacle}"),
@@ -321,6 +337,12 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     (
         "fault.unclear",
         "the register could not be changed; whether it still will be is not known yet",
+    ),
+    ("fault.silent", "{node} is not heard"),
+    ("fault.not-held-back", "{node} holds nothing back"),
+    (
+        "fault.other-held-back",
+        "{node} holds {amount} back, which is not what was confirmed",
     ),
     ("hold.stopped", "a person stopped it"),
     ("hold.failed", "it failed on every node"),
