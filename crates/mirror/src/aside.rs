@@ -45,7 +45,8 @@ impl Machine {
     pub(crate) fn has_put_aside(&mut self) -> bool {
         match self.aside {
             Aside::Clear => true,
-            Aside::Copying(_) | Aside::Held(_) => false,
+            Aside::Held(_) => mutant::on(Mutant::HeldBackFollows),
+            Aside::Copying(_) => false,
             Aside::Unknown => self.begin_aside(),
         }
     }

@@ -38,7 +38,7 @@ pub(crate) struct History {
     lossy: BTreeSet<NodeId>,
     /// Acknowledged content that a takeover cut off, by the node that has it and the sector.
     cut: BTreeMap<(NodeId, u64), u64>,
-    /// What nodes put aside: (whose, sector), and the content.
+    /// What nodes put aside, or people let go: (whose, sector), and the content.
     aside: BTreeMap<(NodeId, u64), u64>,
 }
 
@@ -143,7 +143,7 @@ impl History {
         }
     }
 
-    /// A node copies these ranges of its disk.
+    /// A node copied these ranges of its disk, or a person let go what is there.
     pub(crate) fn put_aside(&mut self, node: NodeId, ranges: &[wire::ByteRange], disk: &[u8]) {
         for sector in ranges.iter().flat_map(|r| r.offset() / 512..r.end() / 512) {
             let at = usize::try_from(sector).unwrap_or(usize::MAX) * SECTOR_BYTES;

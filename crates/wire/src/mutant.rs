@@ -87,13 +87,15 @@ pub enum Mutant {
     EpochsUnordered,
     /// What an asynchronous failover cut off is overwritten without being put aside.
     CutOffForgotten,
+    /// What could not be put aside is overwritten without a person's word.
+    HeldBackFollows,
     /// R10, three replicas: a standby forgets a region that only some of the others have durably.
     ThirdForgotten,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::AckKnownSetOnly,
         Self::UnchangedResolves,
         Self::PromoteOutOfSync,
@@ -134,6 +136,7 @@ impl Mutant {
         Self::BoundIgnored,
         Self::EpochsUnordered,
         Self::CutOffForgotten,
+        Self::HeldBackFollows,
         Self::ThirdForgotten,
     ];
 }

@@ -136,6 +136,8 @@ struct World {
     config: Config,
     trace: Vec<String>,
     tracing: bool,
+    /// Nothing can be put aside.
+    no_room: bool,
 }
 
 impl World {
@@ -171,6 +173,7 @@ impl World {
             config,
             trace: Vec::new(),
             tracing: std::env::var_os("TRACE").is_some(),
+            no_room: false,
         };
         world.model.keeps_all = world.control.asynchronous;
         for node in world.all() {
