@@ -56,6 +56,15 @@ pub enum Command {
         /// What differs is sent to the peer.
         repair: bool,
     },
+    /// While serving: what waits for time, to make this peer equal, is done now: the next try to connect, the next one to read
+    /// blocks that could not be read.
+    Resync {
+        /// Whom to make equal.
+        node: NodeId,
+        /// Whatever bitmaps say, everything is compared. Not of a peer in the sets: losing its session would take it out of
+        /// them; [`Command::Verify`] with `repair` compares it as it is.
+        full: bool,
+    },
     /// To a replica that holds back ([`Report::HeldBack`]): a person lets its own writes go, and it follows. Answered by
     /// [`Report::LetGo`]; not at all if it holds nothing back.
     Demote,

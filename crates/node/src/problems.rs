@@ -177,7 +177,7 @@ impl Node {
 }
 
 /// True if the replica will not come back by waiting.
-const fn needs_a_person(obstacle: &Obstacle) -> bool {
+pub(crate) const fn needs_a_person(obstacle: &Obstacle) -> bool {
     matches!(
         obstacle,
         Obstacle::WrongDisk(_) | Obstacle::DiskFailed | Obstacle::HeldBack(_)

@@ -77,6 +77,7 @@ impl World {
             Command::Lease { until } => engine.lease = *until,
             Command::Distrust { .. }
             | Command::Verify { .. }
+            | Command::Resync { .. }
             | Command::Demote
             | Command::Fence
             | Command::Abort
@@ -200,33 +201,6 @@ impl World {
         let what = ToEngine::Plain(Input::SpoolDone { io, result });
         let what = ToProcess::Engine { mirror, what };
         self.after(delay, Event::Process { at, life, what });
-    }
-
-    /// The ranges are copied, before anything replaces them; unless there is no room, as now and then among rough faults.
-    fn put_aside(&mut self, at: NodeId, mirror: u8, ranges: &[wire::ByteRange]) {
-        let delay = self.rng.micros(500, 60_000);
-        let Some(life) = self.machine(at).life() else {
-            return;
-        };
-        let rough = self.options.faults == FaultMix::Rough && !self.faults.over;
-        let full = self.machine(at).no_room || rough && delay.as_micros().is_multiple_of(8);
-        if !full {
-            self.copied(at, mirror, ranges);
-        }
-        let result = if full { Err(Errno(28)) } else { Ok(()) };
-        let what = ToEngine::Plain(Input::PutAside { result });
-        let what = ToProcess::Engine { mirror, what };
-        self.after(delay, Event::Process { at, life, what });
-    }
-
-    /// What a node's disk has in the ranges is in a file; or a person let it go.
-    fn copied(&mut self, at: NodeId, mirror: u8, ranges: &[wire::ByteRange]) {
-        let index = usize::from(mirror);
-        let disk = self.machines[usize::from(at.0)].disks.get(index);
-        let content = disk.map(crate::disk::Disk::content);
-        if let Some((content, history)) = content.zip(self.histories.get_mut(index)) {
-            history.put_aside(at, ranges, content);
-        }
     }
 
     fn submit(&mut self, at: NodeId, mirror: u8, io: IoId, op: DiskOp) {

@@ -4,9 +4,11 @@ use crate::checkers::{async_bound, async_prefix, async_put_aside};
 use crate::clock::Moment;
 use crate::disk::SECTOR_BYTES;
 use crate::instance::Request;
+use crate::options::FaultMix;
 use crate::oracle::{OpId, content_of};
+use crate::queue::{Event, ToEngine, ToProcess};
 use crate::world::World;
-use mirror::io::Op;
+use mirror::io::{Errno, Input, Op};
 use std::collections::{BTreeMap, BTreeSet};
 use wire::{Duration, NodeId, Sync};
 
@@ -248,6 +250,33 @@ impl World {
         }
         if let Some(disk) = self.machine(node).disks.get_mut(index) {
             disk.restored = false;
+        }
+    }
+
+    /// The ranges are copied, before anything replaces them; unless there is no room, as now and then among rough faults.
+    pub(crate) fn put_aside(&mut self, at: NodeId, mirror: u8, ranges: &[wire::ByteRange]) {
+        let delay = self.rng.micros(500, 60_000);
+        let Some(life) = self.machine(at).life() else {
+            return;
+        };
+        let rough = self.options.faults == FaultMix::Rough && !self.faults.over;
+        let full = self.machine(at).no_room || rough && delay.as_micros().is_multiple_of(8);
+        if !full {
+            self.copied(at, mirror, ranges);
+        }
+        let result = if full { Err(Errno(28)) } else { Ok(()) };
+        let what = ToEngine::Plain(Input::PutAside { result });
+        let what = ToProcess::Engine { mirror, what };
+        self.after(delay, Event::Process { at, life, what });
+    }
+
+    /// What a node's disk has in the ranges is in a file; or a person let it go.
+    pub(crate) fn copied(&mut self, at: NodeId, mirror: u8, ranges: &[wire::ByteRange]) {
+        let index = usize::from(mirror);
+        let disk = self.machines[usize::from(at.0)].disks.get(index);
+        let content = disk.map(crate::disk::Disk::content);
+        if let Some((content, history)) = content.zip(self.histories.get_mut(index)) {
+            history.put_aside(at, ranges, content);
         }
     }
 

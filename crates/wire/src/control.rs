@@ -332,6 +332,15 @@ pub enum GroupRequest {
         /// What differs is sent to the other replica.
         repair: bool,
     },
+    /// Make standbys equal to the active now.
+    Resync {
+        /// Which mirror, by its number in the group.
+        mirror: u8,
+        /// Which standby; all of them if none is named.
+        node: Option<NodeId>,
+        /// Everything is compared, whatever bitmaps say.
+        full: bool,
+    },
     /// Let go what a replica holds back, so that it follows. Carried out by its own node.
     Demote {
         /// Which mirror, by its number in the group.
@@ -360,6 +369,8 @@ pub enum RequestFault {
     Unclear,
     /// The node that it concerns is not heard.
     Silent(NodeId),
+    /// Several nodes are concerned, and one has to be named.
+    NameOne,
     /// The node's replica holds nothing back.
     NotHeldBack(NodeId),
     /// The node's replica holds back so much, which is not what the person was shown.

@@ -8,20 +8,23 @@ use crate::render::event::EventView;
 /// Longest reason that a request may carry, in bytes.
 pub const REASON_BYTES_MAX: usize = 500;
 
-/// Body of `POST /api/v1/groups/{group}/move|start|stop|verify|demote`. All keys may be missing, and so may the body.
+/// Body of `POST /api/v1/groups/{group}/move|start|stop|verify|resync|demote`. All keys may be missing, and so may the body.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupRequestBody {
     /// Only for `move`: the node to move to; the best standby if missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
-    /// Only for `verify` and `demote`: the mirror.
+    /// Only for `verify`, `resync` and `demote`: the mirror.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<String>,
     /// Only for `verify`: what differs is sent to the other replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repair: Option<bool>,
-    /// Only for `demote`: whose replica; the answering node's if missing.
+    /// Only for `resync`: everything is compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full: Option<bool>,
+    /// For `demote`: whose replica; the answering node's if missing. For `resync`: which standby; all of them if missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
     /// Only for `demote`: how many bytes the person was shown.

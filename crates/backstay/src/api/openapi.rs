@@ -62,6 +62,10 @@ const ROUTES: &[Route] = &[
         "Compares the replicas of a mirror, and with `repair` sends what differs.",
     ),
     ask(
+        "/api/v1/groups/{group}/resync",
+        "Makes the standbys of a mirror, or the `node`, equal without waiting; with `full` everything is compared.",
+    ),
+    ask(
         "/api/v1/groups/{group}/demote",
         "Lets go what a replica holds back, so that it follows. `confirm` is the mirror's name, `bytes` what was shown.",
     ),
@@ -305,7 +309,7 @@ fn schemas() -> Value {
         "GroupRequest": {
             "type": "object",
             "properties": {
-                "to": { "type": "string" }, "mirror": { "type": "string" }, "repair": { "type": "boolean" },
+                "to": { "type": "string" }, "mirror": { "type": "string" }, "repair": { "type": "boolean" }, "full": { "type": "boolean" },
                 "node": { "type": "string" }, "bytes": { "type": "integer" }, "confirm": { "type": "string" },
                 "reason": { "type": "string", "maxLength": 500 },
             },

@@ -210,6 +210,22 @@ impl Words<'_> {
                 };
                 self.fill(key, &[("mirror", self.mirror(group, mirror))])
             }
+            GroupRequest::Resync { mirror, node, full } => {
+                let key = match (node, full) {
+                    (None, false) => "request.resync",
+                    (None, true) => "request.resync-full",
+                    (Some(_), false) => "request.resync-of",
+                    (Some(_), true) => "request.resync-full-of",
+                };
+                let args = [
+                    ("mirror", self.mirror(group, mirror)),
+                    (
+                        "node",
+                        node.map(|id| self.names.node(id)).unwrap_or_default(),
+                    ),
+                ];
+                self.fill(key, &args)
+            }
             GroupRequest::Demote {
                 mirror,
                 node,
@@ -241,6 +257,7 @@ impl Words<'_> {
             RequestFault::Already => self.plain("fault.already"),
             RequestFault::Unclear => self.plain("fault.unclear"),
             RequestFault::Silent(node) => self.with_node("fault.silent", node),
+            RequestFault::NameOne => self.plain("fault.name-one"),
             RequestFault::NotHeldBack(node) => self.with_node("fault.not-held-back", node),
             RequestFault::OtherHeldBack(node, bytes) => {
                 let args = [

@@ -67,7 +67,8 @@ impl Group {
             GroupRequest::Move(_)
             | GroupRequest::Start
             | GroupRequest::Stop
-            | GroupRequest::Verify { .. } => self.register.confirmed().map(|r| r.active),
+            | GroupRequest::Verify { .. }
+            | GroupRequest::Resync { .. } => self.register.confirmed().map(|r| r.active),
         }
     }
 
@@ -154,6 +155,9 @@ impl Group {
                 | State::Broken => Err(RequestFault::Busy),
             },
             GroupRequest::Verify { mirror, repair } => self.ask_verify(mirror, repair),
+            GroupRequest::Resync { mirror, node, full } => {
+                self.ask_resync(cx, mirror, (node, full))
+            }
             GroupRequest::Demote {
                 mirror,
                 node,
@@ -188,6 +192,66 @@ impl Group {
             self.tell_mirror(mirror, Command::Verify { node, repair });
         }
         Ok(())
+    }
+
+    /// Standbys are made equal without waiting for the next try. One that may be promoted stays so: in full, it is compared
+    /// and repaired as it is.
+    fn ask_resync(
+        &mut self,
+        cx: Around<'_>,
+        mirror: u8,
+        (node, full): (Option<NodeId>, bool),
+    ) -> Result<(), RequestFault> {
+        if !matches!(self.state, State::Active { .. }) {
+            return Err(RequestFault::NoActive);
+        }
+        if mirror >= self.config.mirrors {
+            return Err(RequestFault::NoTarget);
+        }
+        let (whole, behind) = self.resync_targets(node)?;
+        for node in &behind {
+            if let Some(fault) = self.resync_fault(cx, *node) {
+                return Err(fault);
+            }
+        }
+        match (whole.as_slice(), full) {
+            (_, false) if behind.is_empty() => return Err(RequestFault::Already),
+            ([_, _, ..], true) => return Err(RequestFault::NameOne),
+            (_, false) | ([] | [_], true) => {}
+        }
+        for node in behind {
+            self.tell_mirror(mirror, Command::Resync { node, full });
+        }
+        let repair = true;
+        for node in whole.into_iter().filter(|_| full) {
+            self.tell_mirror(mirror, Command::Verify { node, repair });
+        }
+        Ok(())
+    }
+
+    /// The other replicas that may be promoted, and those that may not; or the one that is named.
+    fn resync_targets(
+        &self,
+        named: Option<NodeId>,
+    ) -> Result<(Vec<NodeId>, Vec<NodeId>), RequestFault> {
+        let wanted = |id: &NodeId| *id != self.me && named.is_none_or(|node| node == *id);
+        let others: Vec<NodeId> = self.config.members.iter().copied().filter(wanted).collect();
+        if others.is_empty() {
+            return Err(RequestFault::NoTarget);
+        }
+        let counted = self.register.confirmed().map(wire::Record::promotable);
+        let counted = counted.unwrap_or_default();
+        Ok(others.into_iter().partition(|id| counted.contains(id)))
+    }
+
+    /// Why a standby cannot be made equal now: a person has to do something there first.
+    fn resync_fault(&self, cx: Around<'_>, node: NodeId) -> Option<RequestFault> {
+        if !cx.links.is_up(cx.now, node) {
+            return Some(RequestFault::Silent(node));
+        }
+        let said = self.peers.get(&node).and_then(|(_, beat)| beat.obstacle);
+        let said = said.filter(crate::problems::needs_a_person);
+        said.map(|obstacle| RequestFault::Target(node, obstacle))
     }
 
     /// What is held back here is let go, if it is what the person was shown.
@@ -278,6 +342,7 @@ const fn nobody_for(request: GroupRequest) -> RequestFault {
         GroupRequest::Move(_)
         | GroupRequest::Start
         | GroupRequest::Stop
-        | GroupRequest::Verify { .. } => RequestFault::NoActive,
+        | GroupRequest::Verify { .. }
+        | GroupRequest::Resync { .. } => RequestFault::NoActive,
     }
 }

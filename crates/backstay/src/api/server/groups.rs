@@ -117,6 +117,14 @@ fn request(
             repair: body.repair.unwrap_or_default(),
         }),
         "demote" => demotion(snapshot, group, body),
+        "resync" => {
+            let node = body.node.as_deref().map(|name| data_node(snapshot, name));
+            Ok(GroupRequest::Resync {
+                mirror: mirror(snapshot, group, body)?,
+                node: node.transpose()?,
+                full: body.full.unwrap_or_default(),
+            })
+        }
         _ => Err(Refusal::new(
             FaultKind::NotFound,
             format!("groups do not take `{action}`"),
@@ -128,9 +136,14 @@ fn request(
 fn only_its_own_keys(action: &str, body: &GroupRequestBody) -> Result<(), Refusal> {
     let keys = [
         ("to", body.to.is_some(), &["move"][..]),
-        ("mirror", body.mirror.is_some(), &["verify", "demote"]),
+        (
+            "mirror",
+            body.mirror.is_some(),
+            &["verify", "resync", "demote"],
+        ),
         ("repair", body.repair.is_some(), &["verify"]),
-        ("node", body.node.is_some(), &["demote"]),
+        ("full", body.full.is_some(), &["resync"]),
+        ("node", body.node.is_some(), &["resync", "demote"]),
         ("bytes", body.bytes.is_some(), &["demote"]),
         ("confirm", body.confirm.is_some(), &["demote"]),
     ];
@@ -209,6 +222,7 @@ fn refused(snapshot: &Snapshot, fault: RequestFault) -> Refusal {
         RequestFault::Already => "already",
         RequestFault::Unclear => "unclear",
         RequestFault::Silent(_) => "silent",
+        RequestFault::NameOne => "name-one",
         RequestFault::NotHeldBack(_) => "not-held-back",
         RequestFault::OtherHeldBack(..) => "other-held-back",
     };

@@ -5,6 +5,7 @@ mod export;
 mod extract;
 mod inspect;
 mod resize;
+mod resync;
 mod status;
 
 use wire::ByteRange;
@@ -26,6 +27,8 @@ pub enum Command {
     Status(status::Args),
     /// Compare the replicas of a mirror, block by block, while it is in use
     Verify(verify::Args),
+    /// Make standbys equal to the active now
+    Resync(resync::Args),
     /// Let go what a replica holds back, so that it follows
     Demote(demote::Args),
     /// Show what a disk's mirror metadata says, without a daemon and without changing anything
@@ -43,6 +46,7 @@ pub(super) fn run(command: &Command, global: &Global, ui: &Ui) -> Outcome {
         Command::Create(args) => crate::create::run(args, ui),
         Command::Status(args) => status::run(args, global, ui),
         Command::Verify(args) => verify::run(args, global, ui),
+        Command::Resync(args) => resync::run(args, global, ui),
         Command::Demote(args) => demote::run(args, global, ui),
         Command::Inspect(args) => inspect::run(args, ui),
         Command::Export(args) => export::run(args, ui),

@@ -321,6 +321,19 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
         "request.verify-repair",
         "verify and repair the mirror {mirror}",
     ),
+    ("request.resync", "resynchronise the mirror {mirror} now"),
+    (
+        "request.resync-full",
+        "resynchronise the mirror {mirror} now, and compare everything",
+    ),
+    (
+        "request.resync-of",
+        "resynchronise the mirror {mirror} on {node} now",
+    ),
+    (
+        "request.resync-full-of",
+        "resynchronise the mirror {mirror} on {node} now, and compare everything",
+    ),
     (
         "request.demote",
         "let go {amount} of writes of the mirror {mirror} that {node} holds back",
@@ -339,6 +352,10 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
         "the register could not be changed; whether it still will be is not known yet",
     ),
     ("fault.silent", "{node} is not heard"),
+    (
+        "fault.name-one",
+        "several replicas are in sync, and only one can be compared at a time: name it",
+    ),
     ("fault.not-held-back", "{node} holds nothing back"),
     (
         "fault.other-held-back",
