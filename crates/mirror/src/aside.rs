@@ -1,6 +1,7 @@
-//! What an asynchronous active was told good for, and a failover cut off, is put aside before it is replaced.
+//! What was acknowledged, and a failover cut off, is put aside before it is replaced.
 //!
-//! A replica that served (`led`) and comes back as a follower may hold acknowledged writes that the new active never got. Where they can
+//! A replica that served (`led`) an asynchronous mirror and comes back as a follower may hold acknowledged writes that the new active
+//! never got; and so may any whole replica after a forced promotion (`cut_off`), in a synchronous mirror too. Where they can
 //! be is what its bitmap and its intent log name. Before it answers the new active's Hello, and so before anything is
 //! overwritten, the driver copies these ranges to a file. If that fails, or if there is more than the bound can have left, the
 //! replica holds, and a person decides.
@@ -14,7 +15,6 @@
 
 use crate::bitmap::region_blocks;
 use crate::bits::Bits;
-use crate::config::Bound;
 use crate::control::{Held, Report};
 use crate::io::{Errno, Output};
 use crate::machine::Machine;
@@ -24,6 +24,8 @@ use wire::mutant::{self, Mutant};
 use wire::units::{BLOCK_BYTES, REGION_BYTES};
 use wire::{ByteCount, ByteRange};
 
+/// After a forced promotion of a synchronous mirror, which has no bound, more than this is not put aside: a person decides.
+const CUT_OFF_BYTES_MAX: u64 = 64 << 20;
 /// Longest range that is named, in blocks: 1 MiB.
 const RANGE_BLOCKS_MAX: u64 = 256;
 
@@ -54,17 +56,20 @@ impl Machine {
     fn begin_aside(&mut self) -> bool {
         let own = self.superblock.get();
         // A mixture was begun to be overwritten: it was put aside before that.
-        let led = own.led && own.state == ReplicaState::Consistent;
-        let bound = self
-            .bound()
-            .filter(|_| led && !mutant::on(Mutant::CutOffForgotten));
-        let ranges = self.own_ranges();
-        let Some(bound) = bound.filter(|_| !ranges.is_empty()) else {
+        let whole = own.state == ReplicaState::Consistent;
+        let alone = self.cut_off || own.led && self.bound().is_some();
+        let looked = whole && alone && !mutant::on(Mutant::CutOffForgotten);
+        let ranges = if looked {
+            self.own_ranges()
+        } else {
+            Vec::new()
+        };
+        if ranges.is_empty() {
             self.aside = Aside::Clear;
             return true;
-        };
+        }
         let bytes = total(&ranges);
-        if bytes > self.aside_max(bound) {
+        if bytes > self.aside_max() {
             self.hold_back(&ranges);
             return false;
         }
@@ -79,9 +84,10 @@ impl Machine {
 
     /// More than this cannot be what a failover within the bound cut off: the bound itself, what is marked beyond it until the
     /// next point, and whole regions of the intent log.
-    fn aside_max(&self, bound: Bound) -> u64 {
+    fn aside_max(&self) -> u64 {
+        let bound = self.bound().map(|bound| bound.max_bytes.saturating_mul(2));
         let hot = self.config.hot_regions_max.saturating_mul(REGION_BYTES);
-        bound.max_bytes.saturating_mul(2).saturating_add(hot)
+        bound.unwrap_or(CUT_OFF_BYTES_MAX).saturating_add(hot)
     }
 
     /// Where this replica may hold what others do not.
@@ -103,6 +109,14 @@ impl Machine {
             ranges.extend(ByteRange::new(run.start * BLOCK_BYTES, len));
         }
         ranges
+    }
+
+    /// The node says whether a forced promotion left this replica behind.
+    pub(crate) fn note_cut_off(&mut self, cut_off: bool) {
+        if cut_off && !self.cut_off && self.aside == Aside::Clear {
+            self.aside = Aside::Unknown;
+        }
+        self.cut_off = cut_off;
     }
 
     /// The driver copied it, durably, or could not.

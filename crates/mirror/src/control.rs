@@ -17,6 +17,9 @@ pub enum Command {
         epoch: Epoch,
         /// The active by that record.
         active: NodeId,
+        /// A person promoted it although it had not everything: what this replica has alone may have been acknowledged, in a
+        /// synchronous mirror too, and is put aside.
+        cut_off: bool,
     },
     /// Accept nothing more from any older epoch and finish what is under way; answered by [`Report::Fenced`] (R3, R16).
     Fence,

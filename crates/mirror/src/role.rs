@@ -51,8 +51,13 @@ impl Machine {
             Command::Verify { node, repair } => self.on_verify(node, repair),
             Command::Resync { node, full } => self.on_resync(node, full),
             Command::Demote => self.on_demote(),
-            Command::Follow { epoch, active } => {
+            Command::Follow {
+                epoch,
+                active,
+                cut_off,
+            } => {
                 self.floor = self.floor.max(epoch);
+                self.note_cut_off(cut_off);
                 match &self.role {
                     Role::Standby(standby) if standby.active == active => {}
                     Role::Idle => self.follow(active),

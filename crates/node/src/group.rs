@@ -16,6 +16,7 @@
 
 mod active;
 mod asks;
+mod force;
 mod record;
 mod sets;
 mod standby;
@@ -93,6 +94,8 @@ pub struct Group {
     instance_open: bool,
     /// It was found running, and not every resource of it was started here yet.
     half_adopted: bool,
+    /// Since when, at least, the record has this node's replicas out; none while they may be promoted.
+    pub(crate) out_since: Option<Time>,
     /// Version of the record that was last acted upon.
     seen: Version,
     pending: Option<Pending>,
@@ -149,6 +152,7 @@ impl Group {
             replicas: vec![Replica::default(); usize::from(group.mirrors)],
             instance_open: false,
             half_adopted: false,
+            out_since: None,
             seen: Version(0),
             pending: None,
             mates: BTreeMap::new(),

@@ -50,6 +50,8 @@ pub struct GroupView {
     pub why_not: Option<(NodeId, Obstacle)>,
     /// Nodes that hold back what a failover cut off, and how much; this node's own is exact.
     pub held_back: BTreeMap<NodeId, ByteCount>,
+    /// For how long, at least, the record has this node's replicas out; none while they may be promoted.
+    pub out_for: Option<Duration>,
     /// Resources that run on this node, by index.
     pub running: BTreeSet<u8>,
     /// A resource that is being started or stopped on this node.
@@ -119,6 +121,7 @@ impl Node {
             serving,
             why_not,
             held_back,
+            out_for: group.out_since.map(|since| now.since(since)),
             running,
             changing,
         }

@@ -2,7 +2,7 @@
 
 use crate::disk::Done;
 use crate::machine::Given;
-use crate::options::{FaultMix, Level};
+use crate::options::FaultMix;
 use crate::oracle::OpId;
 use crate::queue::{Event, Payload, ToEngine, ToProcess};
 use crate::world::{GROUP, World};
@@ -450,7 +450,7 @@ impl World {
         let verdict = crate::checkers::inconsistent_never_promoted::check(disk.content())
             .map_err(|what| format!("{at:?} serves mirror {mirror}: {what}"));
         let mut late = None;
-        if self.options.level == Level::Async && oracle.server().is_some_and(|s| s != at) {
+        if self.options.may_lose() && oracle.server().is_some_and(|s| s != at) {
             // A planned move loses nothing; else what is missing must be the end of the history.
             let planned = oracle.clone().settle(at, disk.content()).is_ok();
             if !planned {

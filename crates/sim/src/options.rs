@@ -23,6 +23,8 @@ pub struct Options {
     pub mirrors: u8,
     /// When the mirrors acknowledge.
     pub level: Level,
+    /// A person promotes a replica by force: what it lacks may be lost.
+    pub forced: bool,
     /// The application's mean pause between two requests.
     pub pace: Duration,
     /// Most regions in a replica's intent log; few, so that they come and go.
@@ -90,11 +92,17 @@ impl Options {
             } else {
                 1
             },
+            forced: false,
             pace: Duration::from_millis(rng.between(4, 20)),
             hot_regions: rng.between(3, 14),
             watch: None,
             keep: 60,
         }
+    }
+
+    /// True if acknowledged writes may be lost, and are remembered until they are put aside.
+    pub(crate) fn may_lose(&self) -> bool {
+        self.level == Level::Async || self.forced
     }
 
     /// The same run with three data nodes and no witness. An asynchronous mirror has one follower: such a run waits.
@@ -129,6 +137,7 @@ impl Options {
             replicas: 2,
             mirrors: 1,
             level: Level::Write,
+            forced: false,
             pace: Duration::from_millis(5),
             hot_regions: 8,
             watch: None,

@@ -46,8 +46,14 @@ impl World {
         let mut rng = Rng::new(options.seed);
         let options_mirrors = options.mirrors;
         let contents: Vec<u64> = (0..DATA_BYTES / 512).map(|i| ORIGIN + i).collect();
+        let may_lose = options.may_lose();
+        let remembered = if may_lose {
+            Level::Async
+        } else {
+            options.level
+        };
         let oracles = (0..options.mirrors)
-            .map(|_| Oracle::new(&contents, options.level))
+            .map(|_| Oracle::new(&contents, remembered))
             .collect();
         let disks = |id: NodeId| match id {
             A => (0..options.mirrors)

@@ -341,6 +341,13 @@ pub enum GroupRequest {
         /// Everything is compared, whatever bitmaps say.
         full: bool,
     },
+    /// Make a node active that no rule would promote (R17). Carried out by that node.
+    Promote {
+        /// Which.
+        node: NodeId,
+        /// The active by the record, of which the person says that it is off.
+        off: NodeId,
+    },
     /// Let go what a replica holds back, so that it follows. Carried out by its own node.
     Demote {
         /// Which mirror, by its number in the group.
@@ -369,6 +376,16 @@ pub enum RequestFault {
     Unclear,
     /// The node that it concerns is not heard.
     Silent(NodeId),
+    /// The node is heard, here or by a node that is heard here: it is not off.
+    Alive(NodeId),
+    /// The record names another node as active.
+    OtherActive(NodeId),
+    /// Too few nodes of the register are heard to change it.
+    NoMajority,
+    /// Somebody may hold a lease still.
+    LeaseRunning,
+    /// The node takes over by itself: nothing stands against it.
+    Promotable(NodeId),
     /// Several nodes are concerned, and one has to be named.
     NameOne,
     /// The node's replica holds nothing back.

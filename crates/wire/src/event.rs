@@ -327,6 +327,8 @@ pub enum Rule {
     Barrier,
     /// No record yet, and this node holds the origin.
     FirstRecord,
+    /// R17: a person said that the active is off, and promotes what is left.
+    Forced,
 }
 
 /// An observation.

@@ -89,13 +89,15 @@ pub enum Mutant {
     CutOffForgotten,
     /// What could not be put aside is overwritten without a person's word.
     HeldBackFollows,
+    /// R17: who may hold what a forced promotion left behind is not noted.
+    ForcedForgets,
     /// R10, three replicas: a standby forgets a region that only some of the others have durably.
     ThirdForgotten,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::AckKnownSetOnly,
         Self::UnchangedResolves,
         Self::PromoteOutOfSync,
@@ -137,6 +139,7 @@ impl Mutant {
         Self::EpochsUnordered,
         Self::CutOffForgotten,
         Self::HeldBackFollows,
+        Self::ForcedForgets,
         Self::ThirdForgotten,
     ];
 }

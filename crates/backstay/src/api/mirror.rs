@@ -42,6 +42,8 @@ pub struct MirrorState {
     pub differing: Places,
     /// Nodes that hold back what a failover cut off, and how much.
     pub held_back: Vec<(NodeId, ByteCount)>,
+    /// For how long, at least, this node's replica has been out of the set; none while it may be promoted.
+    pub out_for: Option<Duration>,
 }
 
 /// How the replicas of a mirror stand to each other, seen from this node.
@@ -102,6 +104,10 @@ pub struct MirrorView {
     /// Nodes that hold back what a failover cut off, and do not follow until a person decides.
     #[serde(default)]
     pub held_back: Vec<HeldView>,
+    /// For how long, at least, the answering node's replica has been out of the set; none while it may be promoted. What was
+    /// acknowledged since may be missing there.
+    #[serde(default)]
+    pub out_seconds: Option<f64>,
 }
 
 /// What a replica holds back.
@@ -233,6 +239,7 @@ impl MirrorState {
             differing: pairs(&self.differing),
             differing_more: self.differing.more,
             held_back: self.held_views(names),
+            out_seconds: self.out_for.map(|time| time.as_secs_f64()),
         }
     }
 

@@ -69,6 +69,10 @@ const ROUTES: &[Route] = &[
         "/api/v1/groups/{group}/demote",
         "Lets go what a replica holds back, so that it follows. `confirm` is the mirror's name, `bytes` what was shown.",
     ),
+    ask(
+        "/api/v1/groups/{group}/promote",
+        "Makes a node active that is consistent and not in sync, when the active is gone. `confirm` is `NODE is off`.",
+    ),
     health("/livez", "The daemon answers.", &[]),
     health("/readyz", "Every group can fail over now.", &[]),
     health("/health/active", "This node serves the group.", &[GROUP]),
@@ -262,7 +266,7 @@ fn schemas() -> Value {
         ]),
         "Register": object(&[("kind", "string?"), ("reachable", "boolean")]),
         "Group": object(&[
-            ("name", "string"), ("active", "string?"), ("state", "string"), ("epoch", "integer?"),
+            ("name", "string"), ("active", "string?"), ("recorded", "string?"), ("state", "string"), ("epoch", "integer?"),
             ("in_sync", "[]string"), ("can_fail_over", "boolean"), ("why_not", "string?"),
             ("resources", "[]Resource"), ("mirrors", "[]Mirror"), ("addresses", "[]Address"),
         ]),
@@ -273,7 +277,7 @@ fn schemas() -> Value {
             ("intent_bytes", "integer"), ("resync_sent_bytes", "integer"), ("cold_writes", "integer"),
             ("front_end", "string?"), ("front_end_why", "string?"), ("verify", "Verify?"),
             ("replica", "Replica?"), ("differing", "[]object"), ("differing_more", "boolean"),
-            ("held_back", "[]Held"),
+            ("held_back", "[]Held"), ("out_seconds", "number?"),
         ]),
         "Held": object(&[
             ("node", "string"), ("bytes", "integer"), ("ranges", "[]object"), ("more", "boolean"),

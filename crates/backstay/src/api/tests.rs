@@ -219,6 +219,26 @@ fn letting_writes_go_takes_what_was_shown_and_the_typed_name() {
 }
 
 #[test]
+fn a_forced_promotion_names_the_node_that_is_off() {
+    let server = Server::start(ready(), Ok(()));
+    let path = "/api/v1/groups/db/promote";
+    let body = |confirm: &str| {
+        let body = json!({ "mirror": "pgdata", "node": "node-b", "confirm": confirm });
+        body.to_string()
+    };
+    for (confirm, expected) in [("", 400), ("node-a", 400), ("yes", 400), ("x is off", 404)] {
+        assert_eq!(server.call("POST", path, &body(confirm)).0, expected);
+    }
+    assert!(server.asked.try_recv().is_err(), "none of them was taken");
+    assert_eq!(server.call("POST", path, &body("node-a is off")).0, 202);
+    let expected = GroupRequest::Promote {
+        node: NodeId(1),
+        off: NodeId(0),
+    };
+    assert_eq!(server.asked.recv().expect("a request").1, expected);
+}
+
+#[test]
 fn refused_requests_say_why() {
     let server = Server::start(ready(), Err(RequestFault::NoTarget));
     let body = GroupRequestBody::default();
@@ -400,6 +420,9 @@ fn every_described_path_exists() {
         let body = match path.rsplit('/').next() {
             Some("verify" | "resync") => "{\"mirror\":\"pgdata\"}",
             Some("demote") => "{\"mirror\":\"pgdata\",\"confirm\":\"pgdata\",\"bytes\":1}",
+            Some("promote") => {
+                "{\"mirror\":\"pgdata\",\"node\":\"node-b\",\"confirm\":\"node-a is off\"}"
+            }
             Some(_) | None => "",
         };
         let (status, _) = server.call(&method.to_uppercase(), &path, body);

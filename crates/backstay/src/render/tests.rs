@@ -64,6 +64,7 @@ pub(crate) fn ready() -> Snapshot {
         cold_writes: 0,
         verify: None,
         held_back: Vec::new(),
+        out_for: None,
         front_end: None,
         front_end_why: None,
         replica: None,

@@ -226,6 +226,13 @@ impl Words<'_> {
                 ];
                 self.fill(key, &args)
             }
+            GroupRequest::Promote { node, off } => {
+                let args = [
+                    ("node", self.names.node(node)),
+                    ("off", self.names.node(off)),
+                ];
+                self.fill("request.promote", &args)
+            }
             GroupRequest::Demote {
                 mirror,
                 node,
@@ -257,6 +264,11 @@ impl Words<'_> {
             RequestFault::Already => self.plain("fault.already"),
             RequestFault::Unclear => self.plain("fault.unclear"),
             RequestFault::Silent(node) => self.with_node("fault.silent", node),
+            RequestFault::Alive(node) => self.with_node("fault.alive", node),
+            RequestFault::OtherActive(node) => self.with_node("fault.other-active", node),
+            RequestFault::NoMajority => self.plain("fault.no-majority"),
+            RequestFault::LeaseRunning => self.plain("fault.lease-running"),
+            RequestFault::Promotable(node) => self.with_node("fault.promotable", node),
             RequestFault::NameOne => self.plain("fault.name-one"),
             RequestFault::NotHeldBack(node) => self.with_node("fault.not-held-back", node),
             RequestFault::OtherHeldBack(node, bytes) => {
@@ -327,5 +339,6 @@ pub const fn rule_code(rule: Rule) -> &'static str {
         Rule::Asked => "asked",
         Rule::Barrier => "barrier",
         Rule::FirstRecord => "first-record",
+        Rule::Forced => "forced",
     }
 }

@@ -264,6 +264,7 @@ fn mirror_state(
             replica: None,
             differing: Places::default(),
             held_back,
+            out_for: group.out_for,
         };
     };
     let out_of_sync = ByteCount(figures.out_of_sync.iter().map(|(_, bytes)| bytes.0).sum());
@@ -299,6 +300,7 @@ fn mirror_state(
         replica: figures.replica.clone(),
         differing: figures.differing.clone(),
         held_back,
+        out_for: group.out_for,
     }
 }
 

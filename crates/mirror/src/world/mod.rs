@@ -7,6 +7,7 @@ mod bugs;
 mod control;
 mod crash;
 mod disk;
+mod forced;
 mod grown;
 mod looked;
 mod model;
@@ -116,6 +117,8 @@ struct Control {
     /// Peers that were reported lost.
     lost: BTreeSet<NodeId>,
     asynchronous: bool,
+    /// Who may hold what a forced promotion left behind.
+    cut_off: BTreeSet<NodeId>,
 }
 
 #[derive(Debug)]

@@ -322,7 +322,7 @@ impl Group {
         if node == self.me || !cx.links.is_up(cx.now, node) {
             return Some(Obstacle::Silent);
         }
-        if member.is_none_or(|m| m.sync == wire::Sync::Out) || self.is_lost(node) {
+        if member.is_none_or(|m| !m.sync.counts()) || self.is_lost(node) {
             return Some(self.out_of_set());
         }
         if member.is_some_and(|m| m.failed) {

@@ -63,7 +63,7 @@ impl Group {
     /// Who carries a request out: the active, or the node whose own replica it is about.
     fn carrier(&self, request: GroupRequest) -> Option<NodeId> {
         match request {
-            GroupRequest::Demote { node, .. } => Some(node),
+            GroupRequest::Demote { node, .. } | GroupRequest::Promote { node, .. } => Some(node),
             GroupRequest::Move(_)
             | GroupRequest::Start
             | GroupRequest::Stop
@@ -163,6 +163,7 @@ impl Group {
                 node,
                 bytes,
             } => self.ask_demote(mirror, node, bytes),
+            GroupRequest::Promote { node, off } => self.ask_promote(cx, node, off),
             GroupRequest::Start => match self.state {
                 State::Held => self.ask_start(cx),
                 State::Active { .. } => Err(RequestFault::Already),
@@ -338,7 +339,9 @@ impl Group {
 /// The answer when who is to carry a request out is not there.
 const fn nobody_for(request: GroupRequest) -> RequestFault {
     match request {
-        GroupRequest::Demote { node, .. } => RequestFault::Silent(node),
+        GroupRequest::Demote { node, .. } | GroupRequest::Promote { node, .. } => {
+            RequestFault::Silent(node)
+        }
         GroupRequest::Move(_)
         | GroupRequest::Start
         | GroupRequest::Stop

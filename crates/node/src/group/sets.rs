@@ -225,7 +225,7 @@ impl Group {
             } else {
                 self.mates.get(id).and_then(|mate| mate.back)
             };
-            if let Some(now) = now.filter(|_| member.sync != Sync::Out) {
+            if let Some(now) = now.filter(|_| member.sync.counts()) {
                 member.generation = member.generation.max(now);
             }
         }

@@ -48,6 +48,8 @@ pub(crate) enum Taking {
 pub(crate) enum AfterFence {
     /// The takeover is proposed.
     Propose,
+    /// The takeover is proposed, because a person wants it (R17).
+    Force,
     /// The record already names this node: its mirrors are activated.
     Start,
     /// The record named this node before it restarted: confirmed first (R6).

@@ -13,7 +13,7 @@ use wire::{ByteCount, GroupId, NodeId};
 
 use super::reply::{Refusal, json};
 use super::{Backend, Request};
-use crate::api::body::{GroupRequestBody, REASON_BYTES_MAX, Taken};
+use crate::api::body::{GroupRequestBody, OFF, REASON_BYTES_MAX, Taken};
 use crate::api::fault::FaultKind;
 use crate::api::view::Snapshot;
 use crate::output::Lang;
@@ -117,6 +117,7 @@ fn request(
             repair: body.repair.unwrap_or_default(),
         }),
         "demote" => demotion(snapshot, group, body),
+        "promote" => promotion(snapshot, group, body),
         "resync" => {
             let node = body.node.as_deref().map(|name| data_node(snapshot, name));
             Ok(GroupRequest::Resync {
@@ -143,9 +144,13 @@ fn only_its_own_keys(action: &str, body: &GroupRequestBody) -> Result<(), Refusa
         ),
         ("repair", body.repair.is_some(), &["verify"]),
         ("full", body.full.is_some(), &["resync"]),
-        ("node", body.node.is_some(), &["resync", "demote"]),
+        (
+            "node",
+            body.node.is_some(),
+            &["resync", "demote", "promote"],
+        ),
         ("bytes", body.bytes.is_some(), &["demote"]),
-        ("confirm", body.confirm.is_some(), &["demote"]),
+        ("confirm", body.confirm.is_some(), &["demote", "promote"]),
     ];
     let foreign = |(_, given, takers): &(&str, bool, &[&str])| *given && !takers.contains(&action);
     match keys.into_iter().find(foreign) {
@@ -178,6 +183,27 @@ fn demotion(
         mirror: number,
         node: node.transpose()?.unwrap_or(snapshot.me),
         bytes: ByteCount(bytes),
+    })
+}
+
+/// A forced promotion: the person typed which node is off.
+fn promotion(
+    snapshot: &Snapshot,
+    group: GroupId,
+    body: &GroupRequestBody,
+) -> Result<GroupRequest, Refusal> {
+    mirror(snapshot, group, body)?;
+    let malformed = |detail: &str| Refusal::new(FaultKind::Malformed, detail);
+    let Some(node) = body.node.as_deref() else {
+        return Err(malformed("`node` is missing"));
+    };
+    let typed = body.confirm.as_deref().unwrap_or_default();
+    let Some(off) = typed.strip_suffix(OFF) else {
+        return Err(malformed("`confirm` must be `NODE is off`"));
+    };
+    Ok(GroupRequest::Promote {
+        node: data_node(snapshot, node)?,
+        off: data_node(snapshot, off)?,
     })
 }
 
@@ -222,6 +248,11 @@ fn refused(snapshot: &Snapshot, fault: RequestFault) -> Refusal {
         RequestFault::Already => "already",
         RequestFault::Unclear => "unclear",
         RequestFault::Silent(_) => "silent",
+        RequestFault::Alive(_) => "alive",
+        RequestFault::OtherActive(_) => "other-active",
+        RequestFault::NoMajority => "no-majority",
+        RequestFault::LeaseRunning => "lease-running",
+        RequestFault::Promotable(_) => "promotable",
         RequestFault::NameOne => "name-one",
         RequestFault::NotHeldBack(_) => "not-held-back",
         RequestFault::OtherHeldBack(..) => "other-held-back",

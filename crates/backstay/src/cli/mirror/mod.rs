@@ -4,6 +4,7 @@ mod demote;
 mod export;
 mod extract;
 mod inspect;
+mod promote;
 mod resize;
 mod resync;
 mod status;
@@ -29,6 +30,8 @@ pub enum Command {
     Verify(verify::Args),
     /// Make standbys equal to the active now
     Resync(resync::Args),
+    /// Have a node serve that is not in sync, because the active is gone: what it lacks is lost
+    Promote(promote::Args),
     /// Let go what a replica holds back, so that it follows
     Demote(demote::Args),
     /// Show what a disk's mirror metadata says, without a daemon and without changing anything
@@ -47,6 +50,7 @@ pub(super) fn run(command: &Command, global: &Global, ui: &Ui) -> Outcome {
         Command::Status(args) => status::run(args, global, ui),
         Command::Verify(args) => verify::run(args, global, ui),
         Command::Resync(args) => resync::run(args, global, ui),
+        Command::Promote(args) => promote::run(args, global, ui),
         Command::Demote(args) => demote::run(args, global, ui),
         Command::Inspect(args) => inspect::run(args, ui),
         Command::Export(args) => export::run(args, ui),

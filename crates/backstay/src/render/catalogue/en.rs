@@ -280,6 +280,10 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
         "rule.first-record",
         "there is no record, and this node holds the origin of the data",
     ),
+    (
+        "rule.forced",
+        "a person said that the active is off, and promotes what is left (R17)",
+    ),
     // What was seen.
     ("seen.silent", "{node} was silent for {time}"),
     ("seen.heard", "{node} was heard {time} ago"),
@@ -335,6 +339,10 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
         "resynchronise the mirror {mirror} on {node} now, and compare everything",
     ),
     (
+        "request.promote",
+        "promote {node} by force, because {off} is off",
+    ),
+    (
         "request.demote",
         "let go {amount} of writes of the mirror {mirror} that {node} holds back",
     ),
@@ -355,6 +363,23 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     (
         "fault.name-one",
         "several replicas are in sync, and only one can be compared at a time: name it",
+    ),
+    (
+        "fault.alive",
+        "{node} is heard, by this node or by another one: it is not off",
+    ),
+    ("fault.other-active", "the active by the record is {node}"),
+    (
+        "fault.no-majority",
+        "too few nodes are heard to change who is active",
+    ),
+    (
+        "fault.lease-running",
+        "somebody may hold a lease for some seconds more",
+    ),
+    (
+        "fault.promotable",
+        "{node} is in sync and takes over by itself",
     ),
     ("fault.not-held-back", "{node} holds nothing back"),
     (
