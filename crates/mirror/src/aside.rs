@@ -57,7 +57,10 @@ impl Machine {
         let own = self.superblock.get();
         // A mixture was begun to be overwritten: it was put aside before that.
         let whole = own.state == ReplicaState::Consistent;
-        let alone = self.cut_off || own.led && self.bound().is_some();
+        let served = own.led && (self.cut_off || self.bound().is_some());
+        // It took part in nothing since.
+        let left_behind = self.cut_off && own.epoch < self.floor;
+        let alone = served || left_behind;
         let looked = whole && alone && !mutant::on(Mutant::CutOffForgotten);
         let ranges = if looked {
             self.own_ranges()
@@ -157,7 +160,11 @@ impl Machine {
             return;
         };
         self.aside = Aside::Clear;
-        self.superblock.change(|s| s.led = false);
+        let floor = self.floor;
+        self.superblock.change(|s| {
+            s.led = false;
+            s.epoch = s.epoch.max(floor);
+        });
         self.report(Report::LetGo(held));
     }
 }

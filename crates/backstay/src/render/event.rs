@@ -142,14 +142,7 @@ pub fn text(words: &Words<'_>, event: &Event) -> String {
             ranges,
             more,
             bytes,
-        } => {
-            let args = [
-                ("mirror", words.mirror(group, *mirror)),
-                ("amount", amount::bytes(*bytes)),
-                ("ranges", range_list(ranges, *more)),
-            ];
-            words.fill("event.let-go", &args)
-        }
+        } => let_go(words, words.mirror(group, *mirror), (ranges, *more), *bytes),
     }
 }
 
@@ -161,6 +154,20 @@ fn put_aside_text(words: &Words<'_>, told: &[ByteRange], count: u64, bytes: Byte
         ("ranges", range_list(told, more)),
     ];
     words.fill("event.put-aside", &args)
+}
+
+fn let_go(
+    words: &Words<'_>,
+    mirror: String,
+    (ranges, more): (&[ByteRange], bool),
+    bytes: ByteCount,
+) -> String {
+    let args = [
+        ("mirror", mirror),
+        ("amount", amount::bytes(bytes)),
+        ("ranges", range_list(ranges, more)),
+    ];
+    words.fill("event.let-go", &args)
 }
 
 fn range_list(told: &[ByteRange], more: bool) -> String {
@@ -191,9 +198,8 @@ fn plain_text(words: &Words<'_>, what: &What) -> String {
             link: index,
         } => words.fill("event.link-up", &[node(*id), link(*index)]),
         What::RoleChanged { from, to } => {
-            let me = words.names.me.clone();
             let args = [
-                ("me", me),
+                ("me", words.names.me.clone()),
                 ("from", words.role(*from)),
                 ("to", words.role(*to)),
             ];
