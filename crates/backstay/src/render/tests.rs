@@ -586,7 +586,7 @@ fn what_a_person_asks_of_a_mirror_has_words() {
     );
     let asked = requests.map(|request| words.request(Some(DB), request));
     let refused = faults.map(|fault| words.fault(fault));
-    let rule = words.rule(wire::event::Rule::Forced);
+    let rule = words.rule(Rule::Forced);
     let remedy = words.remedy(DB, B, Obstacle::HeldBack(bytes));
     let mut seen = std::collections::BTreeSet::new();
     for text in asked
