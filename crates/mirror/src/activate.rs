@@ -97,6 +97,7 @@ impl Machine {
         }
         self.activation += 1;
         self.aside = Aside::Unknown;
+        self.cut_off = false;
         self.closed = false;
         self.floor = self.floor.max(epoch);
         let (now, backoff) = (self.now, self.config.redial_min);

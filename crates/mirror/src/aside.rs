@@ -1,21 +1,31 @@
-//! What an asynchronous active was told good for, and a failover cut off, is put aside before it is replaced.
+//! What was acknowledged, and a failover cut off, is put aside before it is replaced.
 //!
-//! A replica that served (`led`) and comes back as a follower may hold acknowledged writes that the new active never got. Where they can
+//! A replica that served (`led`) an asynchronous mirror and comes back as a follower may hold acknowledged writes that the new active
+//! never got; and so may any whole replica after a forced promotion (`cut_off`), in a synchronous mirror too. Where they can
 //! be is what its bitmap and its intent log name. Before it answers the new active's Hello, and so before anything is
 //! overwritten, the driver copies these ranges to a file. If that fails, or if there is more than the bound can have left, the
 //! replica holds, and a person decides.
+//!
+//! ```text
+//! Unknown ──► Copying ──durable──► Clear
+//!    │           │ failed            ▲
+//!    │ too much  ▼                   │ a person lets it go: Demote
+//!    └────────► Held ────────────────┘
+//! ```
 
 use crate::bitmap::region_blocks;
 use crate::bits::Bits;
-use crate::config::Bound;
-use crate::control::Report;
+use crate::control::{Held, Report};
 use crate::io::{Errno, Output};
 use crate::machine::Machine;
+use crate::runs::Places;
 use wire::layout::ReplicaState;
 use wire::mutant::{self, Mutant};
 use wire::units::{BLOCK_BYTES, REGION_BYTES};
 use wire::{ByteCount, ByteRange};
 
+/// After a forced promotion of a synchronous mirror, which has no bound, more than this is not put aside: a person decides.
+const CUT_OFF_BYTES_MAX: u64 = 64 << 20;
 /// Longest range that is named, in blocks: 1 MiB.
 const RANGE_BLOCKS_MAX: u64 = 256;
 
@@ -28,8 +38,8 @@ pub(crate) enum Aside {
     Copying(Vec<ByteRange>),
     /// Nothing stands against being overwritten.
     Clear,
-    /// A person has to decide.
-    Held,
+    /// A person has to decide about this.
+    Held(Held),
 }
 
 impl Machine {
@@ -37,7 +47,8 @@ impl Machine {
     pub(crate) fn has_put_aside(&mut self) -> bool {
         match self.aside {
             Aside::Clear => true,
-            Aside::Copying(_) | Aside::Held => false,
+            Aside::Held(_) => mutant::on(Mutant::HeldBackFollows),
+            Aside::Copying(_) => false,
             Aside::Unknown => self.begin_aside(),
         }
     }
@@ -45,17 +56,23 @@ impl Machine {
     fn begin_aside(&mut self) -> bool {
         let own = self.superblock.get();
         // A mixture was begun to be overwritten: it was put aside before that.
-        let led = own.led && own.state == ReplicaState::Consistent;
-        let bound = self
-            .bound()
-            .filter(|_| led && !mutant::on(Mutant::CutOffForgotten));
-        let ranges = self.own_ranges();
-        let Some(bound) = bound.filter(|_| !ranges.is_empty()) else {
+        let whole = own.state == ReplicaState::Consistent;
+        let served = own.led && (self.cut_off || self.bound().is_some());
+        // It took part in nothing since.
+        let left_behind = self.cut_off && own.epoch < self.floor;
+        let alone = served || left_behind;
+        let looked = whole && alone && !mutant::on(Mutant::CutOffForgotten);
+        let ranges = if looked {
+            self.own_ranges()
+        } else {
+            Vec::new()
+        };
+        if ranges.is_empty() {
             self.aside = Aside::Clear;
             return true;
-        };
+        }
         let bytes = total(&ranges);
-        if bytes > self.aside_max(bound) {
+        if bytes > self.aside_max() {
             self.hold_back(&ranges);
             return false;
         }
@@ -70,9 +87,10 @@ impl Machine {
 
     /// More than this cannot be what a failover within the bound cut off: the bound itself, what is marked beyond it until the
     /// next point, and whole regions of the intent log.
-    fn aside_max(&self, bound: Bound) -> u64 {
+    fn aside_max(&self) -> u64 {
+        let bound = self.bound().map(|bound| bound.max_bytes.saturating_mul(2));
         let hot = self.config.hot_regions_max.saturating_mul(REGION_BYTES);
-        bound.max_bytes.saturating_mul(2).saturating_add(hot)
+        bound.unwrap_or(CUT_OFF_BYTES_MAX).saturating_add(hot)
     }
 
     /// Where this replica may hold what others do not.
@@ -96,11 +114,20 @@ impl Machine {
         ranges
     }
 
+    /// The node says whether a forced promotion left this replica behind.
+    pub(crate) fn note_cut_off(&mut self, cut_off: bool) {
+        if cut_off && !self.cut_off && self.aside == Aside::Clear {
+            self.aside = Aside::Unknown;
+        }
+        self.cut_off = cut_off;
+    }
+
     /// The driver copied it, durably, or could not.
     pub(crate) fn on_put_aside(&mut self, result: Result<(), Errno>) {
-        let Aside::Copying(ranges) = std::mem::replace(&mut self.aside, Aside::Held) else {
+        let Aside::Copying(ranges) = &mut self.aside else {
             return;
         };
+        let ranges = std::mem::take(ranges);
         match result {
             Ok(()) => {
                 self.aside = Aside::Clear;
@@ -112,9 +139,33 @@ impl Machine {
     }
 
     fn hold_back(&mut self, ranges: &[ByteRange]) {
-        self.aside = Aside::Held;
         let bytes = ByteCount(total(ranges));
+        let mut places = Places::default();
+        ranges.iter().for_each(|range| places.add(*range));
+        self.aside = Aside::Held(Held { bytes, places });
         self.report(Report::HeldBack { bytes });
+    }
+
+    /// What waits for a person.
+    pub(crate) const fn held(&self) -> Option<&Held> {
+        match &self.aside {
+            Aside::Held(held) => Some(held),
+            Aside::Unknown | Aside::Copying(_) | Aside::Clear => None,
+        }
+    }
+
+    /// A person lets go what is held. The disk says so from here on, so that a restart does not ask again.
+    pub(crate) fn on_demote(&mut self) {
+        let Some(held) = self.held().cloned() else {
+            return;
+        };
+        self.aside = Aside::Clear;
+        let floor = self.floor;
+        self.superblock.change(|s| {
+            s.led = false;
+            s.epoch = s.epoch.max(floor);
+        });
+        self.report(Report::LetGo(held));
     }
 }
 

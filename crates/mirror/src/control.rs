@@ -17,6 +17,9 @@ pub enum Command {
         epoch: Epoch,
         /// The active by that record.
         active: NodeId,
+        /// A person promoted it although it had not everything: what this replica has alone may have been acknowledged, in a
+        /// synchronous mirror too, and is put aside.
+        cut_off: bool,
     },
     /// Accept nothing more from any older epoch and finish what is under way; answered by [`Report::Fenced`] (R3, R16).
     Fence,
@@ -56,6 +59,18 @@ pub enum Command {
         /// What differs is sent to the peer.
         repair: bool,
     },
+    /// While serving: what waits for time, to make this peer equal, is done now: the next try to connect, the next one to read
+    /// blocks that could not be read.
+    Resync {
+        /// Whom to make equal.
+        node: NodeId,
+        /// Whatever bitmaps say, everything is compared. Not of a peer in the sets: losing its session would take it out of
+        /// them; [`Command::Verify`] with `repair` compares it as it is.
+        full: bool,
+    },
+    /// To a replica that holds back ([`Report::HeldBack`]): a person lets its own writes go, and it follows. Answered by
+    /// [`Report::LetGo`]; not at all if it holds nothing back.
+    Demote,
     /// The front end is closed: make everything durable on every required replica, clear the intent log, end the
     /// sessions; answered by [`Report::Drained`].
     Drain,
@@ -126,11 +141,13 @@ pub enum Report {
         bytes: ByteCount,
     },
     /// This replica holds writes that a failover cut off, and does not follow: they could not be put aside, or are more than the
-    /// bound can have left. A person decides.
+    /// bound can have left. A person decides: [`Command::Demote`].
     HeldBack {
         /// How many bytes may be concerned.
         bytes: ByteCount,
     },
+    /// Answer to [`Command::Demote`]: this will be replaced, and the replica follows from here on.
+    LetGo(Held),
     /// A follower that was behind is well within its bound again, without a resync.
     PeerWithin {
         /// Which.
@@ -240,6 +257,17 @@ pub struct ReplicaFigures {
     pub resyncs: Vec<ResyncFigures>,
     /// The regions of the intent log: where replicas would be compared after a crash now.
     pub hot: Places,
+    /// What a failover cut off and a person has to decide about.
+    pub held: Option<Held>,
+}
+
+/// Writes of a replica that a failover may have cut off, and that could not be put aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// How many bytes may be concerned.
+    pub bytes: ByteCount,
+    /// Where they are.
+    pub places: Places,
 }
 
 /// What a replica remembers of another one.

@@ -75,6 +75,28 @@ impl Machine {
         }
     }
 
+    /// A person does not want to wait for the next try.
+    pub(crate) fn on_resync(&mut self, node: NodeId, full: bool) {
+        let Some(active) = self.active().filter(|active| active.is_serving()) else {
+            return;
+        };
+        let counted = active.required.or(active.eligible).contains(node);
+        if full && !counted {
+            self.doubt_all(node);
+        }
+        let (now, backoff) = (self.now, self.config.redial_min);
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        if let Link::Down { redial_at } = &mut peer.link {
+            *redial_at = now;
+            peer.backoff = backoff;
+        }
+        if let Some(copying) = peer.copying_mut() {
+            copying.retry_at = now;
+        }
+    }
+
     /// Limits of time that peers have passed.
     pub(crate) fn on_active_time(&mut self) {
         let (required, eligible) = (self.required(), self.eligible());

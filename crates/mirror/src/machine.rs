@@ -120,6 +120,8 @@ pub(crate) struct Machine {
     pub(crate) kept: BTreeMap<BufId, bool>,
     pub(crate) spool: Spool,
     pub(crate) aside: Aside,
+    /// A forced promotion may have left behind what this replica has.
+    pub(crate) cut_off: bool,
 }
 
 /// What attaching found.
@@ -184,6 +186,7 @@ impl Machine {
             kept: BTreeMap::new(),
             spool,
             aside: Aside::Unknown,
+            cut_off: false,
         }
     }
 

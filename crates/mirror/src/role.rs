@@ -49,8 +49,15 @@ impl Machine {
             Command::Distrust { node } => self.distrust(node),
             Command::Sets { .. } => self.on_sets(command),
             Command::Verify { node, repair } => self.on_verify(node, repair),
-            Command::Follow { epoch, active } => {
+            Command::Resync { node, full } => self.on_resync(node, full),
+            Command::Demote => self.on_demote(),
+            Command::Follow {
+                epoch,
+                active,
+                cut_off,
+            } => {
                 self.floor = self.floor.max(epoch);
+                self.note_cut_off(cut_off);
                 match &self.role {
                     Role::Standby(standby) if standby.active == active => {}
                     Role::Idle => self.follow(active),
@@ -100,6 +107,11 @@ impl Machine {
             }
             return;
         }
+        self.doubt_all(node);
+    }
+
+    /// Everything may differ from a peer: its session begins anew.
+    pub(crate) fn doubt_all(&mut self, node: NodeId) {
         if let Some(plane) = self.plane_mut(node) {
             plane.mark_all();
         }

@@ -90,6 +90,24 @@ pub struct Places {
 }
 
 impl Places {
+    /// The most that are named one by one.
+    pub(crate) const MAX: usize = 256;
+
+    /// One more, behind the others; joined if it goes on where the last one ends. Beyond [`Self::MAX`] it is only noted that
+    /// there are more.
+    pub(crate) fn add(&mut self, range: ByteRange) {
+        let full = self.ranges.len() >= Self::MAX;
+        let last = self.ranges.last_mut();
+        match last.filter(|last| last.end() == range.offset()) {
+            Some(last) => {
+                let joined = ByteRange::new(last.offset(), last.len() + range.len());
+                *last = joined.unwrap_or(*last);
+            }
+            None if full => self.more = true,
+            None => self.ranges.push(range),
+        }
+    }
+
     /// Length of all that are named.
     #[must_use]
     pub fn bytes(&self) -> u64 {

@@ -12,7 +12,7 @@ use wire::units::{BLOCK_BYTES, REGION_BYTES};
 use wire::{ByteCount, ByteRange, NodeId};
 
 /// Most places that are named.
-pub const PLACES_MAX: usize = 256;
+pub const PLACES_MAX: usize = Places::MAX;
 /// Blocks that one step looks at: 4 GiB of the volume, in some ten microseconds.
 const STEP_BLOCKS: u64 = 1 << 20;
 
@@ -92,6 +92,7 @@ impl Machine {
             pairs: self.pairs().map(pair_figures).collect(),
             resyncs: self.peers.iter().filter_map(resync_figures).collect(),
             hot: self.hot_places(),
+            held: self.held().cloned(),
         }
     }
 
@@ -99,15 +100,8 @@ impl Machine {
         let mut places = Places::default();
         for region in self.intent.regions() {
             let start = u64::from(region) * REGION_BYTES;
-            let full = places.ranges.len() >= PLACES_MAX;
-            let last = places.ranges.last_mut();
-            match last.filter(|last| last.end() == start) {
-                Some(last) => {
-                    let joined = ByteRange::new(last.offset(), last.len() + REGION_BYTES);
-                    *last = joined.unwrap_or(*last);
-                }
-                None if full => places.more = true,
-                None => places.ranges.extend(ByteRange::new(start, REGION_BYTES)),
+            if let Some(range) = ByteRange::new(start, REGION_BYTES) {
+                places.add(range);
             }
         }
         places

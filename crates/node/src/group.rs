@@ -16,6 +16,7 @@
 
 mod active;
 mod asks;
+mod force;
 mod record;
 mod sets;
 mod standby;
@@ -93,6 +94,8 @@ pub struct Group {
     instance_open: bool,
     /// It was found running, and not every resource of it was started here yet.
     half_adopted: bool,
+    /// Since when, at least, the record has this node's replicas out; none while they may be promoted.
+    pub(crate) out_since: Option<Time>,
     /// Version of the record that was last acted upon.
     seen: Version,
     pending: Option<Pending>,
@@ -149,6 +152,7 @@ impl Group {
             replicas: vec![Replica::default(); usize::from(group.mirrors)],
             instance_open: false,
             half_adopted: false,
+            out_since: None,
             seen: Version(0),
             pending: None,
             mates: BTreeMap::new(),
@@ -287,7 +291,7 @@ impl Group {
                 if let Some(replica) = self.replicas.get_mut(usize::from(mirror)) {
                     replica.joined = true;
                     replica.consistent = consistent;
-                    replica.held_back = false;
+                    replica.held_back = None;
                     replica.wrong = None;
                 }
             }
@@ -301,11 +305,8 @@ impl Group {
             ),
             Report::Fenced => self.on_fenced(mirror),
             Report::PutAside { ranges, bytes } => self.on_put_aside(cx, mirror, &ranges, bytes),
-            Report::HeldBack { .. } => {
-                if let Some(replica) = self.replicas.get_mut(usize::from(mirror)) {
-                    replica.held_back = true;
-                }
-            }
+            Report::HeldBack { bytes } => self.on_held_back(mirror, Some(bytes)),
+            Report::LetGo(held) => self.on_let_go(cx, mirror, &held),
             Report::Serving { .. } => self.on_serving(cx, mirror),
             Report::Drained => self.on_mirror_stopped(mirror),
             Report::Closed => self.on_mirror_closed(mirror),

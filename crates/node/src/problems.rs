@@ -163,14 +163,23 @@ impl Node {
             .confirmed()
             .is_some_and(|r| !r.may_promote(node))
         {
-            // It will not come back by waiting, if its disk is the reason.
-            let disk = |o: &Obstacle| matches!(o, Obstacle::WrongDisk(_) | Obstacle::DiskFailed);
             let said = group.peers.get(&node).and_then(|(_, beat)| beat.obstacle);
-            return Some(said.filter(disk).unwrap_or_else(|| group.out_of_set()));
+            return Some(
+                said.filter(needs_a_person)
+                    .unwrap_or_else(|| group.out_of_set()),
+            );
         }
         group
             .peers
             .get(&node)
             .map_or(Some(Obstacle::NotAttached), |(_, beat)| beat.obstacle)
     }
+}
+
+/// True if the replica will not come back by waiting.
+pub(crate) const fn needs_a_person(obstacle: &Obstacle) -> bool {
+    matches!(
+        obstacle,
+        Obstacle::WrongDisk(_) | Obstacle::DiskFailed | Obstacle::HeldBack(_)
+    )
 }

@@ -5,7 +5,7 @@ use crate::machine::Node;
 use std::collections::{BTreeMap, BTreeSet};
 use wire::control::{LinkId, Obstacle, Role};
 use wire::problem::Problem;
-use wire::{Duration, GroupId, NodeId, Record, Time};
+use wire::{ByteCount, Duration, GroupId, NodeId, Record, Time};
 
 /// The whole picture.
 #[derive(Clone, Debug)]
@@ -48,6 +48,10 @@ pub struct GroupView {
     pub can_fail_over: bool,
     /// If not: the closest standby and what stands against it.
     pub why_not: Option<(NodeId, Obstacle)>,
+    /// Nodes that hold back what a failover cut off, and how much; this node's own is exact.
+    pub held_back: BTreeMap<NodeId, ByteCount>,
+    /// For how long, at least, the record has this node's replicas out; none while they may be promoted.
+    pub out_for: Option<Duration>,
     /// Resources that run on this node, by index.
     pub running: BTreeSet<u8>,
     /// A resource that is being started or stopped on this node.
@@ -108,6 +112,7 @@ impl Node {
         let serving = active.filter(|id| roles.get(id) == Some(&Role::Active));
         let why_not = self.no_standby(now, group);
         let (running, changing) = group.resources_running();
+        let held_back = self.held_back(now, group);
         GroupView {
             id: group.id(),
             can_fail_over: record.is_some() && why_not.is_none(),
@@ -115,8 +120,32 @@ impl Node {
             roles,
             serving,
             why_not,
+            held_back,
+            out_for: group.out_since.map(|since| now.since(since)),
             running,
             changing,
         }
+    }
+
+    fn held_back(&self, now: Time, group: &Group) -> BTreeMap<NodeId, ByteCount> {
+        let heard = (group.peers.iter()).filter(|(id, _)| self.links.is_up(now, **id));
+        let others = heard.filter_map(|(id, (_, beat))| Some((*id, beat.obstacle?)));
+        let own = group.obstacle().map(|obstacle| (self.config.me, obstacle));
+        let held = |(id, obstacle)| match obstacle {
+            Obstacle::HeldBack(bytes) => Some((id, bytes)),
+            Obstacle::OutOfSync
+            | Obstacle::Inconsistent
+            | Obstacle::DiskFailed
+            | Obstacle::RolledBack
+            | Obstacle::InstanceOpen
+            | Obstacle::FailedHere
+            | Obstacle::NotAttached
+            | Obstacle::AsyncBehind
+            | Obstacle::NoVote
+            | Obstacle::NoRegister
+            | Obstacle::Silent
+            | Obstacle::WrongDisk(_) => None,
+        };
+        others.chain(own).filter_map(held).collect()
     }
 }

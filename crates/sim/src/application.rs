@@ -95,7 +95,7 @@ impl World {
         let op = OpId(self.name());
         let (first, sectors) = (request.range.offset() / 512, request.range.len() / 512);
         let history = self.histories.get_mut(usize::from(mirror));
-        if let Some(history) = history.filter(|_| self.options.level == Level::Async) {
+        if let Some(history) = history.filter(|_| self.options.may_lose()) {
             history.issue(op, &request);
         }
         let Some(oracle) = self.oracles.get_mut(usize::from(mirror)) else {

@@ -255,6 +255,7 @@ impl World {
                 self.kill_process(at, Some(Duration::from_millis(200)));
             }
         }
+        self.answer_held_back();
         let held = self
             .checkers
             .epochs_rise
@@ -265,6 +266,27 @@ impl World {
             && self.faults.over
         {
             self.ask(active, GroupRequest::Start);
+        }
+    }
+
+    /// A person lets go what a node could not put aside.
+    fn answer_held_back(&mut self) {
+        let now = self.now;
+        for node in self.options.data_nodes() {
+            let machine = self.machine(node);
+            let local = machine.local(now);
+            let view = machine.process.as_ref().map(|it| it.node.view(local));
+            let group = view.and_then(|view| view.groups.into_iter().next());
+            let held = group.and_then(|group| group.held_back.get(&node).copied());
+            if let Some(bytes) = held {
+                let mirror = 0;
+                let request = GroupRequest::Demote {
+                    mirror,
+                    node,
+                    bytes,
+                };
+                self.ask(node, request);
+            }
         }
     }
 

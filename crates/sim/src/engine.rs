@@ -2,7 +2,7 @@
 
 use crate::disk::Done;
 use crate::machine::Given;
-use crate::options::{FaultMix, Level};
+use crate::options::FaultMix;
 use crate::oracle::OpId;
 use crate::queue::{Event, Payload, ToEngine, ToProcess};
 use crate::world::{GROUP, World};
@@ -77,6 +77,8 @@ impl World {
             Command::Lease { until } => engine.lease = *until,
             Command::Distrust { .. }
             | Command::Verify { .. }
+            | Command::Resync { .. }
+            | Command::Demote
             | Command::Fence
             | Command::Abort
             | Command::Drain
@@ -197,25 +199,6 @@ impl World {
         }
         let result = if fails { Err(Errno::IO) } else { Ok(()) };
         let what = ToEngine::Plain(Input::SpoolDone { io, result });
-        let what = ToProcess::Engine { mirror, what };
-        self.after(delay, Event::Process { at, life, what });
-    }
-
-    /// The ranges are copied, before anything replaces them.
-    fn put_aside(&mut self, at: NodeId, mirror: u8, ranges: &[wire::ByteRange]) {
-        let delay = self.rng.micros(500, 60_000);
-        let Some(life) = self.machine(at).life() else {
-            return;
-        };
-        let node = &self.machines[usize::from(at.0)];
-        let disk = node
-            .disks
-            .get(usize::from(mirror))
-            .map(crate::disk::Disk::content);
-        if let (Some(disk), Some(history)) = (disk, self.histories.get_mut(usize::from(mirror))) {
-            history.put_aside(at, ranges, disk);
-        }
-        let what = ToEngine::Plain(Input::PutAside { result: Ok(()) });
         let what = ToProcess::Engine { mirror, what };
         self.after(delay, Event::Process { at, life, what });
     }
@@ -423,6 +406,10 @@ impl World {
             Report::AttachFailed { .. } | Report::LocalFailed { .. } => {
                 self.machine(at).disk_failed = true;
             }
+            Report::LetGo(_) => {
+                let whole = wire::ByteRange::new(0, crate::setup::DATA_BYTES);
+                self.copied(at, mirror, whole.as_slice());
+            }
             Report::Attached { .. }
             | Report::Fenced
             | Report::PeerLost { .. }
@@ -463,7 +450,7 @@ impl World {
         let verdict = crate::checkers::inconsistent_never_promoted::check(disk.content())
             .map_err(|what| format!("{at:?} serves mirror {mirror}: {what}"));
         let mut late = None;
-        if self.options.level == Level::Async && oracle.server().is_some_and(|s| s != at) {
+        if self.options.may_lose() && oracle.server().is_some_and(|s| s != at) {
             // A planned move loses nothing; else what is missing must be the end of the history.
             let planned = oracle.clone().settle(at, disk.content()).is_ok();
             if !planned {

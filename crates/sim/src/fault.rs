@@ -66,6 +66,8 @@ pub enum Fault {
     FileFails(NodeId),
     /// The machine loses power; while it is off, a person restores an old snapshot of its disks.
     RollBack(NodeId, Duration),
+    /// The node has no room to put anything aside.
+    NoRoom(NodeId, Duration),
     /// The application ends by itself.
     AppEnds,
     /// The application cannot be started on the node.
@@ -103,6 +105,7 @@ impl Fault {
             | Self::Isolate(n, _)
             | Self::Deafen(n, _)
             | Self::SlowFile(n, _)
+            | Self::NoRoom(n, _)
             | Self::Freeze(n, _)
             | Self::FileFails(n) => n == W,
             Self::OneWay(a, b, _) | Self::Link(a, b, _, _) => a == W || b == W,
@@ -157,6 +160,7 @@ impl Fault {
             | Self::OneMirror(_, t)
             | Self::Late(t)
             | Self::SlowFile(_, t)
+            | Self::NoRoom(_, t)
             | Self::RollBack(_, t)
             | Self::AppBroken(_, t)
             | Self::StopHangs(_, t)
@@ -201,6 +205,7 @@ impl Fault {
             | Self::DiskHang(..)
             | Self::DiskSlow(..)
             | Self::SlowFile(..)
+            | Self::NoRoom(..)
             | Self::FileFails(_)
             | Self::RollBack(..)
             | Self::AppEnds
@@ -278,6 +283,7 @@ impl World {
                 self.network.late_max = Duration::from_millis(400);
             }
             Fault::SlowFile(at, _) => self.machine(at).slow_file = 60,
+            Fault::NoRoom(at, _) => self.machine(at).no_room = true,
             Fault::FileFails(at) => self.machine(at).file_fails = true,
             Fault::RollBack(at, back) => self.roll_back(at, back),
             Fault::AppEnds => self.end_app(),
@@ -339,6 +345,7 @@ impl World {
             Fault::OneMirror(..) => self.network.mirror_down = None,
             Fault::Late(_) => self.network.late = self.network.late.saturating_sub(1_000),
             Fault::SlowFile(at, _) => self.machine(at).slow_file = 1,
+            Fault::NoRoom(at, _) => self.machine(at).no_room = false,
             Fault::AppBroken(at, _) => self.machine(at).app_broken = false,
             Fault::StopHangs(at, _) => self.machine(at).stop_hangs = false,
             Fault::StopStart(_) => self.ask_active(GroupRequest::Start),
@@ -469,6 +476,7 @@ const fn is_lasting(fault: Fault) -> bool {
             | Fault::OneMirror(..)
             | Fault::Late(_)
             | Fault::SlowFile(..)
+            | Fault::NoRoom(..)
             | Fault::AppBroken(..)
             | Fault::StopHangs(..)
             | Fault::StopStart(_)

@@ -304,6 +304,7 @@ pub(crate) const fn machine(id: NodeId, disks: Vec<crate::disk::Disk>) -> Machin
         slow_file: 1,
         file_fails: false,
         disk_failed: false,
+        no_room: false,
         app_broken: false,
         stop_hangs: false,
     }

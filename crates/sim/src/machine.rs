@@ -39,6 +39,8 @@ pub(crate) struct Machine {
     pub(crate) file_fails: bool,
     /// A replica reported that its disk failed; only a restart makes it try again.
     pub(crate) disk_failed: bool,
+    /// Nothing can be put aside.
+    pub(crate) no_room: bool,
     /// Starts of the application fail.
     pub(crate) app_broken: bool,
     /// Stops of the application hang until the shell gives up.

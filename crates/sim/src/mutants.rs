@@ -175,6 +175,8 @@ const fn hunted(mutant: Mutant) -> (&'static str, &'static [&'static str]) {
         Mutant::AsyncPromoted => ("R11", &["async_beyond_its_bound_waits"]),
         Mutant::BoundIgnored => ("R11", &["async_standby_hung", "async_link_silent"]),
         Mutant::CutOffForgotten => ("G3", &["async_cut_off_is_put_aside"]),
+        Mutant::HeldBackFollows => ("G3", &["async_held_back_waits_for_a_person"]),
+        Mutant::ForcedForgets => ("R17", &["forced_promotion"]),
         Mutant::EpochsUnordered => ("R11", &["async_epochs_stay_in_order"]),
         Mutant::ThirdForgotten => ("R10", &["what_the_third_missed_is_remembered"]),
         Mutant::GateIgnoresLease => ("R12", &["paused_active_answers_nothing"]),
@@ -210,6 +212,7 @@ fn bend(mutant: Mutant) -> fn(&mut Options) {
             | Mutant::BoundIgnored
             | Mutant::EpochsUnordered
             | Mutant::CutOffForgotten
+            | Mutant::HeldBackFollows
     ) {
         |options| options.level = Level::Async
     } else if mutant == Mutant::ThirdForgotten {

@@ -25,6 +25,8 @@ pub struct Options {
     pub used_only: bool,
     /// When the mirrors acknowledge.
     pub level: Level,
+    /// A person promotes a replica by force: what it lacks may be lost.
+    pub forced: bool,
     /// The application's mean pause between two requests.
     pub pace: Duration,
     /// Most regions in a replica's intent log; few, so that they come and go.
@@ -93,11 +95,17 @@ impl Options {
                 1
             },
             used_only: false,
+            forced: false,
             pace: Duration::from_millis(rng.between(4, 20)),
             hot_regions: rng.between(3, 14),
             watch: None,
             keep: 60,
         }
+    }
+
+    /// True if acknowledged writes may be lost, and are remembered until they are put aside.
+    pub(crate) fn may_lose(&self) -> bool {
+        self.level == Level::Async || self.forced
     }
 
     /// The same run with three data nodes and no witness. An asynchronous mirror has one follower: such a run waits.
@@ -133,6 +141,7 @@ impl Options {
             mirrors: 1,
             used_only: false,
             level: Level::Write,
+            forced: false,
             pace: Duration::from_millis(5),
             hot_regions: 8,
             watch: None,

@@ -1,6 +1,7 @@
 //! Directed scenarios: one story each, readable from top to bottom.
 
 mod asynchronous;
+mod forced;
 mod lease;
 mod mirror;
 mod register;
@@ -43,6 +44,7 @@ fn all() -> impl Iterator<Item = Scenario> {
         lease::ALL,
         mirror::ALL,
         asynchronous::ALL,
+        forced::ALL,
     ]
     .into_iter()
     .flatten()

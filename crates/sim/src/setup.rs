@@ -50,8 +50,14 @@ impl World {
         let contents: Vec<u64> = (0..DATA_BYTES / 512)
             .map(|sector| content(&options, A, sector))
             .collect();
+        let may_lose = options.may_lose();
+        let remembered = if may_lose {
+            Level::Async
+        } else {
+            options.level
+        };
         let oracles = (0..options.mirrors)
-            .map(|_| Oracle::new(&contents, options.level))
+            .map(|_| Oracle::new(&contents, remembered))
             .collect();
         let disks = |id: NodeId| -> Vec<Disk> {
             let mirrors = if options.data_nodes().contains(&id) {

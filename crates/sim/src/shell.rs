@@ -416,6 +416,9 @@ impl World {
             return;
         };
         let id = wire::Nonce(self.rng.bits());
+        if let wire::control::GroupRequest::Promote { node, .. } = request {
+            self.checkers.epochs_rise.forced = Some(node);
+        }
         self.say(at, &format!("a person asks for {request:?} ({})", id.0));
         let input = Input::Ask {
             id,

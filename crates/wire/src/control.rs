@@ -5,7 +5,8 @@
 //! may run another release.
 
 use crate::{
-    Ballot, Duration, Epoch, GroupId, NodeId, Nonce, Record, SessionId, Time, Version, version,
+    Ballot, ByteCount, Duration, Epoch, GroupId, NodeId, Nonce, Record, SessionId, Time, Version,
+    version,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -268,6 +269,8 @@ pub enum Obstacle {
     Silent,
     /// Its disk works, but is not a replica of this mirror.
     WrongDisk(WrongDisk),
+    /// It holds so much that a failover cut off, and does not follow until a person decides.
+    HeldBack(ByteCount),
 }
 
 /// Why a disk that works cannot be this mirror's replica.
@@ -329,6 +332,31 @@ pub enum GroupRequest {
         /// What differs is sent to the other replica.
         repair: bool,
     },
+    /// Make standbys equal to the active now.
+    Resync {
+        /// Which mirror, by its number in the group.
+        mirror: u8,
+        /// Which standby; all of them if none is named.
+        node: Option<NodeId>,
+        /// Everything is compared, whatever bitmaps say.
+        full: bool,
+    },
+    /// Make a node active that no rule would promote (R17). Carried out by that node.
+    Promote {
+        /// Which.
+        node: NodeId,
+        /// The active by the record, of which the person says that it is off.
+        off: NodeId,
+    },
+    /// Let go what a replica holds back, so that it follows. Carried out by its own node.
+    Demote {
+        /// Which mirror, by its number in the group.
+        mirror: u8,
+        /// Whose replica.
+        node: NodeId,
+        /// What the person was shown; refused if it is not what is held back.
+        bytes: ByteCount,
+    },
 }
 
 /// Why a request was not taken.
@@ -346,6 +374,24 @@ pub enum RequestFault {
     Already,
     /// The register could not be changed; the outcome is unknown until it is reached again.
     Unclear,
+    /// The node that it concerns is not heard.
+    Silent(NodeId),
+    /// The node is heard, here or by a node that is heard here: it is not off.
+    Alive(NodeId),
+    /// The record names another node as active.
+    OtherActive(NodeId),
+    /// Too few nodes of the register are heard to change it.
+    NoMajority,
+    /// Somebody may hold a lease still.
+    LeaseRunning,
+    /// The node takes over by itself: nothing stands against it.
+    Promotable(NodeId),
+    /// Several nodes are concerned, and one has to be named.
+    NameOne,
+    /// The node's replica holds nothing back.
+    NotHeldBack(NodeId),
+    /// The node's replica holds back so much, which is not what the person was shown.
+    OtherHeldBack(NodeId, ByteCount),
 }
 
 #[cfg(test)]

@@ -133,6 +133,17 @@ pub enum What {
         /// How many bytes in all.
         bytes: ByteCount,
     },
+    /// A person let go what this node held of writes that a failover cut off; they are replaced.
+    LetGo {
+        /// Which mirror, by its number in the group.
+        mirror: u8,
+        /// Where they were; the first few.
+        ranges: Vec<ByteRange>,
+        /// There are more ranges.
+        more: bool,
+        /// How many bytes in all.
+        bytes: ByteCount,
+    },
     /// A resource failed, with what is done about it.
     ResourceFailed {
         /// Index in the group's list.
@@ -316,6 +327,8 @@ pub enum Rule {
     Barrier,
     /// No record yet, and this node holds the origin.
     FirstRecord,
+    /// R17: a person said that the active is off, and promotes what is left.
+    Forced,
 }
 
 /// An observation.
@@ -371,6 +384,7 @@ impl What {
             | Self::ResourceFailed { .. }
             | Self::Discarded { .. }
             | Self::PutAside { .. }
+            | Self::LetGo { .. }
             | Self::ProblemBegan(_) => Severity::Warning,
             Self::Unreadable { mended: true, .. } => Severity::Warning,
             Self::Verified { found, .. } if found.is_clean() => Severity::Info,

@@ -87,13 +87,17 @@ pub enum Mutant {
     EpochsUnordered,
     /// What an asynchronous failover cut off is overwritten without being put aside.
     CutOffForgotten,
+    /// What could not be put aside is overwritten without a person's word.
+    HeldBackFollows,
+    /// R17: who may hold what a forced promotion left behind is not noted.
+    ForcedForgets,
     /// R10, three replicas: a standby forgets a region that only some of the others have durably.
     ThirdForgotten,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 43] = [
         Self::AckKnownSetOnly,
         Self::UnchangedResolves,
         Self::PromoteOutOfSync,
@@ -134,6 +138,8 @@ impl Mutant {
         Self::BoundIgnored,
         Self::EpochsUnordered,
         Self::CutOffForgotten,
+        Self::HeldBackFollows,
+        Self::ForcedForgets,
         Self::ThirdForgotten,
     ];
 }

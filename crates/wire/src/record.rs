@@ -41,6 +41,29 @@ pub enum Sync {
     AsyncEligible,
     /// Behind, inconsistent or gone: never promoted by itself (G4).
     Out,
+    /// Out, because a person promoted another one that had not everything: it may hold acknowledged writes that nobody else has.
+    /// They are put aside before it is made equal.
+    CutOff,
+}
+
+impl Sync {
+    /// True for a replica that may be promoted, and that every acknowledgement counts on.
+    #[must_use]
+    pub const fn counts(self) -> bool {
+        match self {
+            Self::InSync | Self::AsyncEligible => true,
+            Self::Out | Self::CutOff => false,
+        }
+    }
+
+    /// The standing of a replica that does not count any more.
+    #[must_use]
+    pub const fn taken_out(self) -> Self {
+        match self {
+            Self::InSync | Self::AsyncEligible | Self::Out => Self::Out,
+            Self::CutOff => Self::CutOff,
+        }
+    }
 }
 
 /// What the group is meant to do.
@@ -73,7 +96,7 @@ impl Record {
     pub fn promotable(&self) -> BTreeSet<NodeId> {
         self.members
             .iter()
-            .filter(|(_, m)| m.sync != Sync::Out)
+            .filter(|(_, m)| m.sync.counts())
             .map(|(id, _)| *id)
             .collect()
     }
@@ -91,7 +114,7 @@ impl Record {
     /// True if `node` may be promoted by this record.
     #[must_use]
     pub fn may_promote(&self, node: NodeId) -> bool {
-        self.members.get(&node).is_some_and(|m| m.sync != Sync::Out)
+        self.members.get(&node).is_some_and(|m| m.sync.counts())
     }
 
     /// True when the sets are such that only the active could ever be promoted.

@@ -8,19 +8,35 @@ use crate::render::event::EventView;
 /// Longest reason that a request may carry, in bytes.
 pub const REASON_BYTES_MAX: usize = 500;
 
-/// Body of `POST /api/v1/groups/{group}/move|start|stop`. All keys may be missing, and so may the body.
+/// What a person types behind the name of the active, to promote another node by force.
+pub const OFF: &str = " is off";
+
+/// Body of `POST /api/v1/groups/{group}/move|start|stop|verify|resync|demote|promote`. All keys may be missing, and so may the body.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupRequestBody {
     /// Only for `move`: the node to move to; the best standby if missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
-    /// Only for `verify`: the mirror.
+    /// Only for `verify`, `resync`, `demote` and `promote`: the mirror.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<String>,
     /// Only for `verify`: what differs is sent to the other replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repair: Option<bool>,
+    /// Only for `resync`: everything is compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full: Option<bool>,
+    /// For `demote`: whose replica; the answering node's if missing. For `resync`: which standby; all of them
+    /// if missing. For `promote`: who is to serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Only for `demote`: how many bytes the person was shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// What the person typed: for `demote` the mirror's name; for `promote` `NODE is off`, with the active by the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<String>,
     /// Why, for the event log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -6,7 +6,7 @@ use mirror::control::{PairFigures, ReplicaFigures, ResyncFigures};
 use mirror::runs::Places;
 use serde::{Deserialize, Serialize};
 use wire::layout::ReplicaState;
-use wire::{ByteCount, SessionId};
+use wire::{ByteCount, NodeId, SessionId};
 
 use crate::config::model::FrontEnd;
 use crate::render::names::Names;
@@ -40,6 +40,10 @@ pub struct MirrorState {
     pub replica: Option<ReplicaFigures>,
     /// Where replicas may differ, by the bitmap.
     pub differing: Places,
+    /// Nodes that hold back what a failover cut off, and how much.
+    pub held_back: Vec<(NodeId, ByteCount)>,
+    /// For how long, at least, this node's replica has been out of the set; none while it may be promoted.
+    pub out_for: Option<Duration>,
 }
 
 /// How the replicas of a mirror stand to each other, seen from this node.
@@ -97,6 +101,26 @@ pub struct MirrorView {
     /// There are more such places.
     #[serde(default)]
     pub differing_more: bool,
+    /// Nodes that hold back what a failover cut off, and do not follow until a person decides.
+    #[serde(default)]
+    pub held_back: Vec<HeldView>,
+    /// For how long, at least, the answering node's replica has been out of the set; none while it may be promoted. What was
+    /// acknowledged since may be missing there.
+    #[serde(default)]
+    pub out_seconds: Option<f64>,
+}
+
+/// What a replica holds back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldView {
+    /// Whose replica.
+    pub node: String,
+    /// How many bytes may be concerned.
+    pub bytes: u64,
+    /// Where, as (offset, length) in bytes; the first 256 places. Only that node itself names them.
+    pub ranges: Vec<(u64, u64)>,
+    /// There are more places.
+    pub more: bool,
 }
 
 /// What a replica's disk says of itself.
@@ -214,7 +238,23 @@ impl MirrorState {
             replica: self.replica.as_ref().map(|it| replica_view(it, names)),
             differing: pairs(&self.differing),
             differing_more: self.differing.more,
+            held_back: self.held_views(names),
+            out_seconds: self.out_for.map(|time| time.as_secs_f64()),
         }
+    }
+
+    fn held_views(&self, names: &Names) -> Vec<HeldView> {
+        let places = self.replica.as_ref().and_then(|it| it.held.as_ref());
+        let view = |(node, bytes): &(NodeId, ByteCount)| {
+            let own = places.filter(|_| names.node(*node) == names.me);
+            HeldView {
+                node: names.node(*node),
+                bytes: bytes.0,
+                ranges: own.map(|held| pairs(&held.places)).unwrap_or_default(),
+                more: own.is_some_and(|held| held.places.more),
+            }
+        };
+        self.held_back.iter().map(view).collect()
     }
 }
 

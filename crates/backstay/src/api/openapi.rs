@@ -57,6 +57,22 @@ const ROUTES: &[Route] = &[
         "Starts a group that is held.",
     ),
     ask("/api/v1/groups/{group}/stop", "Stops a group and holds it."),
+    ask(
+        "/api/v1/groups/{group}/verify",
+        "Compares the replicas of a mirror, and with `repair` sends what differs.",
+    ),
+    ask(
+        "/api/v1/groups/{group}/resync",
+        "Makes the standbys of a mirror, or the `node`, equal without waiting; with `full` everything is compared.",
+    ),
+    ask(
+        "/api/v1/groups/{group}/demote",
+        "Lets go what a replica holds back, so that it follows. `confirm` is the mirror's name, `bytes` what was shown.",
+    ),
+    ask(
+        "/api/v1/groups/{group}/promote",
+        "Makes a node active that is consistent and not in sync, when the active is gone. `confirm` is `NODE is off`.",
+    ),
     health("/livez", "The daemon answers.", &[]),
     health("/readyz", "Every group can fail over now.", &[]),
     health("/health/active", "This node serves the group.", &[GROUP]),
@@ -229,6 +245,57 @@ fn kind_schema(kind: &str) -> Value {
 }
 
 fn schemas() -> Value {
+    let mut schemas = plain_schemas();
+    for more in [mirror_schemas(), request_schemas()] {
+        if let (Some(all), Value::Object(more)) = (schemas.as_object_mut(), more) {
+            all.extend(more);
+        }
+    }
+    schemas
+}
+
+fn mirror_schemas() -> Value {
+    json!({
+        "Mirror": object(&[
+            ("name", "string"), ("state", "string"), ("lag_bytes", "integer"),
+            ("lag_seconds", "number"), ("out_of_sync_bytes", "integer"),
+            ("intent_bytes", "integer"), ("resync_sent_bytes", "integer"), ("cold_writes", "integer"),
+            ("front_end", "string?"), ("front_end_why", "string?"), ("verify", "Verify?"),
+            ("replica", "Replica?"), ("differing", "[]object"), ("differing_more", "boolean"),
+            ("held_back", "[]Held"), ("out_seconds", "number?"),
+        ]),
+        "Held": object(&[
+            ("node", "string"), ("bytes", "integer"), ("ranges", "[]object"), ("more", "boolean"),
+        ]),
+        "Replica": object(&[
+            ("state", "string"), ("generation", "integer"), ("epoch", "integer"),
+            ("data_bytes", "integer"), ("others", "[]Other"), ("resyncs", "[]Resync"), ("intent", "[]object"),
+        ]),
+        "Other": object(&[("node", "string"), ("baseline", "string?"), ("marked_bytes", "integer")]),
+        "Resync": object(&[("node", "string"), ("left_bytes", "integer"), ("sent_bytes", "integer")]),
+        "Verify": object(&[
+            ("number", "integer"), ("running", "boolean"), ("total_bytes", "integer"),
+            ("checked_bytes", "integer"), ("different_bytes", "integer"),
+            ("unreadable_bytes", "integer"), ("repaired_bytes", "integer"), ("ranges", "[]object"),
+        ]),
+    })
+}
+
+fn request_schemas() -> Value {
+    json!({
+        "GroupRequest": {
+            "type": "object",
+            "properties": {
+                "to": { "type": "string" }, "mirror": { "type": "string" }, "repair": { "type": "boolean" }, "full": { "type": "boolean" },
+                "node": { "type": "string" }, "bytes": { "type": "integer" }, "confirm": { "type": "string" },
+                "reason": { "type": "string", "maxLength": 500 },
+            },
+            "additionalProperties": false,
+        },
+    })
+}
+
+fn plain_schemas() -> Value {
     let problem = [
         ("code", "string"),
         ("message", "string"),
@@ -250,29 +317,11 @@ fn schemas() -> Value {
         ]),
         "Register": object(&[("kind", "string?"), ("reachable", "boolean")]),
         "Group": object(&[
-            ("name", "string"), ("active", "string?"), ("state", "string"), ("epoch", "integer?"),
+            ("name", "string"), ("active", "string?"), ("recorded", "string?"), ("state", "string"), ("epoch", "integer?"),
             ("in_sync", "[]string"), ("can_fail_over", "boolean"), ("why_not", "string?"),
             ("resources", "[]Resource"), ("mirrors", "[]Mirror"), ("addresses", "[]Address"),
         ]),
         "Resource": object(&[("name", "string"), ("kind", "string"), ("state", "string")]),
-        "Mirror": object(&[
-            ("name", "string"), ("state", "string"), ("lag_bytes", "integer"),
-            ("lag_seconds", "number"), ("out_of_sync_bytes", "integer"),
-            ("intent_bytes", "integer"), ("resync_sent_bytes", "integer"), ("cold_writes", "integer"),
-            ("front_end", "string?"), ("front_end_why", "string?"), ("verify", "Verify?"),
-            ("replica", "Replica?"), ("differing", "[]object"), ("differing_more", "boolean"),
-        ]),
-        "Replica": object(&[
-            ("state", "string"), ("generation", "integer"), ("epoch", "integer"),
-            ("data_bytes", "integer"), ("others", "[]Other"), ("resyncs", "[]Resync"), ("intent", "[]object"),
-        ]),
-        "Other": object(&[("node", "string"), ("baseline", "string?"), ("marked_bytes", "integer")]),
-        "Resync": object(&[("node", "string"), ("left_bytes", "integer"), ("sent_bytes", "integer")]),
-        "Verify": object(&[
-            ("number", "integer"), ("running", "boolean"), ("total_bytes", "integer"),
-            ("checked_bytes", "integer"), ("different_bytes", "integer"),
-            ("unreadable_bytes", "integer"), ("repaired_bytes", "integer"), ("ranges", "[]object"),
-        ]),
         "Mirrors": object(&[("schema", "string"), ("mirrors", "[]Mirror")]),
         "Address": object(&[
             ("ip", "string"), ("holder", "string?"), ("driver", "string"), ("state", "string"),
@@ -290,11 +339,6 @@ fn schemas() -> Value {
         ]),
         "Health": object(&[("schema", "string"), ("ok", "boolean"), ("why", "string")]),
         "Taken": object(&[("schema", "string"), ("taken", "boolean")]),
-        "GroupRequest": {
-            "type": "object",
-            "properties": { "to": { "type": "string" }, "reason": { "type": "string", "maxLength": 500 } },
-            "additionalProperties": false,
-        },
     })
 }
 

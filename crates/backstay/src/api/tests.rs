@@ -188,6 +188,57 @@ fn requests_reach_the_run_loop_with_their_reason() {
 }
 
 #[test]
+fn letting_writes_go_takes_what_was_shown_and_the_typed_name() {
+    let server = Server::start(ready(), Ok(()));
+    let path = "/api/v1/groups/db/demote";
+    let cases = [
+        ("{\"mirror\":\"pgdata\",\"bytes\":4096}", 400),
+        (
+            "{\"mirror\":\"pgdata\",\"bytes\":4096,\"confirm\":\"yes\"}",
+            400,
+        ),
+        ("{\"mirror\":\"pgdata\",\"confirm\":\"pgdata\"}", 400),
+        (
+            "{\"mirror\":\"nope\",\"bytes\":4096,\"confirm\":\"nope\"}",
+            404,
+        ),
+        ("{\"bytes\":4096}", 400),
+    ];
+    for (body, expected) in cases {
+        assert_eq!(server.call("POST", path, body).0, expected, "{body}");
+    }
+    assert!(server.asked.try_recv().is_err(), "none of them was taken");
+    let body = "{\"mirror\":\"pgdata\",\"bytes\":4096,\"confirm\":\"pgdata\",\"node\":\"node-b\"}";
+    assert_eq!(server.call("POST", path, body).0, 202);
+    let expected = GroupRequest::Demote {
+        mirror: 0,
+        node: NodeId(1),
+        bytes: wire::ByteCount(4096),
+    };
+    assert_eq!(server.asked.recv().expect("a request").1, expected);
+}
+
+#[test]
+fn a_forced_promotion_names_the_node_that_is_off() {
+    let server = Server::start(ready(), Ok(()));
+    let path = "/api/v1/groups/db/promote";
+    let body = |confirm: &str| {
+        let body = json!({ "mirror": "pgdata", "node": "node-b", "confirm": confirm });
+        body.to_string()
+    };
+    for (confirm, expected) in [("", 400), ("node-a", 400), ("yes", 400), ("x is off", 404)] {
+        assert_eq!(server.call("POST", path, &body(confirm)).0, expected);
+    }
+    assert!(server.asked.try_recv().is_err(), "none of them was taken");
+    assert_eq!(server.call("POST", path, &body("node-a is off")).0, 202);
+    let expected = GroupRequest::Promote {
+        node: NodeId(1),
+        off: NodeId(0),
+    };
+    assert_eq!(server.asked.recv().expect("a request").1, expected);
+}
+
+#[test]
 fn refused_requests_say_why() {
     let server = Server::start(ready(), Err(RequestFault::NoTarget));
     let body = GroupRequestBody::default();
@@ -366,7 +417,15 @@ fn every_described_path_exists() {
     server.log.append(event(What::Adopted));
     for (method, path) in super::openapi::routes() {
         let path = path.replace("{group}", "db").replace("{event}", "1");
-        let (status, _) = server.call(&method.to_uppercase(), &path, "");
+        let body = match path.rsplit('/').next() {
+            Some("verify" | "resync") => "{\"mirror\":\"pgdata\"}",
+            Some("demote") => "{\"mirror\":\"pgdata\",\"confirm\":\"pgdata\",\"bytes\":1}",
+            Some("promote") => {
+                "{\"mirror\":\"pgdata\",\"node\":\"node-b\",\"confirm\":\"node-a is off\"}"
+            }
+            Some(_) | None => "",
+        };
+        let (status, _) = server.call(&method.to_uppercase(), &path, body);
         // The newest decision does not exist, and this node is no standby; both are answers.
         assert!(
             [200, 202, 404, 503].contains(&status),

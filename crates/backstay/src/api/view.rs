@@ -10,7 +10,7 @@ use wire::problem::Problem;
 use wire::{Epoch, GroupId, NodeId, Time};
 
 pub use super::mirror::{
-    MirrorCondition, MirrorState, MirrorView, ReplicaCondition, ReplicaView, VerifyView,
+    HeldView, MirrorCondition, MirrorState, MirrorView, ReplicaCondition, ReplicaView, VerifyView,
 };
 use crate::exit::Exit;
 use crate::output::Lang;
@@ -202,6 +202,9 @@ pub struct GroupView {
     pub name: String,
     /// The node that serves it.
     pub active: Option<String>,
+    /// The node that the record names, whether it serves or not.
+    #[serde(default)]
+    pub recorded: Option<String>,
     /// How it is served.
     pub state: Service,
     /// Epoch of its record.
@@ -334,6 +337,7 @@ impl GroupState {
         GroupView {
             name: names.group(id),
             active: self.serving.map(|node| names.node(node)),
+            recorded: self.recorded.map(|node| names.node(node)),
             state: self.service(),
             epoch: self.epoch.map(|epoch| epoch.0),
             in_sync: self.in_sync.iter().map(|node| names.node(*node)).collect(),

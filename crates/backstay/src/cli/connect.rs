@@ -129,9 +129,78 @@ pub(crate) fn confirm(ui: &Ui, question: &str, yes: bool) -> Result<(), Failure>
     }
 }
 
+/// What a person must type before something is lost for good.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Typed<'a> {
+    /// What to type, and what it does.
+    pub(super) question: &'a str,
+    /// The only answer that is taken.
+    pub(super) expected: &'a str,
+    /// What was given as an option in its place.
+    pub(super) given: Option<&'a str>,
+    /// Nobody is there to answer.
+    pub(super) yes: bool,
+}
+
+/// Asks a person to type something. A script gives it as an option, together with `--yes`.
+pub(super) fn confirm_typed(ui: &Ui, typed: &Typed<'_>) -> Result<(), Failure> {
+    let answer = match typed.given {
+        Some(given) if typed.yes => given.to_owned(),
+        _ if !typed.yes && io::stdin().is_terminal() => {
+            ui.talk(typed.question);
+            let mut answer = String::new();
+            let read = io::stdin().lock().read_line(&mut answer);
+            read.map(|_| answer).unwrap_or_default()
+        }
+        Some(_) | None => {
+            return Err(Failure::new("not confirmed; nothing was changed")
+                .cause("nobody is there to type it")
+                .hint(format!("scripts: --yes --confirm '{}'", typed.expected)));
+        }
+    };
+    if answer.trim() == typed.expected {
+        return Ok(());
+    }
+    Err(Failure::new("not confirmed; nothing was changed")
+        .cause(format!("`{}` was expected", typed.expected))
+        .hint("nothing else is taken, because nothing brings back what would be lost"))
+}
+
+/// The name of a node that holds data.
+pub(super) fn check_data_node(status: &Status, name: &str) -> Result<(), Failure> {
+    let data = || status.nodes.iter().filter(|node| node.role != "witness");
+    if data().any(|node| node.name == name) {
+        return Ok(());
+    }
+    let names: Vec<&str> = data().map(|node| node.name.as_str()).collect();
+    Err(Failure::new(format!("{name} is not a node with data"))
+        .cause(format!("nodes with data are {}", names.join(", ")))
+        .exit(Exit::Usage))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn typed(given: Option<&'static str>, yes: bool) -> Typed<'static> {
+        Typed {
+            question: "type it",
+            expected: "pgdata",
+            given,
+            yes,
+        }
+    }
+
+    #[test]
+    fn nothing_but_the_expected_words_confirms() {
+        let ui = Ui::plain(crate::output::Format::Table, 80);
+        assert_eq!(confirm_typed(&ui, &typed(Some("pgdata"), true)), Ok(()));
+        assert!(confirm_typed(&ui, &typed(Some("pgdat"), true)).is_err());
+        assert!(
+            confirm_typed(&ui, &typed(None, true)).is_err(),
+            "--yes alone"
+        );
+    }
 
     #[test]
     fn spans_may_come_without_a_unit() {

@@ -137,21 +137,46 @@ pub fn text(words: &Words<'_>, event: &Event) -> String {
             node,
             found,
         } => verified(words, &words.mirror(group, *mirror), *node, found),
+        What::LetGo {
+            mirror,
+            ranges,
+            more,
+            bytes,
+        } => let_go(words, words.mirror(group, *mirror), (ranges, *more), *bytes),
     }
 }
 
 fn put_aside_text(words: &Words<'_>, told: &[ByteRange], count: u64, bytes: ByteCount) -> String {
-    let name = |range: &ByteRange| format!("{}+{}", range.offset(), range.len());
-    let mut ranges: Vec<String> = told.iter().map(name).collect();
-    if u64::try_from(told.len()).is_ok_and(|told| told < count) {
-        ranges.push("…".to_owned());
-    }
+    let more = u64::try_from(told.len()).is_ok_and(|told| told < count);
     let args = [
         ("at_most", amount::bytes(bytes)),
         ("count", count.to_string()),
-        ("ranges", ranges.join(", ")),
+        ("ranges", range_list(told, more)),
     ];
     words.fill("event.put-aside", &args)
+}
+
+fn let_go(
+    words: &Words<'_>,
+    mirror: String,
+    (ranges, more): (&[ByteRange], bool),
+    bytes: ByteCount,
+) -> String {
+    let args = [
+        ("mirror", mirror),
+        ("amount", amount::bytes(bytes)),
+        ("ranges", range_list(ranges, more)),
+    ];
+    words.fill("event.let-go", &args)
+}
+
+fn range_list(told: &[ByteRange], more: bool) -> String {
+    let name = |range: &ByteRange| format!("{}+{}", range.offset(), range.len());
+    let mut ranges: Vec<String> = told.iter().map(name).collect();
+    if more {
+        ranges.push("…".to_owned());
+    }
+    ranges.join(", ")
 }
 
 fn plain_text(words: &Words<'_>, what: &What) -> String {
@@ -173,9 +198,8 @@ fn plain_text(words: &Words<'_>, what: &What) -> String {
             link: index,
         } => words.fill("event.link-up", &[node(*id), link(*index)]),
         What::RoleChanged { from, to } => {
-            let me = words.names.me.clone();
             let args = [
-                ("me", me),
+                ("me", words.names.me.clone()),
                 ("from", words.role(*from)),
                 ("to", words.role(*to)),
             ];
@@ -218,6 +242,7 @@ fn plain_text(words: &Words<'_>, what: &What) -> String {
         What::RecordChanged { .. }
         | What::Unreadable { .. }
         | What::Verified { .. }
+        | What::LetGo { .. }
         | What::Decision(_)
         | What::Phase { .. }
         | What::ResourceFailed { .. }

@@ -63,6 +63,8 @@ pub(crate) fn ready() -> Snapshot {
         resync_sent: ByteCount(0),
         cold_writes: 0,
         verify: None,
+        held_back: Vec::new(),
+        out_for: None,
         front_end: None,
         front_end_why: None,
         replica: None,
@@ -527,6 +529,73 @@ fn every_wrong_disk_has_words_and_a_way_out() {
         assert!(view.action.contains("node-b"), "{}", view.action);
         assert!(!view.message.contains('{') && !view.action.contains('{'));
         assert!(seen.insert(view.message), "two kinds read the same");
+    }
+}
+
+#[test]
+fn what_a_person_asks_of_a_mirror_has_words() {
+    let names = names();
+    let words = Words {
+        lang: Lang::En,
+        names: &names,
+    };
+    let (mirror, node, bytes) = (0, B, ByteCount(8192));
+    let resync = |node, full| GroupRequest::Resync { mirror, node, full };
+    let requests = [
+        resync(None, false),
+        resync(None, true),
+        resync(Some(B), false),
+        resync(Some(B), true),
+        GroupRequest::Demote {
+            mirror,
+            node,
+            bytes,
+        },
+        GroupRequest::Promote { node, off: A },
+    ];
+    let faults = [
+        RequestFault::Silent(B),
+        RequestFault::Alive(B),
+        RequestFault::OtherActive(B),
+        RequestFault::NoMajority,
+        RequestFault::LeaseRunning,
+        RequestFault::Promotable(B),
+        RequestFault::NameOne,
+        RequestFault::NotHeldBack(B),
+        RequestFault::OtherHeldBack(B, bytes),
+        RequestFault::Target(B, Obstacle::HeldBack(bytes)),
+    ];
+    let let_go = What::LetGo {
+        mirror,
+        ranges: vec![wire::ByteRange::new(4096, 8192).expect("a range")],
+        more: true,
+        bytes,
+    };
+    let let_go = super::event::text(
+        &words,
+        &Event {
+            at: Time::ZERO,
+            group: Some(DB),
+            incident: 0,
+            what: let_go,
+        },
+    );
+    assert!(
+        let_go.contains("8 KiB of pgdata") && let_go.contains("4096+8192, …"),
+        "{let_go}"
+    );
+    let asked = requests.map(|request| words.request(Some(DB), request));
+    let refused = faults.map(|fault| words.fault(fault));
+    let rule = words.rule(Rule::Forced);
+    let remedy = words.remedy(DB, B, Obstacle::HeldBack(bytes));
+    let mut seen = std::collections::BTreeSet::new();
+    for text in asked
+        .into_iter()
+        .chain(refused)
+        .chain([rule, remedy, let_go])
+    {
+        assert!(text.contains(' ') && !text.contains('{'), "{text}");
+        assert!(seen.insert(text.clone()), "two read the same: {text}");
     }
 }
 

@@ -48,7 +48,23 @@ impl Words<'_> {
 
     /// What stands against a node: continues the node's name.
     pub fn obstacle(&self, obstacle: Obstacle) -> String {
-        self.plain(&format!("obstacle.{}", obstacle_key(obstacle)))
+        let amount = match obstacle {
+            Obstacle::HeldBack(bytes) => amount::bytes(bytes),
+            Obstacle::OutOfSync
+            | Obstacle::Inconsistent
+            | Obstacle::DiskFailed
+            | Obstacle::RolledBack
+            | Obstacle::InstanceOpen
+            | Obstacle::FailedHere
+            | Obstacle::NotAttached
+            | Obstacle::AsyncBehind
+            | Obstacle::NoVote
+            | Obstacle::NoRegister
+            | Obstacle::Silent
+            | Obstacle::WrongDisk(_) => String::new(),
+        };
+        let key = format!("obstacle.{}", obstacle_key(obstacle));
+        fill(self.lang, &key, &[("amount", amount)])
     }
 
     /// What a person can do about an obstacle.
@@ -194,6 +210,41 @@ impl Words<'_> {
                 };
                 self.fill(key, &[("mirror", self.mirror(group, mirror))])
             }
+            GroupRequest::Resync { mirror, node, full } => {
+                let key = match (node, full) {
+                    (None, false) => "request.resync",
+                    (None, true) => "request.resync-full",
+                    (Some(_), false) => "request.resync-of",
+                    (Some(_), true) => "request.resync-full-of",
+                };
+                let args = [
+                    ("mirror", self.mirror(group, mirror)),
+                    (
+                        "node",
+                        node.map(|id| self.names.node(id)).unwrap_or_default(),
+                    ),
+                ];
+                self.fill(key, &args)
+            }
+            GroupRequest::Promote { node, off } => {
+                let args = [
+                    ("node", self.names.node(node)),
+                    ("off", self.names.node(off)),
+                ];
+                self.fill("request.promote", &args)
+            }
+            GroupRequest::Demote {
+                mirror,
+                node,
+                bytes,
+            } => {
+                let args = [
+                    ("mirror", self.mirror(group, mirror)),
+                    ("node", self.names.node(node)),
+                    ("amount", amount::bytes(bytes)),
+                ];
+                self.fill("request.demote", &args)
+            }
         }
     }
 
@@ -212,6 +263,21 @@ impl Words<'_> {
             RequestFault::Busy => self.plain("fault.busy"),
             RequestFault::Already => self.plain("fault.already"),
             RequestFault::Unclear => self.plain("fault.unclear"),
+            RequestFault::Silent(node) => self.with_node("fault.silent", node),
+            RequestFault::Alive(node) => self.with_node("fault.alive", node),
+            RequestFault::OtherActive(node) => self.with_node("fault.other-active", node),
+            RequestFault::NoMajority => self.plain("fault.no-majority"),
+            RequestFault::LeaseRunning => self.plain("fault.lease-running"),
+            RequestFault::Promotable(node) => self.with_node("fault.promotable", node),
+            RequestFault::NameOne => self.plain("fault.name-one"),
+            RequestFault::NotHeldBack(node) => self.with_node("fault.not-held-back", node),
+            RequestFault::OtherHeldBack(node, bytes) => {
+                let args = [
+                    ("node", self.names.node(node)),
+                    ("amount", amount::bytes(bytes)),
+                ];
+                fill(self.lang, "fault.other-held-back", &args)
+            }
         }
     }
 
@@ -241,6 +307,7 @@ const fn obstacle_key(obstacle: Obstacle) -> &'static str {
         Obstacle::NoVote => "no-vote",
         Obstacle::NoRegister => "no-register",
         Obstacle::Silent => "silent",
+        Obstacle::HeldBack(_) => "held-back",
         Obstacle::WrongDisk(why) => match why {
             WrongDisk::NoMirror => "wrong-disk.no-mirror",
             WrongDisk::OtherMirror => "wrong-disk.other-mirror",
@@ -272,5 +339,6 @@ pub const fn rule_code(rule: Rule) -> &'static str {
         Rule::Asked => "asked",
         Rule::Barrier => "barrier",
         Rule::FirstRecord => "first-record",
+        Rule::Forced => "forced",
     }
 }

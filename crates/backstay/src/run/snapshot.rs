@@ -245,6 +245,9 @@ fn mirror_state(
     role: Role,
     figures: Option<&Figures>,
 ) -> MirrorState {
+    let held_back = (group.held_back.iter())
+        .map(|(node, bytes)| (*node, *bytes))
+        .collect();
     let Some(figures) = figures else {
         return MirrorState {
             name,
@@ -260,6 +263,8 @@ fn mirror_state(
             front_end_why: None,
             replica: None,
             differing: Places::default(),
+            held_back,
+            out_for: group.out_for,
         };
     };
     let out_of_sync = ByteCount(figures.out_of_sync.iter().map(|(_, bytes)| bytes.0).sum());
@@ -294,6 +299,8 @@ fn mirror_state(
         front_end_why: None,
         replica: figures.replica.clone(),
         differing: figures.differing.clone(),
+        held_back,
+        out_for: group.out_for,
     }
 }
 

@@ -35,7 +35,9 @@ impl World {
     /// Ends one operation of a node's spool, in any order; false if there is none.
     pub(super) fn finish_spool(&mut self, node: NodeId, pick: usize) -> bool {
         if self.node(node).aside.pop().is_some() {
-            self.input(node, Input::PutAside { result: Ok(()) });
+            let full = self.no_room.then_some(Errno(28));
+            let result = full.map_or(Ok(()), Err);
+            self.input(node, Input::PutAside { result });
             return true;
         }
         let n = self.node(node);
@@ -262,4 +264,66 @@ fn epochs_behind_each_other_do_not_wait_for_the_clock() {
         wire::ByteCount(0),
         "no time passed, and nothing is left to do"
     );
+}
+
+/// A led, B took over without what A had, and A has no room to put that aside.
+fn held_back() -> World {
+    let mut world = eligible(BOUND);
+    world.no_room = true;
+    world.cut();
+    world.writes(2);
+    world.crash(A, false);
+    world.take_over();
+    world.run();
+    assert_eq!(world.control.active, B);
+    world.node(A).disk_log.clear();
+    world.boot(A, false);
+    world.link_up = true;
+    world.run();
+    world
+}
+
+fn holds(report: &Report) -> bool {
+    matches!(report, Report::HeldBack { .. })
+}
+
+#[test]
+fn what_cannot_be_put_aside_waits_for_a_person() {
+    let mut world = held_back();
+    assert_eq!(reported(&world, holds), 1);
+    assert_eq!(world.control.in_sync, BTreeSet::from([B]));
+    assert_eq!(world.data_writes(A), 0, "nothing is overwritten");
+    let figures = world.machine(A).unwrap().figures().replica.unwrap();
+    let held = figures.held.expect("it says what it holds");
+    assert_eq!(held.bytes.0, held.places.bytes());
+    let written = range(0, 8192);
+    assert!(held.places.ranges.iter().any(|r| r.overlaps(written)));
+    world.command(A, Command::Demote);
+    let let_go = |report: &Report| matches!(report, Report::LetGo(told) if *told == held);
+    assert_eq!(reported(&world, let_go), 1);
+    world.heal_and_check();
+    assert_eq!(world.control.in_sync.len(), 2);
+}
+
+#[test]
+fn what_a_person_let_go_is_not_asked_for_again() {
+    let mut world = held_back();
+    world.cut();
+    world.command(A, Command::Demote);
+    world.settle_disk(A);
+    world.crash(A, true);
+    world.boot(A, true);
+    world.node(A).reports.clear();
+    world.heal_and_check();
+    assert_eq!(reported(&world, holds), 0);
+}
+
+#[test]
+fn a_replica_that_holds_nothing_back_is_not_demoted() {
+    let mut world = eligible(BOUND);
+    world.command(B, Command::Demote);
+    world.command(A, Command::Demote);
+    let let_go = |node: NodeId| world.has_report(node, |r| matches!(r, Report::LetGo(_)));
+    assert!(!let_go(A) && !let_go(B));
+    world.heal_and_check();
 }

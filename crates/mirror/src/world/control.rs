@@ -23,6 +23,7 @@ impl Control {
             fencing: None,
             lost: BTreeSet::new(),
             asynchronous,
+            cut_off: BTreeSet::new(),
         }
     }
 }
@@ -83,6 +84,7 @@ impl World {
             | Report::PeerWithin { .. }
             | Report::PutAside { .. }
             | Report::HeldBack { .. }
+            | Report::LetGo(_)
             | Report::CannotFollow { .. }
             | Report::ResyncStarted { .. }
             | Report::PeerSynced { .. }
@@ -103,7 +105,13 @@ impl World {
         let active = self.control.active;
         if node != active {
             let epoch = self.control.epoch;
-            return self.command(node, Command::Follow { epoch, active });
+            let cut_off = self.control.cut_off.contains(&node);
+            let follow = Command::Follow {
+                epoch,
+                active,
+                cut_off,
+            };
+            return self.command(node, follow);
         }
         self.control.epoch = self.control.epoch.next();
         self.control.required.clone_from(&self.control.in_sync);

@@ -7,6 +7,7 @@ mod bugs;
 mod control;
 mod crash;
 mod disk;
+mod forced;
 mod grown;
 mod looked;
 mod model;
@@ -118,6 +119,8 @@ struct Control {
     /// Peers that were reported lost.
     lost: BTreeSet<NodeId>,
     asynchronous: bool,
+    /// Who may hold what a forced promotion left behind.
+    cut_off: BTreeSet<NodeId>,
 }
 
 #[derive(Debug)]
@@ -138,6 +141,8 @@ struct World {
     config: Config,
     trace: Vec<String>,
     tracing: bool,
+    /// Nothing can be put aside.
+    no_room: bool,
 }
 
 impl World {
@@ -173,6 +178,7 @@ impl World {
             config,
             trace: Vec::new(),
             tracing: std::env::var_os("TRACE").is_some(),
+            no_room: false,
         };
         world.model.keeps_all = world.control.asynchronous;
         for node in world.all() {

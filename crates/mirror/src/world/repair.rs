@@ -3,6 +3,8 @@
 use super::*;
 use crate::config::Compare;
 use crate::control::VerifyResult;
+use crate::peer::Link;
+use named::solo;
 
 /// A pair in sync with this content in every block of the volume's first 256 KiB, flushed.
 fn filled(tune: impl FnOnce(&mut Config)) -> World {
@@ -35,6 +37,23 @@ impl World {
         let all = &self.nodes[usize::from(node.0)].frames_sent;
         let chunks = all.iter().filter(|h| h.flags & FLAG_RESYNC != 0);
         chunks.map(|h| u64::from(h.payload_len)).sum()
+    }
+
+    /// Moves everything, a little time too, until this is so.
+    fn move_until(&mut self, so: impl Fn(&Self) -> bool) {
+        for _ in 0..RUN_MAX {
+            if so(self) {
+                return;
+            }
+            self.pass(Duration::from_millis(10));
+            for node in self.all() {
+                if self.is_up(node) {
+                    self.finish_disk(node, 0);
+                    self.deliver(node, 1);
+                }
+            }
+        }
+        panic!("it never came to this");
     }
 
     /// Both disks hold the same in the volume.
@@ -316,4 +335,66 @@ fn copying_without_comparing_is_a_choice() {
     world.run();
     world.heal_and_check();
     assert_eq!(world.frames(A, Kind::Compare), 0);
+}
+
+fn resync(full: bool) -> Command {
+    Command::Resync { node: B, full }
+}
+
+#[test]
+fn a_person_does_not_wait_for_the_next_try_to_connect() {
+    let mut world = solo();
+    let waits = |world: &World| {
+        let peer = &world.machine(A).unwrap().peers[&B];
+        matches!(peer.link, Link::Down { .. }) && peer.backoff > Duration::from_millis(500)
+    };
+    world.move_until(waits);
+    world.command(A, resync(false));
+    assert!(!waits(&world), "it is tried at once");
+    world.heal_and_check();
+}
+
+#[test]
+fn a_person_does_not_wait_for_the_next_try_to_read() {
+    let mut world = solo();
+    world.write(4096, 4096, false);
+    world.run();
+    world.node(A).disk.bad.insert(9);
+    world.boot(B, false);
+    let stuck = |world: &World| {
+        let peer = &world.machine(A).unwrap().peers[&B];
+        peer.copying().is_some_and(|copying| copying.is_stuck())
+    };
+    world.move_until(stuck);
+    world.node(A).disk.bad.clear();
+    world.command(A, resync(false));
+    assert!(!stuck(&world), "it is read again at once");
+    world.heal_and_check();
+}
+
+#[test]
+fn in_full_everything_is_compared_and_only_what_differs_is_sent() {
+    let mut world = filled(|_| {});
+    world.crash(B, false);
+    world.run();
+    assert_eq!(world.control.in_sync, BTreeSet::from([A]));
+    world.rot(B, 4096);
+    world.command(A, resync(true));
+    world.boot(B, false);
+    world.heal_and_check();
+    let volume = world.machine(A).unwrap().layout.data_bytes;
+    let sent = world.sent_by_resync(A);
+    assert!(sent < volume / 4, "{sent} of {volume} bytes");
+    world.assert_equal();
+}
+
+#[test]
+fn a_peer_that_counts_keeps_its_session_whatever_is_asked() {
+    let mut world = filled(|_| {});
+    world.command(A, resync(true));
+    world.command(A, resync(false));
+    let lost = |r: &Report| matches!(r, Report::PeerLost { .. });
+    assert!(!world.has_report(A, lost));
+    assert_eq!(world.control.in_sync.len(), 2);
+    world.heal_and_check();
 }

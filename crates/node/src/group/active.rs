@@ -322,7 +322,7 @@ impl Group {
         if node == self.me || !cx.links.is_up(cx.now, node) {
             return Some(Obstacle::Silent);
         }
-        if member.is_none_or(|m| m.sync == wire::Sync::Out) || self.is_lost(node) {
+        if member.is_none_or(|m| !m.sync.counts()) || self.is_lost(node) {
             return Some(self.out_of_set());
         }
         if member.is_some_and(|m| m.failed) {
@@ -331,8 +331,7 @@ impl Group {
         match self.peers.get(&node) {
             None => Some(Obstacle::Silent),
             // What it says of itself may be a beat behind the record; only lasting obstacles count.
-            Some((_, beat)) => (beat.obstacle)
-                .filter(|o| !matches!(o, Obstacle::OutOfSync | Obstacle::AsyncBehind)),
+            Some((_, beat)) => (beat.obstacle).filter(|o| !is_of_the_set(*o)),
         }
     }
 
@@ -349,4 +348,12 @@ impl Group {
             })
             .collect()
     }
+}
+
+/// True for what a node says of itself because the record has it out of the set.
+const fn is_of_the_set(obstacle: Obstacle) -> bool {
+    matches!(
+        obstacle,
+        Obstacle::OutOfSync | Obstacle::AsyncBehind | Obstacle::HeldBack(_)
+    )
 }

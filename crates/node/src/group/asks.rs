@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use wire::control::{GroupRequest, Message, RequestFault};
 use wire::event::What;
 use wire::record::{Hold, Intent};
-use wire::{Duration, NodeId, Nonce, Time};
+use wire::{ByteCount, Duration, NodeId, Nonce, Time};
 
 /// How long a request is passed on before it is answered with "no active".
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -32,65 +32,56 @@ struct PassedOn {
 impl Group {
     /// A person asks on this node.
     pub(crate) fn on_ask(&mut self, cx: Around<'_>, (id, request, reason): LocalAsk) {
-        let active = self.register.confirmed().map(|r| r.active);
-        if active == Some(self.me) {
-            let result = self.carry_out(cx, request);
-            self.journal.push(
-                cx.now,
-                What::Asked {
-                    request,
-                    reason,
-                    result,
-                },
-            );
-            self.out.push_back(Out::Answer(id, result));
-        } else if active.is_some_and(|node| cx.links.is_up(cx.now, node)) {
-            self.journal.push(
-                cx.now,
-                What::Asked {
-                    request,
-                    reason: reason.clone(),
-                    result: Ok(()),
-                },
-            );
+        let carrier = self.carrier(request);
+        let result = if carrier == Some(self.me) {
+            self.carry_out(cx, request)
+        } else if carrier.is_some_and(|node| cx.links.is_up(cx.now, node)) {
             let passed_on = PassedOn {
                 request,
-                reason,
+                reason: reason.clone(),
                 give_up_at: cx.now + ASK_TIMEOUT,
             };
             self.asks.waiting.insert(id, passed_on);
+            Ok(())
+        } else {
+            Err(nobody_for(request))
+        };
+        let asked = What::Asked {
+            request,
+            reason,
+            result,
+        };
+        self.journal.push(cx.now, asked);
+        if self.asks.waiting.contains_key(&id) {
             self.resend_asks(cx);
         } else {
-            let result = Err(RequestFault::NoActive);
-            self.journal.push(
-                cx.now,
-                What::Asked {
-                    request,
-                    reason,
-                    result,
-                },
-            );
             self.out.push_back(Out::Answer(id, result));
         }
         self.drive(cx);
     }
 
-    pub(super) fn resend_asks(&mut self, cx: Around<'_>) {
-        let over: Vec<Nonce> = self
-            .asks
-            .waiting
-            .iter()
-            .filter(|(_, w)| w.give_up_at <= cx.now)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in over {
-            self.asks.waiting.remove(&id);
-            self.out
-                .push_back(Out::Answer(id, Err(RequestFault::NoActive)));
+    /// Who carries a request out: the active, or the node whose own replica it is about.
+    fn carrier(&self, request: GroupRequest) -> Option<NodeId> {
+        match request {
+            GroupRequest::Demote { node, .. } | GroupRequest::Promote { node, .. } => Some(node),
+            GroupRequest::Move(_)
+            | GroupRequest::Start
+            | GroupRequest::Stop
+            | GroupRequest::Verify { .. }
+            | GroupRequest::Resync { .. } => self.register.confirmed().map(|r| r.active),
         }
-        let Some(active) = self.register.confirmed().map(|r| r.active) else {
-            return;
-        };
+    }
+
+    pub(super) fn resend_asks(&mut self, cx: Around<'_>) {
+        let over = |waiting: &PassedOn| waiting.give_up_at <= cx.now;
+        let waiting = std::mem::take(&mut self.asks.waiting);
+        let (over, waiting) = waiting.into_iter().partition(|(_, w)| over(w));
+        self.asks.waiting = waiting;
+        let over: BTreeMap<Nonce, PassedOn> = over;
+        for (id, given_up) in over {
+            let result = Err(nobody_for(given_up.request));
+            self.out.push_back(Out::Answer(id, result));
+        }
         let group = self.id();
         for (id, waiting) in &self.asks.waiting {
             let message = Message::Ask {
@@ -99,7 +90,9 @@ impl Group {
                 request: waiting.request,
                 reason: waiting.reason.clone(),
             };
-            self.out.push_back(Out::Send(active, message));
+            if let Some(to) = self.carrier(waiting.request) {
+                self.out.push_back(Out::Send(to, message));
+            }
         }
     }
 
@@ -162,6 +155,15 @@ impl Group {
                 | State::Broken => Err(RequestFault::Busy),
             },
             GroupRequest::Verify { mirror, repair } => self.ask_verify(mirror, repair),
+            GroupRequest::Resync { mirror, node, full } => {
+                self.ask_resync(cx, mirror, (node, full))
+            }
+            GroupRequest::Demote {
+                mirror,
+                node,
+                bytes,
+            } => self.ask_demote(mirror, node, bytes),
+            GroupRequest::Promote { node, off } => self.ask_promote(cx, node, off),
             GroupRequest::Start => match self.state {
                 State::Held => self.ask_start(cx),
                 State::Active { .. } => Err(RequestFault::Already),
@@ -190,6 +192,87 @@ impl Group {
         for node in others {
             self.tell_mirror(mirror, Command::Verify { node, repair });
         }
+        Ok(())
+    }
+
+    /// Standbys are made equal without waiting for the next try. One that may be promoted stays so: in full, it is compared
+    /// and repaired as it is.
+    fn ask_resync(
+        &mut self,
+        cx: Around<'_>,
+        mirror: u8,
+        (node, full): (Option<NodeId>, bool),
+    ) -> Result<(), RequestFault> {
+        if !matches!(self.state, State::Active { .. }) {
+            return Err(RequestFault::NoActive);
+        }
+        if mirror >= self.config.mirrors {
+            return Err(RequestFault::NoTarget);
+        }
+        let (whole, behind) = self.resync_targets(node)?;
+        for node in &behind {
+            if let Some(fault) = self.resync_fault(cx, *node) {
+                return Err(fault);
+            }
+        }
+        match (whole.as_slice(), full) {
+            (_, false) if behind.is_empty() => return Err(RequestFault::Already),
+            ([_, _, ..], true) => return Err(RequestFault::NameOne),
+            (_, false) | ([] | [_], true) => {}
+        }
+        for node in behind {
+            self.tell_mirror(mirror, Command::Resync { node, full });
+        }
+        let repair = true;
+        for node in whole.into_iter().filter(|_| full) {
+            self.tell_mirror(mirror, Command::Verify { node, repair });
+        }
+        Ok(())
+    }
+
+    /// The other replicas that may be promoted, and those that may not; or the one that is named.
+    fn resync_targets(
+        &self,
+        named: Option<NodeId>,
+    ) -> Result<(Vec<NodeId>, Vec<NodeId>), RequestFault> {
+        let wanted = |id: &NodeId| *id != self.me && named.is_none_or(|node| node == *id);
+        let others: Vec<NodeId> = self.config.members.iter().copied().filter(wanted).collect();
+        if others.is_empty() {
+            return Err(RequestFault::NoTarget);
+        }
+        let counted = self.register.confirmed().map(wire::Record::promotable);
+        let counted = counted.unwrap_or_default();
+        Ok(others.into_iter().partition(|id| counted.contains(id)))
+    }
+
+    /// Why a standby cannot be made equal now: a person has to do something there first.
+    fn resync_fault(&self, cx: Around<'_>, node: NodeId) -> Option<RequestFault> {
+        if !cx.links.is_up(cx.now, node) {
+            return Some(RequestFault::Silent(node));
+        }
+        let said = self.peers.get(&node).and_then(|(_, beat)| beat.obstacle);
+        let said = said.filter(crate::problems::needs_a_person);
+        said.map(|obstacle| RequestFault::Target(node, obstacle))
+    }
+
+    /// What is held back here is let go, if it is what the person was shown.
+    fn ask_demote(
+        &mut self,
+        mirror: u8,
+        node: NodeId,
+        bytes: ByteCount,
+    ) -> Result<(), RequestFault> {
+        let replica = self.replicas.get(usize::from(mirror));
+        let held = replica.and_then(|it| it.held_back);
+        let held = held.filter(|_| node == self.me);
+        let held = held.ok_or(RequestFault::NotHeldBack(node))?;
+        if held != bytes {
+            return Err(RequestFault::OtherHeldBack(node, held));
+        }
+        if self.state != State::Standby {
+            return Err(RequestFault::Busy);
+        }
+        self.tell_mirror(mirror, Command::Demote);
         Ok(())
     }
 
@@ -250,5 +333,19 @@ impl Group {
         self.journal.begin(cx.now);
         self.propose(cx, next, Pending::Unhold);
         Ok(())
+    }
+}
+
+/// The answer when who is to carry a request out is not there.
+const fn nobody_for(request: GroupRequest) -> RequestFault {
+    match request {
+        GroupRequest::Demote { node, .. } | GroupRequest::Promote { node, .. } => {
+            RequestFault::Silent(node)
+        }
+        GroupRequest::Move(_)
+        | GroupRequest::Start
+        | GroupRequest::Stop
+        | GroupRequest::Verify { .. }
+        | GroupRequest::Resync { .. } => RequestFault::NoActive,
     }
 }

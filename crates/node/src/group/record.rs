@@ -102,6 +102,7 @@ impl Group {
         self.seen = record.version;
         self.no_majority = false;
         self.compare_generations(&record);
+        self.note_out(cx.now, &record);
         self.journal.push(
             cx.now,
             What::RecordChanged {

@@ -172,6 +172,7 @@ impl Group {
             | Report::Following { .. }
             | Report::PutAside { .. }
             | Report::HeldBack { .. }
+            | Report::LetGo(_)
             | Report::CannotFollow { .. }
             | Report::LocalFailed { .. }
             | Report::Drained
@@ -224,7 +225,7 @@ impl Group {
             } else {
                 self.mates.get(id).and_then(|mate| mate.back)
             };
-            if let Some(now) = now.filter(|_| member.sync != Sync::Out) {
+            if let Some(now) = now.filter(|_| member.sync.counts()) {
                 member.generation = member.generation.max(now);
             }
         }

@@ -31,6 +31,7 @@ impl Group {
         };
         self.seen = record.version;
         self.compare_generations(&record);
+        self.note_out(cx.now, &record);
         self.change_state(cx.now, State::Standby);
         if record.active != self.me {
             if self.instance_open && !mutant::on(Mutant::InstanceIgnored) {
@@ -111,9 +112,11 @@ impl Group {
         self.change_state(cx.now, State::Standby);
         self.tell_lease(cx.now, Time::ZERO);
         self.give_up_old_disks();
+        let mine = record.members.get(&self.me);
         self.tell_mirrors(&Command::Follow {
             epoch: record.epoch,
             active: record.active,
+            cut_off: mine.is_some_and(|mine| mine.sync == Sync::CutOff),
         });
     }
 
@@ -255,7 +258,7 @@ impl Group {
     }
 
     /// True while somebody may still hold a lease that this node, or a node that it hears, granted (R8).
-    fn lease_may_run(&self, cx: Around<'_>, record: &Record) -> bool {
+    pub(super) fn lease_may_run(&self, cx: Around<'_>, record: &Record) -> bool {
         let own = self.lease.takeover_obstacle(cx.now, self.me).is_some();
         if own && !mutant::on(Mutant::TakeoverBeforeGrantsEnd) {
             return true;
@@ -268,7 +271,7 @@ impl Group {
         })
     }
 
-    fn majority_heard(&self, cx: Around<'_>) -> bool {
+    pub(super) fn majority_heard(&self, cx: Around<'_>) -> bool {
         let heard = cx.links.hears(cx.now).len() + 1;
         heard * 2 > self.members.len()
     }
@@ -305,7 +308,7 @@ impl Group {
         self.fence(cx, AfterFence::Start);
     }
 
-    fn fence(&mut self, cx: Around<'_>, then: AfterFence) {
+    pub(super) fn fence(&mut self, cx: Around<'_>, then: AfterFence) {
         let left = self.all_mirrors();
         self.change_state(cx.now, State::Taking(Taking::Fencing { left, then }));
         if mutant::on(Mutant::PromoteWithoutFence) {
@@ -338,19 +341,22 @@ impl Group {
         if self.pending.is_some() {
             return;
         }
+        if then == AfterFence::Force {
+            return self.continue_forced(cx, &record, ready);
+        }
         let unfit = self.unfit_to_serve();
         match (then, unfit) {
             (AfterFence::Start | AfterFence::Barrier, Some(obstacle)) => {
                 self.cannot_resume(cx, obstacle);
             }
-            (AfterFence::Propose, Some(_)) => {
+            (AfterFence::Propose | AfterFence::Force, Some(_)) => {
                 self.journal.abandon();
                 self.enter_standby(cx, &record);
             }
             (_, None) if !ready => {}
             (AfterFence::Start, None) => self.begin_start(cx),
             (AfterFence::Barrier, None) => self.begin_barrier(cx, &record),
-            (AfterFence::Propose, None) => self.propose_takeover(cx, &record),
+            (AfterFence::Propose | AfterFence::Force, None) => self.propose_takeover(cx, &record),
         }
     }
 
@@ -374,7 +380,7 @@ impl Group {
             member.sync = if *id == me || kept {
                 Sync::InSync
             } else {
-                Sync::Out
+                member.sync.taken_out()
             };
             if *id == me {
                 member.generation = generation;

@@ -1,6 +1,7 @@
 //! How this node stands: its generation, what stands against promoting it, its role, and what runs.
 
 use super::{Around, Group, Replica, Starting, State, Stopping};
+use mirror::control::Held;
 use std::collections::BTreeSet;
 use wire::control::{GroupBeat, Obstacle, Role, WrongDisk};
 use wire::event::What;
@@ -45,14 +46,51 @@ impl Group {
         }
     }
 
+    /// Since when what is acknowledged may be missing here, as far as this life knows.
+    pub(super) fn note_out(&mut self, now: Time, record: &Record) {
+        let since = self.out_since.unwrap_or(now);
+        self.out_since = (!record.may_promote(self.me)).then_some(since);
+    }
+
     /// What stands against promoting this node's replicas; none if it could take over.
     pub(crate) fn obstacle(&self) -> Option<Obstacle> {
+        if let Some(obstacle) = self.disk_obstacle() {
+            return Some(obstacle);
+        }
+        let Some(record) = self.register.confirmed() else {
+            return Some(Obstacle::OutOfSync);
+        };
+        let Some(mine) = record.members.get(&self.me) else {
+            return Some(Obstacle::OutOfSync);
+        };
+        let any = mutant::on(Mutant::PromoteOutOfSync)
+            || self.config.asynchronous && mutant::on(Mutant::AsyncPromoted);
+        if !record.may_promote(self.me) && !any {
+            return Some(self.out_here(self.wrong_disk()));
+        }
+        if let Some(obstacle) = self.content_obstacle(record) {
+            return Some(obstacle);
+        }
+        mine.failed.then_some(Obstacle::FailedHere)
+    }
+
+    /// What stands against it whatever the record says of the sets: a person's word does not change it (G4).
+    pub(super) fn obstacle_to_force(&self) -> Option<Obstacle> {
+        let Some(record) = self.register.confirmed() else {
+            return Some(Obstacle::NoRegister);
+        };
+        let wrong = self.wrong_disk().map(Obstacle::WrongDisk);
+        let disk = wrong.or_else(|| self.disk_obstacle());
+        disk.or_else(|| self.content_obstacle(record))
+    }
+
+    fn disk_obstacle(&self) -> Option<Obstacle> {
         if self.witness {
             return Some(Obstacle::NotAttached);
         }
-        let wrong = self.wrong_disk();
         // What is too small by now was a replica when the record counted it in.
-        if let Some(wrong) = wrong.filter(|wrong| *wrong != WrongDisk::TooSmall) {
+        let wrong = (self.wrong_disk()).filter(|wrong| *wrong != WrongDisk::TooSmall);
+        if let Some(wrong) = wrong {
             return Some(Obstacle::WrongDisk(wrong));
         }
         if self.replicas.iter().any(|r| r.failed) {
@@ -61,27 +99,16 @@ impl Group {
         if self.replicas.iter().any(|r| r.attached.is_none()) {
             return Some(Obstacle::NotAttached);
         }
-        let Some(record) = self.register.confirmed() else {
-            return Some(Obstacle::OutOfSync);
-        };
-        let Some(mine) = record.members.get(&self.me) else {
-            return Some(Obstacle::OutOfSync);
-        };
-        if self.replicas.iter().any(|r| r.rolled_back) {
-            return Some(Obstacle::RolledBack);
-        }
-        let any = mutant::on(Mutant::PromoteOutOfSync)
-            || self.config.asynchronous && mutant::on(Mutant::AsyncPromoted);
-        if !record.may_promote(self.me) && !any {
-            return Some(wrong.map_or_else(|| self.out_of_set(), Obstacle::WrongDisk));
-        }
+        let rolled_back = self.replicas.iter().any(|r| r.rolled_back);
+        rolled_back.then_some(Obstacle::RolledBack)
+    }
+
+    fn content_obstacle(&self, record: &Record) -> Option<Obstacle> {
         if self.replicas.iter().any(|r| !r.consistent) {
             return Some(Obstacle::Inconsistent);
         }
-        if self.instance_open && record.active != self.me && !mutant::on(Mutant::InstanceIgnored) {
-            return Some(Obstacle::InstanceOpen);
-        }
-        mine.failed.then_some(Obstacle::FailedHere)
+        let open = self.instance_open && record.active != self.me;
+        (open && !mutant::on(Mutant::InstanceIgnored)).then_some(Obstacle::InstanceOpen)
     }
 
     /// What is wrong with a disk here that works.
@@ -97,7 +124,27 @@ impl Group {
 
     /// True if a replica here waits for a person, because of what a failover cut off.
     pub(crate) fn is_held_back(&self) -> bool {
-        self.replicas.iter().any(|replica| replica.held_back)
+        self.replicas.iter().any(|it| it.held_back.is_some())
+    }
+
+    /// A replica waits for a person, or does so no more.
+    pub(super) fn on_held_back(&mut self, mirror: u8, bytes: Option<ByteCount>) {
+        if let Some(replica) = self.replicas.get_mut(usize::from(mirror)) {
+            replica.held_back = bytes;
+        }
+    }
+
+    /// A person let go what a replica held; it will be replaced.
+    pub(super) fn on_let_go(&mut self, cx: Around<'_>, mirror: u8, held: &Held) {
+        self.on_held_back(mirror, None);
+        let places = &held.places;
+        let what = What::LetGo {
+            mirror,
+            ranges: places.ranges.iter().take(RANGES_TOLD).copied().collect(),
+            more: places.more || places.ranges.len() > RANGES_TOLD,
+            bytes: held.bytes,
+        };
+        self.journal.push(cx.now, what);
     }
 
     /// What a failover cut off is safe; it will be replaced.
@@ -108,15 +155,21 @@ impl Group {
         ranges: &[ByteRange],
         bytes: ByteCount,
     ) {
-        if let Some(replica) = self.replicas.get_mut(usize::from(mirror)) {
-            replica.held_back = false;
-        }
+        self.on_held_back(mirror, None);
         let what = What::PutAside {
             ranges: ranges.iter().take(RANGES_TOLD).copied().collect(),
             count: u64::try_from(ranges.len()).unwrap_or(u64::MAX),
             bytes,
         };
         self.journal.push(cx.now, what);
+    }
+
+    /// What stands against the own replicas if the record says that they are out.
+    fn out_here(&self, wrong: Option<WrongDisk>) -> Obstacle {
+        let held = self.replicas.iter().find_map(|it| it.held_back);
+        let held = held.map(Obstacle::HeldBack);
+        let own = wrong.map(Obstacle::WrongDisk).or(held);
+        own.unwrap_or_else(|| self.out_of_set())
     }
 
     /// What stands against a replica that the record says is out.

@@ -59,6 +59,8 @@ impl Group {
     pub(super) fn on_serving(&mut self, cx: Around<'_>, mirror: u8) {
         if let Some(replica) = self.replicas.get_mut(usize::from(mirror)) {
             replica.bumped = true;
+            // What a person promoted is what counts.
+            replica.held_back = None;
         }
         if let State::Starting(Starting::Mirrors { left, .. }) = &mut self.state {
             left.remove(&mirror);

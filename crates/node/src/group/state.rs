@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use wire::control::WrongDisk;
 use wire::layout::ReplicaState;
-use wire::{Generation, NodeId, Time};
+use wire::{ByteCount, Generation, NodeId, Time};
 
 /// Where the group stands on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub(crate) enum Taking {
 pub(crate) enum AfterFence {
     /// The takeover is proposed.
     Propose,
+    /// The takeover is proposed, because a person wants it (R17).
+    Force,
     /// The record already names this node: its mirrors are activated.
     Start,
     /// The record named this node before it restarted: confirmed first (R6).
@@ -116,8 +118,8 @@ pub(crate) struct Replica {
     pub(super) rolled_back: bool,
     /// In this life it followed a session, or this node proposed: from then on a record may hold this life's generation.
     pub(super) joined: bool,
-    /// It holds what a failover cut off, and does not follow.
-    pub(super) held_back: bool,
+    /// It holds so much that a failover cut off, and does not follow.
+    pub(super) held_back: Option<ByteCount>,
     /// Its disk works, but is not a replica of this mirror.
     pub(super) wrong: Option<WrongDisk>,
     /// The generation of this life is durable.

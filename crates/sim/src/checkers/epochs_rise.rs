@@ -9,6 +9,8 @@ use wire::{Epoch, NodeId, Record, Version};
 #[derive(Debug, Default)]
 pub(crate) struct EpochsRise {
     chain: BTreeMap<Version, Record>,
+    /// Whom a person promotes, whatever the record says (R17).
+    pub(crate) forced: Option<NodeId>,
 }
 
 impl EpochsRise {
@@ -44,7 +46,7 @@ impl EpochsRise {
             .into_iter()
             .chain(after.map(|r| (record, r)))
         {
-            check_step(older, newer)?;
+            check_step(older, newer, self.forced)?;
         }
         Ok(())
     }
@@ -62,7 +64,7 @@ impl EpochsRise {
     }
 }
 
-fn check_step(older: &Record, newer: &Record) -> Result<(), String> {
+fn check_step(older: &Record, newer: &Record, forced: Option<NodeId>) -> Result<(), String> {
     if newer.epoch <= older.epoch {
         return Err(format!(
             "{:?} has {:?}, {:?} has {:?}",
@@ -73,7 +75,7 @@ fn check_step(older: &Record, newer: &Record) -> Result<(), String> {
     if older.version.next() != newer.version || older.active == newer.active {
         return Ok(());
     }
-    if !older.may_promote(newer.active) {
+    if !older.may_promote(newer.active) && forced != Some(newer.active) {
         return Err(format!(
             "{:?} was promoted, which was out by {older:?}",
             newer.active

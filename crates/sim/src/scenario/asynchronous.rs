@@ -4,6 +4,8 @@ use super::{Scenario, millis, secs};
 use crate::fault::Fault;
 use crate::options::{Level, Options};
 use crate::world::{A, B, World};
+use wire::ByteCount;
+use wire::control::GroupRequest;
 
 pub(super) const ALL: &[Scenario] = &[
     plain("async_fails_over_within_its_bound", fails_over),
@@ -17,6 +19,7 @@ pub(super) const ALL: &[Scenario] = &[
         o.pace = millis(1);
     }),
     plain("async_cut_off_is_put_aside", cut_off_is_put_aside),
+    plain("async_held_back_waits_for_a_person", held_back_waits),
     plain("async_moves_lose_nothing", moves_lose_nothing),
     plain("async_epochs_stay_in_order", epochs_stay_in_order).with(|o| {
         o.level = Level::Async;
@@ -155,4 +158,46 @@ fn cut_off_is_put_aside(w: &mut World) {
     w.expect(secs(15), "somebody serves", |w| w.serves(A) || w.serves(B));
     w.expect(secs(30), "A may be promoted again", |w| w.in_sync() == 2);
     w.come_back();
+}
+
+/// As above, but there is no room for what the standby lacks: the former active waits until a person lets it go, and says so
+/// from any node.
+fn held_back_waits(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::NoRoom(A, secs(30)));
+    w.make(Fault::MirrorCut(secs(4)));
+    let wait = w.rng.millis(10, 80);
+    w.pass(wait);
+    w.make(Fault::Isolate(A, secs(4)));
+    w.make(Fault::Kill(A, secs(3)));
+    w.expect(secs(15), "somebody serves", |w| w.serves(A) || w.serves(B));
+    w.pass(secs(10));
+    let Some(bytes) = held_by_a(w) else {
+        // It was taken out just before, or the link was silent between two writes.
+        w.must(w.in_sync() == 2, "nothing is held, so both may be promoted");
+        return w.come_back();
+    };
+    w.must(
+        w.in_sync() == 1,
+        "A is not made equal before a person decides",
+    );
+    let demote = |bytes| GroupRequest::Demote {
+        mirror: 0,
+        node: A,
+        bytes,
+    };
+    w.ask(A, demote(ByteCount(bytes.0 + 4096)));
+    w.pass(secs(3));
+    let unchanged = held_by_a(w) == Some(bytes);
+    w.must(unchanged, "that is not what A holds");
+    w.ask(B, demote(bytes));
+    w.expect(secs(30), "A may be promoted again", |w| w.in_sync() == 2);
+    let over = held_by_a(w).is_none();
+    w.must(over, "A holds nothing back any more");
+    w.come_back();
+}
+
+/// What A holds back, as B sees it.
+fn held_by_a(w: &mut World) -> Option<ByteCount> {
+    w.group(B)?.held_back.get(&A).copied()
 }

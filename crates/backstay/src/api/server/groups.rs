@@ -9,11 +9,11 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use tokio::sync::{mpsc, oneshot};
 use wire::control::{GroupRequest, RequestFault};
-use wire::{GroupId, NodeId};
+use wire::{ByteCount, GroupId, NodeId};
 
 use super::reply::{Refusal, json};
 use super::{Backend, Request};
-use crate::api::body::{GroupRequestBody, REASON_BYTES_MAX, Taken};
+use crate::api::body::{GroupRequestBody, OFF, REASON_BYTES_MAX, Taken};
 use crate::api::fault::FaultKind;
 use crate::api::view::Snapshot;
 use crate::output::Lang;
@@ -104,13 +104,7 @@ fn request(
     action: &str,
     body: &GroupRequestBody,
 ) -> Result<GroupRequest, Refusal> {
-    if action != "move" && body.to.is_some() {
-        return Err(Refusal::new(FaultKind::Malformed, "only `move` takes `to`"));
-    }
-    if action != "verify" && (body.mirror.is_some() || body.repair.is_some()) {
-        let detail = "only `verify` takes `mirror` and `repair`";
-        return Err(Refusal::new(FaultKind::Malformed, detail));
-    }
+    only_its_own_keys(action, body)?;
     match action {
         "start" => Ok(GroupRequest::Start),
         "stop" => Ok(GroupRequest::Stop),
@@ -122,6 +116,16 @@ fn request(
             mirror: mirror(snapshot, group, body)?,
             repair: body.repair.unwrap_or_default(),
         }),
+        "demote" => demotion(snapshot, group, body),
+        "promote" => promotion(snapshot, group, body),
+        "resync" => {
+            let node = body.node.as_deref().map(|name| data_node(snapshot, name));
+            Ok(GroupRequest::Resync {
+                mirror: mirror(snapshot, group, body)?,
+                node: node.transpose()?,
+                full: body.full.unwrap_or_default(),
+            })
+        }
         _ => Err(Refusal::new(
             FaultKind::NotFound,
             format!("groups do not take `{action}`"),
@@ -129,12 +133,83 @@ fn request(
     }
 }
 
+/// A key that belongs to another request is a mistake, not an extra.
+fn only_its_own_keys(action: &str, body: &GroupRequestBody) -> Result<(), Refusal> {
+    let keys = [
+        ("to", body.to.is_some(), &["move"][..]),
+        (
+            "mirror",
+            body.mirror.is_some(),
+            &["verify", "resync", "demote"],
+        ),
+        ("repair", body.repair.is_some(), &["verify"]),
+        ("full", body.full.is_some(), &["resync"]),
+        (
+            "node",
+            body.node.is_some(),
+            &["resync", "demote", "promote"],
+        ),
+        ("bytes", body.bytes.is_some(), &["demote"]),
+        ("confirm", body.confirm.is_some(), &["demote", "promote"]),
+    ];
+    let foreign = |(_, given, takers): &(&str, bool, &[&str])| *given && !takers.contains(&action);
+    match keys.into_iter().find(foreign) {
+        Some((key, ..)) => {
+            let detail = format!("`{action}` does not take `{key}`");
+            Err(Refusal::new(FaultKind::Malformed, detail))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Lets writes go: only what the person was shown, and with the mirror's name typed.
+fn demotion(
+    snapshot: &Snapshot,
+    group: GroupId,
+    body: &GroupRequestBody,
+) -> Result<GroupRequest, Refusal> {
+    let number = mirror(snapshot, group, body)?;
+    if body.confirm != body.mirror {
+        let detail = "`confirm` must be the mirror's name";
+        return Err(Refusal::new(FaultKind::Malformed, detail));
+    }
+    let Some(bytes) = body.bytes else {
+        let detail =
+            "`demote` needs `bytes`: what the node holds back, as `GET /api/v1/mirrors` shows it";
+        return Err(Refusal::new(FaultKind::Malformed, detail));
+    };
+    let node = body.node.as_deref().map(|name| data_node(snapshot, name));
+    Ok(GroupRequest::Demote {
+        mirror: number,
+        node: node.transpose()?.unwrap_or(snapshot.me),
+        bytes: ByteCount(bytes),
+    })
+}
+
+/// A forced promotion: the person typed which node is off.
+fn promotion(
+    snapshot: &Snapshot,
+    group: GroupId,
+    body: &GroupRequestBody,
+) -> Result<GroupRequest, Refusal> {
+    mirror(snapshot, group, body)?;
+    let malformed = |detail: &str| Refusal::new(FaultKind::Malformed, detail);
+    let Some(node) = body.node.as_deref() else {
+        return Err(malformed("`node` is missing"));
+    };
+    let typed = body.confirm.as_deref().unwrap_or_default();
+    let Some(off) = typed.strip_suffix(OFF) else {
+        return Err(malformed("`confirm` must be `NODE is off`"));
+    };
+    Ok(GroupRequest::Promote {
+        node: data_node(snapshot, node)?,
+        off: data_node(snapshot, off)?,
+    })
+}
+
 fn mirror(snapshot: &Snapshot, group: GroupId, body: &GroupRequestBody) -> Result<u8, Refusal> {
     let Some(name) = body.mirror.as_deref() else {
-        return Err(Refusal::new(
-            FaultKind::Malformed,
-            "`verify` needs `mirror`",
-        ));
+        return Err(Refusal::new(FaultKind::Malformed, "`mirror` is missing"));
     };
     let mut numbers = 0..=u8::MAX;
     let found = numbers.find(|number| snapshot.names.mirror(group, *number) == Some(name));
@@ -172,6 +247,15 @@ fn refused(snapshot: &Snapshot, fault: RequestFault) -> Refusal {
         RequestFault::Busy => "busy",
         RequestFault::Already => "already",
         RequestFault::Unclear => "unclear",
+        RequestFault::Silent(_) => "silent",
+        RequestFault::Alive(_) => "alive",
+        RequestFault::OtherActive(_) => "other-active",
+        RequestFault::NoMajority => "no-majority",
+        RequestFault::LeaseRunning => "lease-running",
+        RequestFault::Promotable(_) => "promotable",
+        RequestFault::NameOne => "name-one",
+        RequestFault::NotHeldBack(_) => "not-held-back",
+        RequestFault::OtherHeldBack(..) => "other-held-back",
     };
     Refusal::new(FaultKind::Refused, words.fault(fault)).reason(reason)
 }

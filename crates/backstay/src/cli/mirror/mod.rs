@@ -1,9 +1,12 @@
 //! `backstay mirror`.
 
+mod demote;
 mod export;
 mod extract;
 mod inspect;
+mod promote;
 mod resize;
+mod resync;
 mod status;
 
 use wire::ByteRange;
@@ -25,6 +28,12 @@ pub enum Command {
     Status(status::Args),
     /// Compare the replicas of a mirror, block by block, while it is in use
     Verify(verify::Args),
+    /// Make standbys equal to the active now
+    Resync(resync::Args),
+    /// Have a node serve that is not in sync, because the active is gone: what it lacks is lost
+    Promote(promote::Args),
+    /// Let go what a replica holds back, so that it follows
+    Demote(demote::Args),
     /// Show what a disk's mirror metadata says, without a daemon and without changing anything
     Inspect(inspect::Args),
     /// Save the blocks of a disk that nobody serves: those that may differ from the other replica's, or others
@@ -40,6 +49,9 @@ pub(super) fn run(command: &Command, global: &Global, ui: &Ui) -> Outcome {
         Command::Create(args) => crate::create::run(args, ui),
         Command::Status(args) => status::run(args, global, ui),
         Command::Verify(args) => verify::run(args, global, ui),
+        Command::Resync(args) => resync::run(args, global, ui),
+        Command::Promote(args) => promote::run(args, global, ui),
+        Command::Demote(args) => demote::run(args, global, ui),
         Command::Inspect(args) => inspect::run(args, ui),
         Command::Export(args) => export::run(args, ui),
         Command::Extract(args) => extract::run(args, ui),

@@ -106,7 +106,13 @@ fn detail(ui: &Ui, one: &GroupMirror) -> String {
     let others = mirror.replica.iter().flat_map(|replica| &replica.others);
     let marked = others.map(|other| other.marked_bytes).max().unwrap_or(0);
     text += &line(ui, "differs", bytes(mirror.out_of_sync_bytes.max(marked)));
-    text + &places(ui, &mirror.differing, mirror.differing_more)
+    text += &places(ui, &mirror.differing, mirror.differing_more);
+    for held in &mirror.held_back {
+        let words = format!("{} on {}; see BS-403", bytes(held.bytes), held.node);
+        text += &line(ui, "held back", Cell::toned(Tone::Bad, words));
+        text += &places(ui, &held.ranges, held.more);
+    }
+    text
 }
 
 fn replica_lines(ui: &Ui, replica: &ReplicaView) -> String {

@@ -17,6 +17,10 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     ("obstacle.not-attached", "has not attached its replica"),
     ("obstacle.silent", "is silent"),
     (
+        "obstacle.held-back",
+        "holds {amount} of writes that a failover cut off, and does not follow until a person decides",
+    ),
+    (
         "obstacle.async-behind",
         "is further behind than max_lag or max_lag_seconds allow, or is being brought up to date",
     ),
@@ -115,6 +119,10 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
         "remedy.silent",
         "see whether {node} and its daemon run, and its heartbeat networks",
     ),
+    (
+        "remedy.held-back",
+        "save them or let them go: `backstay mirror demote` on {node} shows what they are; see `backstay help BS-403`",
+    ),
     ("remedy.no-vote", "let {node} rejoin"),
     ("remedy.no-register", "bring the silent nodes back"),
     // Events.
@@ -174,6 +182,10 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     (
         "event.put-aside",
         "{at_most} of writes that the failover cut off were put aside, in {count} ranges: {ranges}",
+    ),
+    (
+        "event.let-go",
+        "{amount} of {mirror} that a failover cut off were let go, as asked, and will be replaced: {ranges}",
     ),
     (
         "event.resource-failed",
@@ -268,6 +280,10 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
         "rule.first-record",
         "there is no record, and this node holds the origin of the data",
     ),
+    (
+        "rule.forced",
+        "a person said that the active is off, and promotes what is left (R17)",
+    ),
     // What was seen.
     ("seen.silent", "{node} was silent for {time}"),
     ("seen.heard", "{node} was heard {time} ago"),
@@ -309,6 +325,27 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
         "request.verify-repair",
         "verify and repair the mirror {mirror}",
     ),
+    ("request.resync", "resynchronise the mirror {mirror} now"),
+    (
+        "request.resync-full",
+        "resynchronise the mirror {mirror} now, and compare everything",
+    ),
+    (
+        "request.resync-of",
+        "resynchronise the mirror {mirror} on {node} now",
+    ),
+    (
+        "request.resync-full-of",
+        "resynchronise the mirror {mirror} on {node} now, and compare everything",
+    ),
+    (
+        "request.promote",
+        "promote {node} by force, because {off} is off",
+    ),
+    (
+        "request.demote",
+        "let go {amount} of writes of the mirror {mirror} that {node} holds back",
+    ),
     ("result.taken", "taken"),
     ("fault.no-active", "no node is active that could do it"),
     ("fault.target", "{node} {obstacle}"),
@@ -321,6 +358,33 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     (
         "fault.unclear",
         "the register could not be changed; whether it still will be is not known yet",
+    ),
+    ("fault.silent", "{node} is not heard"),
+    (
+        "fault.name-one",
+        "several replicas are in sync, and only one can be compared at a time: name it",
+    ),
+    (
+        "fault.alive",
+        "{node} is heard, by this node or by another one: it is not off",
+    ),
+    ("fault.other-active", "the active by the record is {node}"),
+    (
+        "fault.no-majority",
+        "too few nodes are heard to change who is active",
+    ),
+    (
+        "fault.lease-running",
+        "somebody may hold a lease for some seconds more",
+    ),
+    (
+        "fault.promotable",
+        "{node} is in sync and takes over by itself",
+    ),
+    ("fault.not-held-back", "{node} holds nothing back"),
+    (
+        "fault.other-held-back",
+        "{node} holds {amount} back, which is not what was confirmed",
     ),
     ("hold.stopped", "a person stopped it"),
     ("hold.failed", "it failed on every node"),

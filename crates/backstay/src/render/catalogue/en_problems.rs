@@ -133,14 +133,16 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     ),
     (
         "action.BS-403",
-        "make room under the state directory of {node} and restart its daemon; if that data is not needed, make its replica anew: \
-         `backstay mirror create --empty --overwrite`",
+        "make room under the state directory of {node} and restart its daemon; if that data is not needed, on {node}: \
+         `backstay mirror demote MIRROR`",
     ),
     (
         "about.BS-403",
         "When an asynchronous group fails over, the last writes of the old active may be missing on the new one. They are copied to \
          cut-off/ in the state directory before they are replaced. Here that failed, or there is more than max_lag can have left; \
-         so nothing is replaced before a person decides.",
+         so nothing is replaced before a person decides. `backstay mirror demote MIRROR` on that node shows where these writes are, and \
+         lets them go: the replica follows, and what it had is replaced. To save them first, stop the daemon there, run `backstay mirror \
+         export DEVICE FILE`, and start it again. If only room was missing, make room and restart the daemon: it tries again.",
     ),
     (
         "problem.BS-404",

@@ -1,0 +1,124 @@
+//! A person promotes a replica that no rule would promote, because the active is gone for good (R17, G4).
+//!
+//! The person's word that the active is off stands for the fencing that nobody can do. Everything else is asked for as in any
+//! takeover: a majority of the register, no lease that may run, a replica that is a point in the history. Who may hold what is
+//! lost by it is noted in the record: that is put aside, or held back, when it returns.
+
+use super::{AfterFence, Around, Group, Pending, State, Taking};
+use wire::control::RequestFault;
+use wire::event::{Act, Because, Rule, Seen};
+use wire::mutant::{self, Mutant};
+use wire::record::Intent;
+use wire::{NodeId, Record, Sync};
+
+impl Group {
+    /// Begins it, or says why not.
+    pub(super) fn ask_promote(
+        &mut self,
+        cx: Around<'_>,
+        node: NodeId,
+        off: NodeId,
+    ) -> Result<(), RequestFault> {
+        let Some(record) = self.register.confirmed().cloned() else {
+            return Err(RequestFault::NoMajority);
+        };
+        if node != self.me {
+            return Err(RequestFault::Silent(node));
+        }
+        if record.active == self.me {
+            return Err(RequestFault::Already);
+        }
+        if record.active != off {
+            return Err(RequestFault::OtherActive(record.active));
+        }
+        if self.state != State::Standby || self.pending.is_some() {
+            return Err(RequestFault::Busy);
+        }
+        if let Some(fault) = self.fault_to_force(cx, &record) {
+            return Err(fault);
+        }
+        self.begin_forced(cx, &record);
+        Ok(())
+    }
+
+    fn fault_to_force(&self, cx: Around<'_>, record: &Record) -> Option<RequestFault> {
+        if self.is_heard_anywhere(cx, record.active) {
+            return Some(RequestFault::Alive(record.active));
+        }
+        if !self.majority_heard(cx) {
+            return Some(RequestFault::NoMajority);
+        }
+        if let Some(obstacle) = self.obstacle_to_force() {
+            return Some(RequestFault::Target(self.me, obstacle));
+        }
+        let wanted = !matches!(record.intent, Intent::Hold(_));
+        if wanted && self.obstacle().is_none() {
+            return Some(RequestFault::Promotable(self.me));
+        }
+        let waits = self.lease_may_run(cx, record) || cx.now < self.retry_at;
+        waits.then_some(RequestFault::LeaseRunning)
+    }
+
+    /// True if this node hears the other, or one does that it hears.
+    fn is_heard_anywhere(&self, cx: Around<'_>, node: NodeId) -> bool {
+        let heard = cx.links.hears(cx.now);
+        let hears = |other: &NodeId| {
+            let said = cx.links.heard_by(*other);
+            said.is_some_and(|heard| heard.contains(&node))
+        };
+        heard.contains(&node) || heard.iter().any(hears)
+    }
+
+    fn begin_forced(&mut self, cx: Around<'_>, record: &Record) {
+        self.journal.begin(cx.now);
+        let silent = cx.links.silent(cx.now, record.active);
+        let mut seen = vec![
+            Seen::Silent(record.active, silent),
+            Seen::AtEpoch(record.epoch),
+        ];
+        seen.extend(self.obstacle().map(Seen::OwnObstacle));
+        let rejected = vec![(Act::Wait, Because::WouldBlock)];
+        let act = Act::TakeOver(record.active);
+        self.journal
+            .decide(cx.now, act, Rule::Forced, seen, rejected);
+        // What it has may have been acknowledged.
+        self.deposed = None;
+        self.fence(cx, AfterFence::Force);
+    }
+
+    /// Nothing of the old epoch is under way here any more, if `ready`.
+    pub(super) fn continue_forced(&mut self, cx: Around<'_>, record: &Record, ready: bool) {
+        let back = cx.links.is_up(cx.now, record.active);
+        if back || self.obstacle_to_force().is_some() {
+            self.journal.abandon();
+            return self.enter_standby(cx, record);
+        }
+        if ready {
+            self.propose_forced(cx, record);
+        }
+    }
+
+    /// R3: the new set is this replica alone. Whoever counted before may hold what it has not.
+    fn propose_forced(&mut self, cx: Around<'_>, record: &Record) {
+        let nonce = self.next_nonce();
+        let (me, generation) = (self.me, self.generation());
+        let counted = self.register.could_be_promoted();
+        let mut next = record.successor(nonce);
+        next.active = me;
+        next.intent = Intent::Serve;
+        for (id, member) in &mut next.members {
+            let left_behind = counted.contains(id) && !mutant::on(Mutant::ForcedForgets);
+            member.sync = match member.sync.taken_out() {
+                _ if *id == me => Sync::InSync,
+                Sync::Out if left_behind => Sync::CutOff,
+                out @ (Sync::InSync | Sync::AsyncEligible | Sync::Out | Sync::CutOff) => out,
+            };
+        }
+        if let Some(mine) = next.members.get_mut(&me) {
+            mine.generation = generation;
+            mine.failed = false;
+        }
+        self.change_state(cx.now, State::Taking(Taking::Proposing));
+        self.propose(cx, next, Pending::TakeOver);
+    }
+}

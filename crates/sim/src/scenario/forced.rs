@@ -1,0 +1,58 @@
+//! A person promotes what is left (R17): what is lost by it was said before, and comes back aside.
+
+use super::{Scenario, millis, secs};
+use crate::fault::Fault;
+use crate::options::Level;
+use crate::world::{A, B, W, World};
+use wire::control::GroupRequest;
+
+pub(super) const ALL: &[Scenario] = &[
+    Scenario::of("forced_promotion", forced).with(|o| o.forced = true),
+    Scenario::of("forced_promotion_of_a_follower", forced).with(|o| {
+        o.forced = true;
+        o.level = Level::Async;
+    }),
+    Scenario::of("forced_promotion_is_refused", refused),
+];
+
+const PROMOTE_B: GroupRequest = GroupRequest::Promote { node: B, off: A };
+
+/// B is out when A dies. Only a person's word promotes it; when A returns, what it acknowledged alone is put aside.
+fn forced(w: &mut World) {
+    b_is_out(w);
+    w.pass(millis(800));
+    w.make(Fault::Power(A, secs(15)));
+    w.pass(secs(5));
+    w.must(w.active() == Some(A), "nobody is promoted by itself");
+    w.ask(B, PROMOTE_B);
+    w.expect(secs(10), "B serves", |w| w.serves(B));
+    w.come_back();
+}
+
+/// B is out, and a person is wrong about A, or too few are there to decide.
+fn refused(w: &mut World) {
+    b_is_out(w);
+    nothing_comes_of_it(w, "A is heard");
+    w.make(Fault::Link(A, B, 0, secs(6)));
+    w.make(Fault::Link(A, B, 1, secs(6)));
+    w.pass(secs(3));
+    nothing_comes_of_it(w, "the witness hears A");
+    w.pass(secs(4));
+    w.make(Fault::Power(A, secs(12)));
+    w.make(Fault::Isolate(W, secs(6)));
+    w.pass(secs(3));
+    nothing_comes_of_it(w, "B has no majority");
+    w.come_back();
+}
+
+fn b_is_out(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::MirrorCut(secs(20)));
+    w.expect(secs(6), "B is taken out", |w| w.in_sync() == 1);
+}
+
+fn nothing_comes_of_it(w: &mut World, why: &str) {
+    w.ask(B, PROMOTE_B);
+    w.pass(secs(1));
+    w.must(w.active() == Some(A), why);
+}
