@@ -200,6 +200,7 @@ fn disk(content: u64, state: ReplicaState, replica: u8) -> Disk {
         led: false,
         pairs: Vec::new(),
         source: None,
+        external: None,
     };
     for slot in [Slot::A, Slot::B] {
         for index in 0..layout.bitmap_blocks {

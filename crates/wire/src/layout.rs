@@ -10,6 +10,7 @@
 //! power interrupted (each sector whole, of different writes) is told from damage of what was durable. The super blocks
 //! are found from the disk's end alone.
 
+use crate::external::External;
 use crate::mutant::{self, Bug};
 use crate::units::{BLOCK_BYTES, REGION_BYTES};
 use crate::{Epoch, Generation, NodeId, SessionId, version};
@@ -277,6 +278,9 @@ pub struct Superblock {
     pub pairs: Vec<Pair>,
     /// While the data is a mixture: whose data it is being made equal to. Against others nothing is known.
     pub source: Option<NodeId>,
+    /// The disk that this is the metadata of, if it is on a device of its own. On disk it follows what is above.
+    #[serde(skip)]
+    pub external: Option<External>,
 }
 
 /// What a replica remembers of another one.
@@ -424,12 +428,17 @@ impl Superblock {
     /// The sealed block for one of its places.
     #[must_use]
     pub fn seal(&self, sequence: u64) -> [u8; SEALED_BYTES] {
-        seal(
-            BlockKind::Super,
-            0,
-            sequence,
-            &postcard::to_stdvec(self).unwrap_or_default(),
-        )
+        seal(BlockKind::Super, 0, sequence, &self.content())
+    }
+
+    fn content(&self) -> Vec<u8> {
+        let mut own = self.clone();
+        own.features.incompatible &= !version::Features::EXTERNAL;
+        let Some(external) = &self.external else {
+            return postcard::to_stdvec(&own).unwrap_or_default();
+        };
+        own.features.incompatible |= version::Features::EXTERNAL;
+        postcard::to_stdvec(&(own, external)).unwrap_or_default()
     }
 
     /// What is remembered of a node.
@@ -448,10 +457,17 @@ impl Superblock {
     /// # Errors
     /// [`BlockFault::Damaged`] when the content is not one; [`BlockFault::Newer`] when it needs an unknown feature.
     pub fn parse(content: &[u8]) -> Result<Self, BlockFault> {
-        let parsed: Self =
-            postcard::from_bytes(content).map_err(|_| BlockFault::Damaged { newest: None })?;
+        let damaged = |_| BlockFault::Damaged { newest: None };
+        let (mut parsed, rest): (Self, _) = postcard::take_from_bytes(content).map_err(damaged)?;
         if !parsed.features.understood() {
             return Err(BlockFault::Newer(version::LAYOUT));
+        }
+        if parsed.features.incompatible & version::Features::EXTERNAL != 0 {
+            let external: External = postcard::from_bytes(rest).map_err(damaged)?;
+            if external.disk_bytes < parsed.data_bytes {
+                return Err(BlockFault::Damaged { newest: None });
+            }
+            parsed.external = Some(external);
         }
         let known = |at: usize, node| parsed.pairs[..at].iter().any(|pair| pair.node == node);
         let mut pairs = parsed.pairs.iter().enumerate();
@@ -570,6 +586,42 @@ mod tests {
             open(BlockKind::Super, 3, &[0; SEALED_BYTES]),
             Err(BlockFault::Foreign)
         );
+    }
+
+    #[test]
+    fn a_superblock_says_of_which_disk_it_is() {
+        let own = Superblock {
+            features: version::Features::OURS,
+            mirror: Some(1),
+            replica: 2,
+            data_bytes: 1 << 20,
+            intent_blocks: 1,
+            generation: Generation(3),
+            epoch: Epoch(4),
+            state: ReplicaState::Consistent,
+            boot: 5,
+            led: false,
+            pairs: vec![Pair::new(NodeId(1))],
+            source: None,
+            external: Some(External::new(1 << 20, Some("serial 1"))),
+        };
+        let read = |own: &Superblock| {
+            let (_, content) = open(BlockKind::Super, 0, &own.seal(1)).unwrap();
+            Superblock::parse(&content)
+        };
+        let found = read(&own).unwrap();
+        assert_eq!(found.external, own.external);
+        assert_eq!(found.features.incompatible, version::Features::EXTERNAL);
+        let plain = Superblock {
+            external: None,
+            ..found
+        };
+        assert_eq!(read(&plain).unwrap().features, version::Features::OURS);
+        let too_large = Superblock {
+            data_bytes: 2 << 20,
+            ..own
+        };
+        assert!(read(&too_large).is_err(), "the data does not fit its disk");
     }
 
     #[test]

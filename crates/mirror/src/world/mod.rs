@@ -68,6 +68,7 @@ fn created(data_bytes: u64, state: ReplicaState) -> Superblock {
         led: false,
         pairs: Vec::new(),
         source: None,
+        external: None,
     }
 }
 
