@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use wire::layout::{BlockFault, BlockKind, Layout, ReplicaState, Slot, Superblock, open, seal};
 use wire::units::BLOCK_BYTES;
 use wire::version::Features;
-use wire::{Epoch, Generation};
+use wire::{Epoch, External, Generation, NodeId};
 
 /// What `backstay mirror create` needs to know.
 #[derive(Clone, Debug, clap::Args)]
@@ -24,10 +24,13 @@ pub struct Args {
     /// This node's name; found by the machine's addresses if not given
     #[arg(long)]
     pub node: Option<String>,
+    /// Device for the metadata, so that the disk is all data [default: what the configuration says]
+    #[arg(long, value_name = "DEVICE")]
+    pub metadata: Option<PathBuf>,
     /// The disk's content is of no use: everything is taken from the other node
     #[arg(long)]
     pub empty: bool,
-    /// Go on although the disk holds a file system (with --empty) or was a replica before
+    /// Go on although the disk holds a file system (with --empty) or was a replica before, or the metadata's device holds something
     #[arg(long)]
     pub overwrite: bool,
 }
@@ -47,7 +50,11 @@ pub fn run(args: &Args, ui: &Ui) -> Outcome {
         Failure::new(format!("mirror {} has no disk on this node", mirror.name))
             .cause("it is a witness, or the configuration names no disk for it")
     })?;
-    let disk = Disk::open(path, &OpenOptions::default()).map_err(|e| {
+    let options = OpenOptions {
+        metadata: metadata_device(args, mirror, me, ui),
+        ..OpenOptions::default()
+    };
+    let disk = Disk::open(path, &options).map_err(|e| {
         let hint = e.hint();
         Failure::new(format!(
             "cannot use {} for mirror {}",
@@ -59,10 +66,15 @@ pub fn run(args: &Args, ui: &Ui) -> Outcome {
     })?;
     let layout = layout_of(mirror, &disk)?;
     refuse_loss(args, mirror, &disk, &layout)?;
-    write(&disk, &layout, args.empty)
-        .map_err(|e| Failure::new(format!("cannot write to {}", path.display())).cause(e))?;
+    write(&disk, &layout, args.empty).map_err(|e| {
+        let place = options.metadata.as_ref().unwrap_or(path);
+        Failure::new(format!("cannot write to {}", place.display())).cause(e)
+    })?;
+    let beside = options.metadata.map_or_else(String::new, |device| {
+        format!(", metadata on {}", device.display())
+    });
     ui.talk(format_args!(
-        "{}: replica of mirror {} made, {} bytes of data, {}",
+        "{}: replica of mirror {} made, {} bytes of data{beside}, {}",
         path.display(),
         mirror.name,
         layout.data_bytes,
@@ -102,8 +114,26 @@ fn choose<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Mirror, Fail
     }
 }
 
+/// Where the metadata goes, if not to the disk's end.
+fn metadata_device(args: &Args, mirror: &Mirror, me: NodeId, ui: &Ui) -> Option<PathBuf> {
+    let configured = mirror.metadata(me);
+    let Some(asked) = &args.metadata else {
+        return configured.cloned();
+    };
+    if configured != Some(asked) {
+        let (name, device) = (&mirror.name, asked.display());
+        ui.talk(format_args!(
+            "note: put metadata = \"{device}\" of mirror {name} into the configuration before the node is started"
+        ));
+    }
+    Some(asked.clone())
+}
+
 fn layout_of(mirror: &Mirror, disk: &Disk) -> Result<Layout, Failure> {
     let blocks = crate::run::intent_blocks(mirror.intent_bound);
+    if let Some(apart) = disk.external() {
+        return layout_apart(mirror, disk, &apart, blocks);
+    }
     let made = match mirror.size {
         Some(size) => Layout::with_data(disk.size(), size.0, blocks),
         None => Layout::for_disk(disk.size(), blocks),
@@ -133,6 +163,39 @@ fn layout_of(mirror: &Mirror, disk: &Disk) -> Result<Layout, Failure> {
     })
 }
 
+/// All of the disk is data, unless a smaller `size` is configured.
+fn layout_apart(
+    mirror: &Mirror,
+    disk: &Disk,
+    apart: &External,
+    blocks: u32,
+) -> Result<Layout, Failure> {
+    let room = apart.disk_bytes;
+    let wanted = mirror.size.map_or(room, |size| size.0);
+    let made = Layout::with_data(disk.size(), wanted, blocks);
+    if let Some(layout) = made.and_then(|layout| layout.beside(room)) {
+        return Ok(layout);
+    }
+    let refused = || Failure::new(format!("mirror {} does not fit", mirror.name));
+    let Some(needed) = Layout::with_data(u64::MAX / 2, wanted, blocks).filter(|_| wanted <= room)
+    else {
+        return Err(refused()
+            .cause(format!(
+                "{} has {room} bytes; needed are {} or more of data, in multiples of {BLOCK_BYTES}",
+                disk.path().display(),
+                wanted.max(Layout::DATA_MIN)
+            ))
+            .hint("use a larger disk, or a smaller `size` on all nodes"));
+    };
+    let device = disk.size() - room;
+    Err(refused()
+        .cause(format!(
+            "its metadata needs {} bytes, and the device for it has {device}",
+            needed.metadata_bytes()
+        ))
+        .hint("use a larger device for the metadata, or a smaller `intent_bound`"))
+}
+
 /// Refuses to destroy a replica, or a file system by `--empty`, or one that reaches into the metadata's place.
 fn refuse_loss(args: &Args, mirror: &Mirror, disk: &Disk, layout: &Layout) -> Result<(), Failure> {
     let failed =
@@ -146,13 +209,25 @@ fn refuse_loss(args: &Args, mirror: &Mirror, disk: &Disk, layout: &Layout) -> Re
         .cause(why)
     };
     let mut block = Buf::zeroed(4096);
-    for slot in [Slot::A, Slot::B] {
-        disk.read_now(Layout::super_offset(disk.size(), slot), &mut block)
-            .map_err(failed)?;
-        let foreign = matches!(open(BlockKind::Super, 0, &block), Err(BlockFault::Foreign));
-        if !foreign && !args.overwrite {
-            return Err(refused("it is a replica already".into())
-                .hint("`backstay mirror status` shows it; --overwrite makes it anew, and what only it holds is lost"));
+    let begins = disk.external().map(|apart| apart.disk_bytes);
+    for end in [Some(disk.size()), begins].into_iter().flatten() {
+        for slot in [Slot::A, Slot::B] {
+            let at = Layout::super_offset(end, slot);
+            disk.read_now(at, &mut block).map_err(failed)?;
+            let foreign = matches!(open(BlockKind::Super, 0, &block), Err(BlockFault::Foreign));
+            if !foreign && !args.overwrite {
+                return Err(refused("it is a replica already".into())
+                    .hint("`backstay mirror inspect` shows it; --overwrite makes it anew, and what only it holds is lost"));
+            }
+        }
+    }
+    if let Some(begins) = begins {
+        disk.read_now(begins, &mut block).map_err(failed)?;
+        if let (Some((kind, _)), false) = (filesystem(&block), args.overwrite) {
+            return Err(refused(format!(
+                "the device for its metadata holds a file system ({kind})"
+            ))
+            .hint("give another device, or add --overwrite to lose it"));
         }
     }
     disk.read_now(0, &mut block).map_err(failed)?;
@@ -170,7 +245,7 @@ fn refuse_loss(args: &Args, mirror: &Mirror, disk: &Disk, layout: &Layout) -> Re
             "its file system ({kind}) has {bytes} bytes, and only {} are left before the metadata",
             layout.data_bytes
         ))
-        .hint("shrink the file system, or make the disk larger"));
+        .hint("shrink the file system, make the disk larger, or give the metadata a device of its own with `metadata`"));
     }
     Ok(())
 }
@@ -245,6 +320,7 @@ fn write(disk: &Disk, layout: &Layout, empty: bool) -> std::io::Result<()> {
         led: false,
         pairs: Vec::new(),
         source: None,
+        external: disk.external(),
     };
     for slot in [Slot::B, Slot::A] {
         let block = superblock.seal(1);

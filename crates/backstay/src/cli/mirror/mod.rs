@@ -1,5 +1,6 @@
 //! `backstay mirror`.
 
+mod apart;
 mod export;
 mod extract;
 mod inspect;
