@@ -70,8 +70,8 @@ impl Layout {
     /// Itself, if the place where the metadata's device begins is between data and metadata.
     #[must_use]
     pub fn beside(self, device_begins: u64) -> Option<Self> {
-        let between = self.data_bytes <= device_begins
-            && device_begins <= self.bitmap_offset(0, Slot::A);
+        let between =
+            self.data_bytes <= device_begins && device_begins <= self.bitmap_offset(0, Slot::A);
         between.then_some(self)
     }
 
@@ -99,7 +99,13 @@ mod tests {
     fn a_disk_keeps_its_full_size_for_data() {
         // Any multiple of 4 KiB, around the places where the bitmap takes one block more.
         let step = BITS_PER_BLOCK * BLOCK_BYTES;
-        for data in [1 << 20, step - 4096, step, step + 4096, (3_u64 << 40) + 4096] {
+        for data in [
+            1 << 20,
+            step - 4096,
+            step,
+            step + 4096,
+            (3_u64 << 40) + 4096,
+        ] {
             let own = Layout::with_data(u64::MAX / 2, data, 2).unwrap();
             let end = data + own.metadata_bytes();
             let layout = Layout::for_external(data, end, 2).unwrap();
@@ -109,7 +115,11 @@ mod tests {
             assert_eq!(roomy.data_bytes, data);
             assert!(roomy.beside(data).is_some());
             assert_eq!(roomy.beside(data - 4096), None, "data crosses over");
-            assert_eq!(roomy.beside(data + (2 << 20)), None, "metadata crosses over");
+            assert_eq!(
+                roomy.beside(data + (2 << 20)),
+                None,
+                "metadata crosses over"
+            );
         }
     }
 
@@ -123,7 +133,11 @@ mod tests {
         assert_eq!(Layout::for_external(data, data + 4096, 1), None);
         assert_eq!(Layout::for_external(data, data, 1), None);
         assert_eq!(Layout::for_external(data, 0, 1), None);
-        assert_eq!(Layout::for_external(4096, 1 << 30, 1), None, "too little data");
+        assert_eq!(
+            Layout::for_external(4096, 1 << 30, 1),
+            None,
+            "too little data"
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A scenario makes its own lab in its own directory and takes it down again. It fails with a sentence; its lab's logs are
 //! kept then. `cargo xtask e2e NAME` repeats one.
 
+mod apart;
 mod asynchronous;
 mod breaks;
 mod chain;
@@ -61,7 +62,7 @@ struct Scenario {
     run: fn(&World) -> Outcome,
 }
 
-const SCENARIOS: [Scenario; 19] = [
+const SCENARIOS: [Scenario; 20] = [
     Scenario {
         name: "every_break_passes",
         run: breaks::every_break_passes,
@@ -133,6 +134,10 @@ const SCENARIOS: [Scenario; 19] = [
     Scenario {
         name: "wrong_disks_are_named_and_larger_ones_used",
         run: disks::wrong_and_larger,
+    },
+    Scenario {
+        name: "metadata_apart_survives_failovers",
+        run: apart::metadata_apart,
     },
     Scenario {
         name: "disks_are_plain_without_backstay",

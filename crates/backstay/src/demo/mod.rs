@@ -157,6 +157,7 @@ impl Args {
             front_end: self.front_end,
             fstype: self.fstype,
             compress: false,
+            external: false,
         }
     }
 

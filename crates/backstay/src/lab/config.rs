@@ -1,6 +1,7 @@
 //! Files that a lab's nodes start from: configuration, identity, disks.
 
 use std::fs::File;
+use std::path::Path;
 use std::time::SystemTime;
 
 use host::pki::{Authority, CA_LIFETIME, NODE_LIFETIME};
@@ -12,7 +13,7 @@ use crate::failure::Failure;
 
 /// Name of the lab's cluster.
 const CLUSTER: &str = "lab";
-/// Room on each disk behind the mirrored volume, for the mirror's metadata.
+/// Room on each disk behind the mirrored volume, or on a device of its own, for the mirror's metadata.
 const METADATA_ROOM_BYTES: u64 = 16 << 20;
 /// Smallest volume that a file system with its journal makes sense on.
 pub(super) const SIZE_MIN_BYTES: u64 = 32 << 20;
@@ -100,6 +101,12 @@ fn mirror_table(lab: &Lab) -> String {
     let disk = |node: Node| format!("{node} = \"{}\"", lab.disk(node).display());
     let disks: Vec<String> = lab.data_nodes().map(disk).collect();
     let disks = disks.join(", ");
+    let metadata = |node: Node| Some(format!("{node} = \"{}\"", lab.metadata(node)?.display()));
+    let metadata: Vec<String> = lab.data_nodes().filter_map(metadata).collect();
+    let metadata = match metadata.as_slice() {
+        [] => String::new(),
+        paths => format!("metadata = {{ {} }}\n", paths.join(", ")),
+    };
     let bound = match lab.options.mode {
         Mode::Sync => "",
         Mode::Async => "max_lag = \"64MiB\"\nmax_lag_seconds = 5\n",
@@ -114,7 +121,7 @@ fn mirror_table(lab: &Lab) -> String {
         None => String::new(),
     };
     format!(
-        "\n[[group.resource]]\nkind = \"mirror\"\nname = \"{MIRROR}\"\ndisk = {{ {disks} }}\n\
+        "\n[[group.resource]]\nkind = \"mirror\"\nname = \"{MIRROR}\"\ndisk = {{ {disks} }}\n{metadata}\
          size = \"{}KiB\"\nmode = \"{}\"\n{ack}{bound}{compress}front_end = \"{front_end}\"\n",
         lab.options.size_bytes / 1024,
         word(lab.options.mode),
@@ -140,14 +147,24 @@ fn service_tables(lab: &Lab) -> String {
 }
 
 fn make_disk(lab: &Lab, node: Node) -> Result<(), Failure> {
-    let path = lab.disk(node);
     tools::make_dir(&lab.node_dir(node))?;
+    let size = lab.options.size_bytes;
+    match lab.metadata(node) {
+        None => make_file(&lab.disk(node), size.saturating_add(METADATA_ROOM_BYTES)),
+        Some(device) => {
+            make_file(&device, METADATA_ROOM_BYTES)?;
+            make_file(&lab.disk(node), size)
+        }
+    }
+}
+
+fn make_file(path: &Path, bytes: u64) -> Result<(), Failure> {
     let made = File::options()
         .create(true)
         .truncate(false)
         .write(true)
-        .open(&path)
-        .and_then(|file| file.set_len(lab.options.size_bytes.saturating_add(METADATA_ROOM_BYTES)));
+        .open(path)
+        .and_then(|file| file.set_len(bytes));
     made.map_err(|error| Failure::new(format!("cannot make disk {}", path.display())).cause(error))
 }
 

@@ -122,6 +122,9 @@ struct Up {
     /// Pack what goes over the mirror link
     #[arg(long)]
     compress: bool,
+    /// Put the mirror's metadata on a device of its own
+    #[arg(long)]
+    external: bool,
 }
 
 /// Registers that a lab can have.
@@ -187,6 +190,7 @@ impl Up {
             front_end: self.front_end,
             fstype: self.fstype,
             compress: self.compress,
+            external: self.external,
         }
     }
 }

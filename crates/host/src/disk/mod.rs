@@ -209,7 +209,7 @@ impl Disk {
                 // Nothing completed is volatile there, so its journal has nothing to be told.
                 match metadata.gate(access, was_delayed) {
                     Gate::Go(_) => {}
-                    other => return other,
+                    stop @ (Gate::Fail(_) | Gate::Hold { .. }) => return stop,
                 }
             }
         }
@@ -220,12 +220,7 @@ impl Disk {
     }
 
     /// An access that went on with `ticket` has ended.
-    pub(crate) fn settle(
-        &self,
-        access: Access,
-        ticket: Ticket,
-        succeeded: bool,
-    ) -> io::Result<()> {
+    pub(crate) fn settle(&self, access: Access, ticket: Ticket, succeeded: bool) -> io::Result<()> {
         if let (Some(metadata), Some(access)) = (&self.metadata, access.behind(self.seam())) {
             return metadata.settle(access, ticket, succeeded);
         }

@@ -389,7 +389,10 @@ fn metadata_apart_lies_behind_the_disk() {
         let both = view("data").with_metadata(view("meta"));
         both.read_now(SEAM - 4096, &mut buf).unwrap();
         assert_eq!((buf[0], buf[4096], buf[8192]), (0, 0, 3));
-        assert_eq!((both.size(), both.external()), (SEAM + (32 << 10), Some(external)));
+        assert_eq!(
+            (both.size(), both.external()),
+            (SEAM + (32 << 10), Some(external))
+        );
     }
 }
 

@@ -226,6 +226,17 @@ pub(super) enum Step<'a> {
     },
 }
 
+/// Writes what of `data` is in one file.
+fn write_step<'a>(disk: &'a Disk, offset: u64, data: &'a [u8], durable: bool) -> Step<'a> {
+    let spot = disk.spot(offset);
+    Step::Write {
+        file: spot.file,
+        offset: spot.offset,
+        from: &data[..spot.end_of(0, data.len())],
+        durable,
+    }
+}
+
 /// What follows from the end of a step.
 pub(super) enum Next {
     /// Another step.
@@ -314,13 +325,7 @@ impl Flight {
                 data,
                 durable,
             } => {
-                let spot = disk.spot(*offset + self.done);
-                Step::Write {
-                    file: spot.file,
-                    offset: spot.offset,
-                    from: &data[at..spot.end_of(at, data.len())],
-                    durable: *durable,
-                }
+                write_step(disk, *offset + self.done, &data[at..], *durable)
             }
             Op::Flush { disk } => Step::Sync {
                 file: disk.file(at),
@@ -338,12 +343,7 @@ impl Flight {
                     ZeroBy::ZeroRange => ZERO_RANGE,
                     ZeroBy::Write => {
                         let len = usize::try_from(left).unwrap_or(usize::MAX).min(zeros.len());
-                        return Step::Write {
-                            file: spot.file,
-                            offset: spot.offset,
-                            from: &zeros[..spot.end_of(0, len)],
-                            durable: false,
-                        };
+                        return write_step(disk, *offset + self.done, &zeros[..len], false);
                     }
                 };
                 Step::Allocate {

@@ -69,9 +69,9 @@ pub(super) fn run(args: &Args, ui: &Ui) -> Outcome {
     let crosses = || "data and metadata lie over each other".to_owned();
     let wrong = apart.or_else(|| (!fits(here.as_ref(), contents.layout)).then(crosses));
     if let Some(why) = wrong {
-        return Err(cannot().cause(why).hint(
-            "give the disk, and with --metadata the device that has its metadata",
-        ));
+        return Err(cannot()
+            .cause(why)
+            .hint("give the disk, and with --metadata the device that has its metadata"));
     }
     if contents.superblock.state == ReplicaState::Inconsistent {
         ui.talk("note: a resync into this disk was not finished: what is saved is a mixture");

@@ -6,8 +6,8 @@ use host::disk::DiskView;
 use host::ring::Buf;
 use mirror::inspect::{Contents, Found, Inspection, PlaceFault, SuperPlace, inspect};
 use serde::Serialize;
-use wire::{ByteCount, External};
 use wire::layout::{BlockFault, Pair, Slot, Superblock};
+use wire::{ByteCount, External};
 
 use super::apart::{Beside, called, fits, mismatch};
 use super::status::{condition, line, places};

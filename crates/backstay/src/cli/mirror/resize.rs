@@ -160,7 +160,9 @@ fn is_apart(args: &Args, disk: &Disk, contents: &Contents) -> Result<bool, Failu
         return refused("volumes become larger only; give the disk its size back");
     }
     if !here.may_be(there) && !args.other_disk {
-        return refused("if it is the same disk by another name, or has a copy of all of it: --other-disk");
+        return refused(
+            "if it is the same disk by another name, or has a copy of all of it: --other-disk",
+        );
     }
     Ok(true)
 }

@@ -207,7 +207,10 @@ fn metadata_of_another_disk_is_not_attached() {
     assert_eq!(beside(disk(data, None), own()), None, "it has no name here");
     let other = Some(WrongDisk::OtherDisk);
     assert_eq!(beside(disk(data, Some("two")), own()), other);
-    assert_eq!(beside(disk(data, Some("one")), disk(data + 4096, Some("one"))), other);
+    assert_eq!(
+        beside(disk(data, Some("one")), disk(data + 4096, Some("one"))),
+        other
+    );
     assert_eq!(beside(own(), None), other);
     assert_eq!(beside(None, own()), other);
     let small = beside(disk(data - 4096, Some("one")), own());
