@@ -6,7 +6,6 @@
 mod document;
 mod html;
 mod journal;
-mod nbd;
 mod observer;
 mod postgres;
 mod runner;

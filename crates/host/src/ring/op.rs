@@ -324,9 +324,7 @@ impl Flight {
                 offset,
                 data,
                 durable,
-            } => {
-                write_step(disk, *offset + self.done, &data[at..], *durable)
-            }
+            } => write_step(disk, *offset + self.done, &data[at..], *durable),
             Op::Flush { disk } => Step::Sync {
                 file: disk.file(at),
             },

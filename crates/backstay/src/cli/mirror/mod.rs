@@ -5,6 +5,7 @@ mod export;
 mod extract;
 mod inspect;
 mod resize;
+mod snapshot;
 mod status;
 
 use wire::ByteRange;
@@ -34,6 +35,8 @@ pub enum Command {
     Extract(extract::Args),
     /// Make a replica that nobody runs as large as its disk has become
     Resize(resize::Args),
+    /// Run a command while the mirror's file system stands still: to take a snapshot of its disk
+    Snapshot(snapshot::Args),
 }
 
 pub(super) fn run(command: &Command, global: &Global, ui: &Ui) -> Outcome {
@@ -45,6 +48,7 @@ pub(super) fn run(command: &Command, global: &Global, ui: &Ui) -> Outcome {
         Command::Export(args) => export::run(args, ui),
         Command::Extract(args) => extract::run(args, ui),
         Command::Resize(args) => resize::run(args, ui),
+        Command::Snapshot(args) => snapshot::run(args, global, ui),
     }
 }
 
