@@ -19,6 +19,7 @@ mod nbd_client;
 pub(crate) mod resync;
 pub(crate) mod running;
 mod silence;
+mod snapshot;
 pub(crate) mod stall;
 mod three;
 mod verify;
@@ -62,7 +63,7 @@ struct Scenario {
     run: fn(&World) -> Outcome,
 }
 
-const SCENARIOS: [Scenario; 20] = [
+const SCENARIOS: [Scenario; 21] = [
     Scenario {
         name: "every_break_passes",
         run: breaks::every_break_passes,
@@ -138,6 +139,10 @@ const SCENARIOS: [Scenario; 20] = [
     Scenario {
         name: "metadata_apart_survives_failovers",
         run: apart::metadata_apart,
+    },
+    Scenario {
+        name: "snapshot_stands_still_and_never_for_long",
+        run: snapshot::stands_still,
     },
     Scenario {
         name: "disks_are_plain_without_backstay",

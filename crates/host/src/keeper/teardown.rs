@@ -177,3 +177,32 @@ fn gone_is_fine(result: io::Result<()>) -> Result<(), String> {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_systems_on_devices_are_thawed_and_devices_are_not() {
+        let (fuse, mount) = (PathBuf::from("/run/fuse"), PathBuf::from("/srv"));
+        let unmount = |target: &PathBuf| Step::Unmount {
+            target: target.clone(),
+        };
+        let abort = Step::AbortFuse {
+            target: fuse.clone(),
+        };
+        let steps = [abort, unmount(&mount), unmount(&fuse)];
+        assert_eq!(file_systems(&steps), [mount]);
+    }
+
+    #[test]
+    fn what_cannot_be_thawed_keeps_nothing_from_being_done() {
+        let missing = Step::Unmount {
+            target: "/no/such/place".into(),
+        };
+        let closed = Step::Close { name: "x".into() };
+        let mut names = Vec::new();
+        let reports = run(vec![closed, missing], |name| names.push(name.to_owned()));
+        assert_eq!((reports.len(), names), (2, vec!["x".to_owned()]));
+    }
+}

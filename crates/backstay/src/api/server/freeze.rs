@@ -163,3 +163,81 @@ fn chunk<T: Serialize>(event: &T) -> Bytes {
     let data = serde_json::to_string(event).unwrap_or_default();
     Bytes::from(format!("data: {data}\n\n"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc as orders;
+
+    /// A stream's other ends.
+    struct Ends {
+        /// What the freeze is told.
+        told: orders::Receiver<Thawed>,
+        over: oneshot::Sender<Thawed>,
+        reader: mpsc::Receiver<Bytes>,
+    }
+
+    fn begun() -> (Ends, impl Future<Output = ()>) {
+        let (sender, told) = orders::channel();
+        let (over, ended) = oneshot::channel();
+        let (chunks, reader) = mpsc::channel(CHUNKS_MAX);
+        let still = Standstill {
+            mount: None,
+            disk: "/dev/vg/pgdata".into(),
+            metadata: None,
+            over: ended,
+            hold: Hold(sender),
+        };
+        let first = Frozen {
+            schema: "backstay.freeze/1".into(),
+            mirror: "pgdata".into(),
+            group: "db".into(),
+            node: "node-a".into(),
+            epoch: 4,
+            mount: None,
+            disk: "/dev/vg/pgdata".into(),
+            metadata: None,
+        };
+        let ends = Ends { told, over, reader };
+        (ends, feed(first, still, chunks))
+    }
+
+    fn run(work: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.expect("runtime").block_on(work);
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_ends_the_standstill() {
+        run(async {
+            let (mut ends, feed) = begun();
+            let feed = tokio::spawn(feed);
+            let first = ends.reader.recv().await.expect("where it is");
+            assert!(String::from_utf8_lossy(&first).contains("/dev/vg/pgdata"));
+            let sign = ends.reader.recv().await.expect("a sign of life");
+            assert_eq!(&sign[..], b"data: {\"thawed\":null}\n\n");
+            assert!(ends.told.try_recv().is_err(), "it is still held");
+            drop(ends.reader);
+            feed.await.expect("it ends");
+            assert_eq!(ends.told.try_recv(), Ok(Thawed::Released));
+        });
+    }
+
+    #[test]
+    fn the_reader_is_told_why_it_is_over() {
+        run(async {
+            let (mut ends, feed) = begun();
+            let feed = tokio::spawn(feed);
+            ends.reader.recv().await.expect("where it is");
+            ends.over.send(Thawed::Timeout).expect("it listens");
+            let mut last = Bytes::new();
+            while let Some(chunk) = ends.reader.recv().await {
+                last = chunk;
+            }
+            assert_eq!(&last[..], b"data: {\"thawed\":\"timeout\"}\n\n");
+            feed.await.expect("it ends");
+        });
+    }
+}
