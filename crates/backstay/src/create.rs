@@ -14,6 +14,7 @@ use host::disk::{Disk, OpenOptions};
 use host::ring::Buf;
 use metadata::Made;
 use std::path::PathBuf;
+use wire::External;
 use wire::NodeId;
 use wire::layout::{BlockFault, BlockKind, Layout, ReplicaState, Slot, open};
 use wire::units::BLOCK_BYTES;
@@ -29,6 +30,9 @@ pub struct Args {
     /// This node's name; found by the machine's addresses if not given
     #[arg(long)]
     pub node: Option<String>,
+    /// Device for the metadata, so that the disk is all data [default: what the configuration says]
+    #[arg(long, value_name = "DEVICE")]
+    pub metadata: Option<PathBuf>,
     /// The disk's content is of no use: everything is taken from the other node
     #[arg(long)]
     pub empty: bool,
@@ -38,7 +42,8 @@ pub struct Args {
     /// Overwrite the whole volume with zeros, and take only what differs from that from the node that printed TOKEN
     #[arg(long, value_name = "TOKEN", conflicts_with_all = ["empty", "used_only"])]
     pub zeroed: Option<Token>,
-    /// Go on although the disk holds a file system (with --empty or --zeroed) or was a replica before
+    /// Go on although the disk holds a file system (with --empty or --zeroed) or was a replica before, or the metadata's device
+    /// holds something
     #[arg(long)]
     pub overwrite: bool,
     /// Only say what would be done
@@ -62,6 +67,7 @@ struct Place<'a> {
     mirror: &'a Mirror,
     me: NodeId,
     path: &'a PathBuf,
+    metadata: Option<&'a PathBuf>,
 }
 
 /// Writes the metadata. Data is touched only where `--used-only` and `--zeroed` make zeros.
@@ -76,7 +82,13 @@ pub fn run(args: &Args, ui: &Ui) -> Outcome {
         Failure::new(format!("mirror {} has no disk on this node", mirror.name))
             .cause("it is a witness, or the configuration names no disk for it")
     })?;
-    let place = Place { mirror, me, path };
+    let metadata = metadata_device(args, mirror, me, ui);
+    let place = Place {
+        mirror,
+        me,
+        path,
+        metadata: metadata.as_ref(),
+    };
     match args.zeroed {
         Some(token) => first_sync::zeroed(args, place, token, ui),
         None if args.used_only => first_sync::used_only(args, place, ui),
@@ -102,8 +114,11 @@ fn plain(args: &Args, place: Place<'_>, ui: &Ui) -> Outcome {
     if !args.dry_run {
         made.write(&disk).map_err(|e| place.cannot_write(e))?;
     }
+    let beside = place.metadata.map_or_else(String::new, |device| {
+        format!(", metadata on {}", device.display())
+    });
     ui.talk(format_args!(
-        "{}: replica of mirror {} {}, {} bytes of data, {}",
+        "{}: replica of mirror {} {}, {} bytes of data{beside}, {}",
         place.path.display(),
         place.mirror.name,
         if args.dry_run {
@@ -124,7 +139,11 @@ fn plain(args: &Args, place: Place<'_>, ui: &Ui) -> Outcome {
 impl Place<'_> {
     /// The disk, for this process alone.
     fn open(&self) -> Result<Disk, Failure> {
-        Disk::open(self.path, &OpenOptions::default()).map_err(|e| {
+        let options = OpenOptions {
+            metadata: self.metadata.cloned(),
+            ..OpenOptions::default()
+        };
+        Disk::open(self.path, &options).map_err(|e| {
             let hint = e.hint();
             Failure::new(format!(
                 "cannot use {} for mirror {}",
@@ -181,8 +200,26 @@ fn choose<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Mirror, Fail
     }
 }
 
+/// Where the metadata goes, if not to the disk's end.
+fn metadata_device(args: &Args, mirror: &Mirror, me: NodeId, ui: &Ui) -> Option<PathBuf> {
+    let configured = mirror.metadata(me);
+    let Some(asked) = &args.metadata else {
+        return configured.cloned();
+    };
+    if configured != Some(asked) {
+        let (name, device) = (&mirror.name, asked.display());
+        ui.talk(format_args!(
+            "note: put metadata = \"{device}\" of mirror {name} into the configuration before the node is started"
+        ));
+    }
+    Some(asked.clone())
+}
+
 fn layout_of(mirror: &Mirror, disk: &Disk) -> Result<Layout, Failure> {
     let blocks = crate::run::intent_blocks(mirror.intent_bound);
+    if let Some(apart) = disk.external() {
+        return layout_apart(mirror, disk, &apart, blocks);
+    }
     let made = match mirror.size {
         Some(size) => Layout::with_data(disk.size(), size.0, blocks),
         None => Layout::for_disk(disk.size(), blocks),
@@ -212,18 +249,63 @@ fn layout_of(mirror: &Mirror, disk: &Disk) -> Result<Layout, Failure> {
     })
 }
 
+/// All of the disk is data, unless a smaller `size` is configured.
+fn layout_apart(
+    mirror: &Mirror,
+    disk: &Disk,
+    apart: &External,
+    blocks: u32,
+) -> Result<Layout, Failure> {
+    let room = apart.disk_bytes;
+    let wanted = mirror.size.map_or(room, |size| size.0);
+    let made = Layout::with_data(disk.size(), wanted, blocks);
+    if let Some(layout) = made.and_then(|layout| layout.beside(room)) {
+        return Ok(layout);
+    }
+    let refused = || Failure::new(format!("mirror {} does not fit", mirror.name));
+    let Some(needed) = Layout::with_data(u64::MAX / 2, wanted, blocks).filter(|_| wanted <= room)
+    else {
+        return Err(refused()
+            .cause(format!(
+                "{} has {room} bytes; needed are {} or more of data, in multiples of {BLOCK_BYTES}",
+                disk.path().display(),
+                wanted.max(Layout::DATA_MIN)
+            ))
+            .hint("use a larger disk, or a smaller `size` on all nodes"));
+    };
+    let device = disk.size() - room;
+    Err(refused()
+        .cause(format!(
+            "its metadata needs {} bytes, and the device for it has {device}",
+            needed.metadata_bytes()
+        ))
+        .hint("use a larger device for the metadata, or a smaller `intent_bound`"))
+}
+
 /// Refuses to destroy a replica, or a file system by `--empty` or `--zeroed`, or one that reaches into the metadata's place.
 fn refuse_loss(args: &Args, place: Place<'_>, disk: &Disk, layout: &Layout) -> Result<(), Failure> {
     let failed = |e| place.cannot_read(e);
     let refused = |why: String| place.refused(why);
     let mut block = Buf::zeroed(4096);
-    for slot in [Slot::A, Slot::B] {
-        disk.read_now(Layout::super_offset(disk.size(), slot), &mut block)
-            .map_err(failed)?;
-        let foreign = matches!(open(BlockKind::Super, 0, &block), Err(BlockFault::Foreign));
-        if !foreign && !args.overwrite {
-            return Err(refused("it is a replica already".into())
-                .hint("`backstay mirror status` shows it; --overwrite makes it anew, and what only it holds is lost"));
+    let begins = disk.external().map(|apart| apart.disk_bytes);
+    for end in [Some(disk.size()), begins].into_iter().flatten() {
+        for slot in [Slot::A, Slot::B] {
+            let at = Layout::super_offset(end, slot);
+            disk.read_now(at, &mut block).map_err(failed)?;
+            let foreign = matches!(open(BlockKind::Super, 0, &block), Err(BlockFault::Foreign));
+            if !foreign && !args.overwrite {
+                return Err(refused("it is a replica already".into())
+                    .hint("`backstay mirror inspect` shows it; --overwrite makes it anew, and what only it holds is lost"));
+            }
+        }
+    }
+    if let Some(begins) = begins {
+        disk.read_now(begins, &mut block).map_err(failed)?;
+        if let (Some((kind, _)), false) = (filesystem(&block), args.overwrite) {
+            return Err(refused(format!(
+                "the device for its metadata holds a file system ({kind})"
+            ))
+            .hint("give another device, or add --overwrite to lose it"));
         }
     }
     disk.read_now(0, &mut block).map_err(failed)?;
@@ -244,7 +326,7 @@ fn refuse_loss(args: &Args, place: Place<'_>, disk: &Disk, layout: &Layout) -> R
             "its file system ({kind}) has {bytes} bytes, and only {} are left before the metadata",
             layout.data_bytes
         ))
-        .hint("shrink the file system, or make the disk larger"));
+        .hint("shrink the file system, make the disk larger, or give the metadata a device of its own with `metadata`"));
     }
     Ok(())
 }

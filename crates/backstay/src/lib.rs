@@ -19,6 +19,7 @@ pub mod keeper;
 mod kernel_device;
 pub mod lab;
 pub mod ledger;
+mod nbd_client;
 pub mod outbox;
 pub mod output;
 pub mod render;

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 
+#[path = "cli/apart.rs"]
+mod apart;
 #[path = "cli/disks.rs"]
 mod disks;
 #[path = "cli/first_sync.rs"]

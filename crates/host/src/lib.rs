@@ -6,6 +6,7 @@ pub mod address;
 pub mod cgroup;
 pub mod clock;
 pub mod disk;
+pub mod freeze;
 pub mod fuse;
 pub mod handshake;
 pub mod keeper;

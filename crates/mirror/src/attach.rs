@@ -230,14 +230,16 @@ impl Attach {
         {
             return Err((Some(WrongDisk::OtherMirror), "it belongs to another mirror"));
         }
+        self.belongs(&superblock)?;
         let disk_bytes = self.config.disk_bytes;
         let (data_bytes, blocks) = (superblock.data_bytes, superblock.intent_blocks);
         let layout = Layout::with_data(disk_bytes, data_bytes, blocks)
             .filter(|layout| layout.intent_blocks > 0 && layout.regions() <= u64::from(u32::MAX))
-            .ok_or((
-                Some(WrongDisk::Shrunk),
-                "it is smaller than when the mirror was made",
-            ))?;
+            .filter(|layout| match &self.config.external {
+                Some(disk) => layout.beside(disk.disk_bytes).is_some(),
+                None => true,
+            })
+            .ok_or(SHRUNK)?;
         let seeded = superblock.seed.is_some();
         let known = Box::new(Known {
             superblock,
@@ -265,6 +267,19 @@ impl Attach {
         let log_bytes = 2 * u64::from(layout.intent_blocks) * BLOCK_BYTES;
         self.read(layout.intent_offset(Slot::B), log_bytes);
         Step::IntentLog(known)
+    }
+
+    /// Metadata on a device of its own is of the disk beside it, and metadata on a disk is of that disk.
+    fn belongs(&self, found: &Superblock) -> Result<(), Unfit> {
+        match (&self.config.external, &found.external) {
+            (None, None) => Ok(()),
+            (Some(here), Some(_)) if here.disk_bytes < found.data_bytes => Err(SHRUNK),
+            (Some(here), Some(there)) if !here.may_be(there) => Err(OTHER_DISK),
+            (Some(here), Some(there)) if here.disk_bytes != there.disk_bytes => Err(OTHER_SIZE),
+            (Some(_), Some(_)) => Ok(()),
+            (Some(_), None) => Err(OWN_METADATA),
+            (None, Some(_)) => Err(METADATA_ALONE),
+        }
     }
 
     fn on_intent_log(&mut self, known: Known, bytes: &[u8]) -> Result<Step, Unfit> {
@@ -385,6 +400,26 @@ const NEWER: Unfit = (
 const NO_MIRROR: Unfit = (
     Some(WrongDisk::NoMirror),
     "it holds no mirror: `backstay mirror create` makes one",
+);
+const SHRUNK: Unfit = (
+    Some(WrongDisk::Shrunk),
+    "it is smaller than when the mirror was made",
+);
+const OTHER_DISK: Unfit = (
+    Some(WrongDisk::OtherDisk),
+    "its metadata device is of another disk: `backstay mirror inspect` names it",
+);
+const OTHER_SIZE: Unfit = (
+    Some(WrongDisk::OtherDisk),
+    "its metadata device is of a disk of another size: `backstay mirror inspect` shows it",
+);
+const OWN_METADATA: Unfit = (
+    Some(WrongDisk::OtherDisk),
+    "its metadata device is a replica's own disk, with that one's data on it",
+);
+const METADATA_ALONE: Unfit = (
+    Some(WrongDisk::OtherDisk),
+    "it is the metadata device of another disk",
 );
 const NO_ROOM: Unfit = (Some(WrongDisk::NoMirror), "it is too small for a mirror");
 const UNREADABLE: Unfit = (None, "its metadata cannot be read");

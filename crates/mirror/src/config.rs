@@ -1,14 +1,16 @@
 //! What a replica is told once, at its start.
 
-use wire::{Duration, NodeId};
+use wire::{Duration, External, NodeId};
 
 /// Values that do not change in a replica's life.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// This node.
     pub node: NodeId,
-    /// Size of the disk, in bytes.
+    /// Size of the disk, in bytes; with the metadata's device, if it has one.
     pub disk_bytes: u64,
+    /// The disk whose metadata is on a device of its own. None: it is at the disk's end.
+    pub external: Option<External>,
     /// Hash of the kernel's boot id: another one than at the last attach means that volatile caches are gone.
     pub boot: u64,
     /// The mirror's identity if this replica is the origin and has none yet: a fresh random number.
@@ -90,6 +92,7 @@ impl Config {
         Self {
             node,
             disk_bytes,
+            external: None,
             boot,
             new_mirror,
             expect_mirror: None,

@@ -12,6 +12,9 @@
 //! the old one; so the old one names everything before that, and whatever a crash leaves of it, it forgets nothing.
 //!
 //! What the volume gained is marked: the next resync makes it equal.
+//!
+//! Metadata on a device of its own does not move when the disk is enlarged: the volume grows *in place*, or only the
+//! superblock is written, which names the disk ([`named`]).
 
 use crate::bits::Bits;
 use crate::inspect::{Contents, Found, inspect};
@@ -21,7 +24,7 @@ use wire::layout::{
 };
 use wire::mutant::{self, Bug};
 use wire::units::{BLOCK_BYTES, REGION_BYTES};
-use wire::{ByteCount, ByteRange};
+use wire::{ByteCount, ByteRange, External};
 
 /// Blocks of the bitmap, each in two places, that are written at once: 1 MiB.
 const WRITE_MAX: u64 = 128;
@@ -82,7 +85,8 @@ pub struct Growth {
 }
 
 impl Growth {
-    /// Of the replica `contents` on a disk that has `disk_bytes` now. The volume gets `data_bytes`, or all that fits.
+    /// Of the replica `contents` on a disk that has `disk_bytes` now. The volume gets `data_bytes`, or all that fits. Where the
+    /// metadata is on a device of its own, the superblock in `contents` names the disk as it is now.
     ///
     /// # Errors
     /// [`GrowFault`]; nothing is to be written then.
@@ -92,13 +96,21 @@ impl Growth {
         data_bytes: Option<u64>,
     ) -> Result<Self, GrowFault> {
         let own = &contents.superblock;
-        let most = Layout::for_disk(disk_bytes, own.intent_blocks);
+        let begins = own.external.as_ref().map(|disk| disk.disk_bytes);
+        let most = match begins {
+            Some(begins) => Layout::for_external(begins, disk_bytes, own.intent_blocks),
+            None => Layout::for_disk(disk_bytes, own.intent_blocks),
+        };
         let most = most.map_or(own.data_bytes, |layout| layout.data_bytes);
         if contents.doubtful || contents.intent_incomplete || contents.bitmap_lost > 0 {
             return Err(GrowFault::Damaged);
         }
         let wanted = data_bytes.unwrap_or(most);
         let layout = Layout::with_data(disk_bytes, wanted, own.intent_blocks)
+            .and_then(|layout| match begins {
+                Some(begins) => layout.beside(begins),
+                None => Some(layout),
+            })
             .filter(|layout| layout.regions() <= u64::from(u32::MAX))
             .ok_or(GrowFault::DoesNotFit {
                 most: ByteCount(most),
@@ -282,15 +294,30 @@ fn regions(bits: &Bits) -> Vec<u32> {
     regions
 }
 
+/// The write of a superblock that names the disk of metadata on a device of its own as `disk`, after that was enlarged or
+/// replaced by a whole copy.
+#[must_use]
+pub fn named(contents: &Contents, disk: &External) -> Step {
+    let superblock = Superblock {
+        external: Some(disk.clone()),
+        ..contents.superblock.clone()
+    };
+    Step::Write {
+        offset: Layout::super_offset(contents.layout.disk_bytes, contents.slot.other()),
+        bytes: superblock.seal(contents.sequence + 1).to_vec(),
+    }
+}
+
 /// Where a replica's disk ended before it was enlarged: the replica nearest to the end of what the disk is now, with its
-/// size then. `read` gives the bytes of a range, or none if the disk does not give them.
+/// size then. Nothing before `from` is looked at. `read` gives the bytes of a range, or none if the disk does not give them.
 pub fn find(
+    from: u64,
     disk_bytes: u64,
     mut read: impl FnMut(ByteRange) -> Option<Vec<u8>>,
 ) -> Option<(u64, Box<Contents>)> {
     let mut end = disk_bytes / BLOCK_BYTES * BLOCK_BYTES;
-    while end > 0 {
-        let start = end.saturating_sub(SEARCH_BYTES);
+    while end > from {
+        let start = end.saturating_sub(SEARCH_BYTES).max(from);
         let bytes = ByteRange::new(start, end - start).and_then(&mut read);
         let bytes = bytes.unwrap_or_default();
         let blocks = (start..)

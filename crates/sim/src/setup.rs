@@ -251,6 +251,7 @@ fn disk(options: &Options, id: NodeId, mirror: u8) -> Disk {
         },
         source: None,
         seed,
+        external: None,
     };
     let marked = |index: u64| {
         let known = usize::try_from(index / layout.plane_blocks());

@@ -291,6 +291,8 @@ pub enum WrongDisk {
     Damaged,
     /// Its metadata was written by a newer release.
     Newer,
+    /// The metadata is on a device of its own, and of another disk than the one beside it.
+    OtherDisk,
 }
 
 /// Why a proposer asks for a promise.

@@ -10,8 +10,9 @@
 //! power interrupted (each sector whole, of different writes) is told from damage of what was durable. The super blocks
 //! are found from the disk's end alone.
 
+use crate::external::External;
 use crate::mutant::{self, Bug};
-use crate::seed::{self, Seed};
+use crate::seed::Seed;
 use crate::units::{BLOCK_BYTES, REGION_BYTES};
 use crate::{Epoch, Generation, NodeId, SessionId, version};
 use serde::{Deserialize, Serialize};
@@ -281,6 +282,9 @@ pub struct Superblock {
     /// Until its first session: it was made for a first sync of used blocks only, and the disk began like this then.
     #[serde(skip)]
     pub seed: Option<Seed>,
+    /// The disk that this is the metadata of, if it is on a device of its own. On disk it follows what is above.
+    #[serde(skip)]
+    pub external: Option<External>,
 }
 
 /// What a replica remembers of another one.
@@ -428,7 +432,28 @@ impl Superblock {
     /// The sealed block for one of its places.
     #[must_use]
     pub fn seal(&self, sequence: u64) -> [u8; SEALED_BYTES] {
-        seal(BlockKind::Super, 0, sequence, &seed::encode(self))
+        seal(BlockKind::Super, 0, sequence, &self.content())
+    }
+
+    /// What every release knows, and behind it what feature bits tell of: a release that would not look at it refuses the disk.
+    pub(crate) fn content(&self) -> Vec<u8> {
+        let mut own = self.clone();
+        let told = &mut own.features.incompatible;
+        *told &= !(version::Features::EXTERNAL | version::SEEDED);
+        if self.external.is_some() {
+            *told |= version::Features::EXTERNAL;
+        }
+        if self.seed.is_some() {
+            *told |= version::SEEDED;
+        }
+        let mut content = postcard::to_stdvec(&own).unwrap_or_default();
+        if let Some(external) = &self.external {
+            content.extend(postcard::to_stdvec(external).unwrap_or_default());
+        }
+        if let Some(seed) = &self.seed {
+            content.extend(postcard::to_stdvec(seed).unwrap_or_default());
+        }
+        content
     }
 
     /// What is remembered of a node.
@@ -447,9 +472,24 @@ impl Superblock {
     /// # Errors
     /// [`BlockFault::Damaged`] when the content is not one; [`BlockFault::Newer`] when it needs an unknown feature.
     pub fn parse(content: &[u8]) -> Result<Self, BlockFault> {
-        let parsed = seed::decode(content)?;
+        let damaged = |_| BlockFault::Damaged { newest: None };
+        let (mut parsed, mut rest): (Self, _) =
+            postcard::take_from_bytes(content).map_err(damaged)?;
+        let seeded = parsed.features.incompatible & version::SEEDED != 0;
+        parsed.features.incompatible &= !version::SEEDED;
         if !parsed.features.understood() {
             return Err(BlockFault::Newer(version::LAYOUT));
+        }
+        if parsed.features.incompatible & version::Features::EXTERNAL != 0 {
+            let external: External;
+            (external, rest) = postcard::take_from_bytes(rest).map_err(damaged)?;
+            if external.disk_bytes < parsed.data_bytes {
+                return Err(BlockFault::Damaged { newest: None });
+            }
+            parsed.external = Some(external);
+        }
+        if seeded {
+            parsed.seed = Some(postcard::from_bytes(rest).map_err(damaged)?);
         }
         let known = |at: usize, node| parsed.pairs[..at].iter().any(|pair| pair.node == node);
         let mut pairs = parsed.pairs.iter().enumerate();
@@ -568,6 +608,44 @@ mod tests {
             open(BlockKind::Super, 3, &[0; SEALED_BYTES]),
             Err(BlockFault::Foreign)
         );
+    }
+
+    #[test]
+    fn a_superblock_says_of_which_disk_it_is() {
+        let own = Superblock {
+            features: version::Features::OURS,
+            mirror: Some(1),
+            replica: 2,
+            data_bytes: 1 << 20,
+            intent_blocks: 1,
+            generation: Generation(3),
+            epoch: Epoch(4),
+            state: ReplicaState::Consistent,
+            boot: 5,
+            led: false,
+            pairs: vec![Pair::new(NodeId(1))],
+            source: None,
+            seed: None,
+            external: Some(External::new(1 << 20, Some("serial 1"))),
+        };
+        let read = |own: &Superblock| {
+            let (_, content) = open(BlockKind::Super, 0, &own.seal(1)).unwrap();
+            Superblock::parse(&content)
+        };
+        let found = read(&own).unwrap();
+        assert_eq!(found.external, own.external);
+        assert_eq!(found.features.incompatible, version::Features::EXTERNAL);
+        let plain = Superblock {
+            external: None,
+            seed: None,
+            ..found
+        };
+        assert_eq!(read(&plain).unwrap().features, version::Features::OURS);
+        let too_large = Superblock {
+            data_bytes: 2 << 20,
+            ..own
+        };
+        assert!(read(&too_large).is_err(), "the data does not fit its disk");
     }
 
     #[test]

@@ -4,14 +4,16 @@
 //! with its version and its checksum. Bytes from a peer, a disk or a person are parsed into these types or refused.
 //!
 //! Map: [`id`] and [`units`] are the vocabulary; [`record`] is the register's content; [`control`] is what nodes tell each
-//! other in sealed datagrams; [`mirror_frame`] is the mirror's byte stream; [`layout`] is the mirror's metadata on disk, with [`seed`];
-//! [`durable`] is what a member keeps in its two-slot file; [`event`] and [`problem`] are what people get to see.
+//! other in sealed datagrams; [`mirror_frame`] is the mirror's byte stream; [`layout`] is the mirror's metadata on disk, with [`seed`],
+//! and [`external`] whose it is; [`durable`] is what a member keeps in its two-slot file; [`event`] and [`problem`] are what people
+//! get to see.
 #![forbid(unsafe_code)]
 
 pub mod control;
 pub mod digest;
 pub mod durable;
 pub mod event;
+pub mod external;
 pub mod id;
 pub mod layout;
 pub mod mirror_frame;
@@ -23,6 +25,7 @@ pub mod time;
 pub mod units;
 pub mod version;
 
+pub use external::External;
 pub use id::{Ballot, Epoch, Generation, GroupId, NodeId, Nonce, SessionId, Version};
 pub use record::{Member, Record, Sync};
 pub use time::{Duration, Time};

@@ -7,8 +7,6 @@
 //! writes. Before, somebody may have mounted the disk, or made something else of it: both change its beginning.
 
 use crate::digest::Digest;
-use crate::layout::{BlockFault, Superblock};
-use crate::version::{Features, SEEDED};
 use serde::{Deserialize, Serialize};
 
 /// Bytes at the beginning of the volume that tell whether anybody used it: an ext4 that is mounted to be written notes that in
@@ -32,43 +30,12 @@ impl Seed {
     }
 }
 
-/// A superblock's content. The seed follows what every release knows, and a feature bit tells of it: a release that would not
-/// look at it refuses the disk.
-pub(crate) fn encode(superblock: &Superblock) -> Vec<u8> {
-    let Some(seed) = superblock.seed else {
-        return postcard::to_stdvec(superblock).unwrap_or_default();
-    };
-    let Features {
-        compatible,
-        incompatible,
-    } = superblock.features;
-    let told = Superblock {
-        features: Features {
-            compatible,
-            incompatible: incompatible | SEEDED,
-        },
-        ..superblock.clone()
-    };
-    let mut content = postcard::to_stdvec(&told).unwrap_or_default();
-    content.extend(postcard::to_stdvec(&seed).unwrap_or_default());
-    content
-}
-
-/// The superblock in `content`, its features not yet judged.
-pub(crate) fn decode(content: &[u8]) -> Result<Superblock, BlockFault> {
-    let damaged = |_| BlockFault::Damaged { newest: None };
-    let (mut found, rest): (Superblock, _) = postcard::take_from_bytes(content).map_err(damaged)?;
-    if found.features.incompatible & SEEDED != 0 {
-        found.features.incompatible &= !SEEDED;
-        found.seed = Some(postcard::from_bytes(rest).map_err(damaged)?);
-    }
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::ReplicaState;
+    use crate::External;
+    use crate::layout::{BlockFault, ReplicaState, Superblock};
+    use crate::version::{Features, SEEDED};
     use crate::{Epoch, Generation};
 
     fn plain() -> Superblock {
@@ -86,6 +53,7 @@ mod tests {
             pairs: Vec::new(),
             source: None,
             seed: None,
+            external: None,
         }
     }
 
@@ -95,12 +63,21 @@ mod tests {
             seed: Some(Seed::of(&[7; 99])),
             ..plain()
         };
-        assert_eq!(decode(&encode(&seeded)).as_ref(), Ok(&seeded));
-        assert_eq!(decode(&encode(&plain())), Ok(plain()));
+        assert_eq!(Superblock::parse(&seeded.content()).as_ref(), Ok(&seeded));
+        assert_eq!(Superblock::parse(&plain().content()), Ok(plain()));
+        let apart = Superblock {
+            external: Some(External::new(2 << 20, Some("disk 7"))),
+            ..seeded.clone()
+        };
+        let read = Superblock::parse(&apart.content()).unwrap();
+        assert_eq!((read.seed, read.external), (apart.seed, apart.external));
         assert_ne!(Seed::of(&[7; 99]), Seed::of(&[7; 98]));
-        let cut = encode(&seeded);
+        let cut = seeded.content();
         let cut = &cut[..cut.len() - 1];
-        assert_eq!(decode(cut), Err(BlockFault::Damaged { newest: None }));
+        assert_eq!(
+            Superblock::parse(cut),
+            Err(BlockFault::Damaged { newest: None })
+        );
     }
 
     /// What was written before there were seeds is read as it is.
@@ -110,9 +87,9 @@ mod tests {
             seed: Some(Seed::of(&[])),
             ..plain()
         };
-        let seen_by_others: Superblock = postcard::from_bytes(&encode(&seeded)).unwrap();
+        let seen_by_others: Superblock = postcard::from_bytes(&seeded.content()).unwrap();
         assert_eq!(seen_by_others.features.incompatible, SEEDED);
-        let unseeded: Superblock = postcard::from_bytes(&encode(&plain())).unwrap();
+        let unseeded: Superblock = postcard::from_bytes(&plain().content()).unwrap();
         assert_eq!(unseeded.features, Features::OURS);
     }
 }

@@ -25,7 +25,12 @@ pub struct Features {
 }
 
 impl Features {
-    /// What this release speaks. No feature beyond the base yet.
+    /// Incompatible, of a superblock: the metadata is on a device of its own, and the superblock names its disk.
+    pub const EXTERNAL: u32 = 1;
+    /// The incompatible bits that this release knows.
+    const KNOWN: u32 = Self::EXTERNAL;
+
+    /// What everything of this release has. No feature beyond the base yet.
     pub const OURS: Self = Self {
         compatible: 0,
         incompatible: 0,
@@ -34,6 +39,6 @@ impl Features {
     /// True if every incompatible bit of the other side is known here.
     #[must_use]
     pub const fn understood(self) -> bool {
-        self.incompatible & !Self::OURS.incompatible == 0
+        self.incompatible & !Self::KNOWN == 0
     }
 }

@@ -3,6 +3,7 @@
 //! A scenario makes its own lab in its own directory and takes it down again. It fails with a sentence; its lab's logs are
 //! kept then. `cargo xtask e2e NAME` repeats one.
 
+mod apart;
 mod asynchronous;
 mod breaks;
 mod chain;
@@ -19,6 +20,7 @@ mod nbd_client;
 pub(crate) mod resync;
 pub(crate) mod running;
 mod silence;
+mod snapshot;
 pub(crate) mod stall;
 mod three;
 mod verify;
@@ -62,7 +64,7 @@ struct Scenario {
     run: fn(&World) -> Outcome,
 }
 
-const SCENARIOS: [Scenario; 20] = [
+const SCENARIOS: [Scenario; 22] = [
     Scenario {
         name: "every_break_passes",
         run: breaks::every_break_passes,
@@ -138,6 +140,14 @@ const SCENARIOS: [Scenario; 20] = [
     Scenario {
         name: "a_first_sync_copies_used_blocks_only",
         run: first_sync::copies_used_blocks,
+    },
+    Scenario {
+        name: "metadata_apart_survives_failovers",
+        run: apart::metadata_apart,
+    },
+    Scenario {
+        name: "snapshot_stands_still_and_never_for_long",
+        run: snapshot::stands_still,
     },
     Scenario {
         name: "disks_are_plain_without_backstay",

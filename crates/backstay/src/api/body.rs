@@ -83,6 +83,46 @@ pub struct GroupMirror {
     pub mirror: MirrorView,
 }
 
+/// First event of the stream that `POST /api/v1/mirrors/{mirror}/freeze` answers with: the mirror stands still.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    /// `backstay.freeze/1`.
+    pub schema: String,
+    /// The mirror.
+    pub mirror: String,
+    /// Its group.
+    pub group: String,
+    /// The node that serves it.
+    pub node: String,
+    /// In which epoch.
+    pub epoch: u64,
+    /// Where its file system is, which is frozen; none if it has none, and was only flushed.
+    pub mount: Option<String>,
+    /// The disk below it.
+    pub disk: String,
+    /// The device of the disk's metadata, if it is not at the disk's end.
+    pub metadata: Option<String>,
+}
+
+/// Further events of the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StillFrozen {
+    /// Why it does not stand still any more: the last event. None: it does.
+    pub thawed: Option<Thawed>,
+}
+
+/// Why a mirror goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Thawed {
+    /// Who asked needs it no longer.
+    Released,
+    /// The time was over.
+    Timeout,
+    /// Something of the group had to start or to stop.
+    Stopped,
+}
+
 /// Answer of `GET /api/v1/addresses`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {

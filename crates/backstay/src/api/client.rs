@@ -176,11 +176,34 @@ impl Client {
     pub fn follow(
         &self,
         path: &str,
+        each: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<(), ClientError> {
+        self.stream(Method::GET, path, TIMEOUT, each)
+    }
+
+    /// Asks for something that lasts as long as its stream is read: like [`Client::follow`], but the answer may take `limit`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn hold(
+        &self,
+        path: &str,
+        limit: Duration,
+        each: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<(), ClientError> {
+        self.stream(Method::POST, path, limit, each)
+    }
+
+    fn stream(
+        &self,
+        method: Method,
+        path: &str,
+        limit: Duration,
         mut each: impl FnMut(&str) -> ControlFlow<()>,
     ) -> Result<(), ClientError> {
         self.runtime.block_on(async {
-            let send = self.send(Method::GET, path, Bytes::new(), "text/event-stream");
-            let response = tokio::time::timeout(TIMEOUT, send)
+            let send = self.send(method, path, Bytes::new(), "text/event-stream");
+            let response = tokio::time::timeout(limit, send)
                 .await
                 .unwrap_or(Err(ClientError::Timeout))?;
             let mut body = response.into_body();

@@ -59,6 +59,7 @@ impl Server {
                 let backend = Backend {
                     snapshot,
                     requests,
+                    freezes: mpsc::channel(1).0,
                     log: server_log,
                     clock,
                 };
@@ -465,6 +466,7 @@ fn loopback_port_serves_health_and_nothing_else() {
     let backend = Backend {
         snapshot,
         requests,
+        freezes: mpsc::channel(1).0,
         log,
         clock,
     };

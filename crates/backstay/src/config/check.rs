@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use wire::NodeId;
 
@@ -30,6 +31,7 @@ pub(super) fn check(parts: &mut Parts<'_>) {
     resources(parts);
     overlay_addresses(parts);
     place_disks(parts);
+    devices(parts);
 }
 
 /// Reports every name that comes twice; `key` is where it stands.
@@ -424,8 +426,39 @@ fn place_disks(parts: &mut Parts<'_>) {
         .collect();
     for (_, read) in &mut parts.resources {
         if let Resource::Mirror(mirror) = &mut read.value {
-            for (disk, id) in mirror.disks.iter_mut().zip(&ids) {
-                disk.0 = *id;
+            for (place, _) in mirror.disks.iter_mut().chain(&mut mirror.metadata) {
+                if let Some(id) = ids.get(usize::from(place.0)) {
+                    *place = *id;
+                }
+            }
+        }
+    }
+}
+
+/// On one node a device is one disk, or the metadata of one.
+fn devices(parts: &Parts<'_>) {
+    let mut users: BTreeMap<(NodeId, &PathBuf), String> = BTreeMap::new();
+    for (_, read) in &parts.resources {
+        let Resource::Mirror(mirror) = &read.value else {
+            continue;
+        };
+        for (key, paths) in [("disk", &mirror.disks), ("metadata", &mirror.metadata)] {
+            for (node, path) in paths {
+                let user = format!("`{key}` of mirror `{}`", mirror.name);
+                let Some(other) = users.insert((*node, path), user) else {
+                    continue;
+                };
+                let node = parts.nodes.get(usize::from(node.0));
+                let node = node.map_or("", |node| node.value.name.as_str());
+                let what = format!(
+                    "{} is `{key}` of mirror `{}` and {other} on node `{node}`",
+                    path.display(),
+                    mirror.name
+                );
+                let place = read.from.place(key);
+                let diagnostic = Diagnostic::new(Fault::Clash, place, what);
+                read.from
+                    .report(diagnostic.hint("give each mirror devices of its own"));
             }
         }
     }

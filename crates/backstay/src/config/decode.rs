@@ -216,6 +216,7 @@ fn resource(kind: &str, reader: &Reader<'_>, data_names: &[String]) -> Option<Re
 fn mirror(reader: &Reader<'_>, data_names: &[String]) -> Option<Mirror> {
     let name = reader.text("name");
     let disk = reader.path_per_node("disk");
+    let metadata = reader.path_per_node("metadata");
     let mode = reader.text("mode");
     let size = reader.bytes("size");
     let ack = reader.text("ack");
@@ -241,10 +242,13 @@ fn mirror(reader: &Reader<'_>, data_names: &[String]) -> Option<Mirror> {
         "nbd-socket" => FrontEnd::NbdSocket,
         _ => FrontEnd::Auto,
     };
-    let disks = disks(reader, disk?, data_names);
+    let metadata = metadata.map(|given| paths(reader, "metadata", given, data_names));
+    let disks = paths(reader, "disk", disk?, data_names);
+    complete(reader, &disks, data_names);
     Some(Mirror {
         name: name?.value,
         disks,
+        metadata: metadata.unwrap_or_default(),
         mode,
         ack,
         max_lag: max_lag?,
@@ -293,10 +297,15 @@ fn only_plain_options(reader: &Reader<'_>, options: &str) {
     }
 }
 
-/// The disk of each data node. Ids are places among all nodes; `check` puts them right.
-fn disks(reader: &Reader<'_>, disk: PathPerNode, data_names: &[String]) -> Vec<(NodeId, PathBuf)> {
+/// A path for each data node that has one. Ids are places among the data nodes; `check` puts them right.
+fn paths(
+    reader: &Reader<'_>,
+    key: &str,
+    given: PathPerNode,
+    data_names: &[String],
+) -> Vec<(NodeId, PathBuf)> {
     let ids = (0..=NodeId::MAX.0).map(NodeId);
-    let each = match disk {
+    let each = match given {
         PathPerNode::Same(path) => {
             return ids
                 .take(data_names.len())
@@ -310,7 +319,7 @@ fn disks(reader: &Reader<'_>, disk: PathPerNode, data_names: &[String]) -> Vec<(
             continue;
         }
         let what = format!(
-            "disk of {} is given for `{}`, which is no data node",
+            "{key} of {} is given for `{}`, which is no data node",
             reader.object(),
             node.value
         );
@@ -321,19 +330,22 @@ fn disks(reader: &Reader<'_>, disk: PathPerNode, data_names: &[String]) -> Vec<(
         );
         reader.report(Diagnostic::new(Fault::Reference, &node.at, what).hint(hint));
     }
-    let mut disks = Vec::new();
-    for (id, name) in ids.zip(data_names) {
-        match each.iter().find(|(node, _)| node.value == *name) {
-            Some((_, path)) => disks.push((id, PathBuf::from(path))),
-            None => {
-                let what = format!("{} has no disk on node `{name}`", reader.object());
-                let hint = format!("add {name} = \"/dev/…\" to the table");
-                reader
-                    .report(Diagnostic::new(Fault::Missing, reader.place("disk"), what).hint(hint));
-            }
+    let of = |name: &String| each.iter().find(|(node, _)| node.value == *name);
+    ids.zip(data_names)
+        .filter_map(|(id, name)| of(name).map(|(_, path)| (id, PathBuf::from(path))))
+        .collect()
+}
+
+/// Every data node needs a disk.
+fn complete(reader: &Reader<'_>, disks: &[(NodeId, PathBuf)], data_names: &[String]) {
+    for (id, name) in (0..=NodeId::MAX.0).map(NodeId).zip(data_names) {
+        if disks.iter().any(|(given, _)| *given == id) {
+            continue;
         }
+        let what = format!("{} has no disk on node `{name}`", reader.object());
+        let hint = format!("add {name} = \"/dev/…\" to the table");
+        reader.report(Diagnostic::new(Fault::Missing, reader.place("disk"), what).hint(hint));
     }
-    disks
 }
 
 fn filesystem(reader: &Reader<'_>) -> Option<Filesystem> {

@@ -205,6 +205,12 @@ const MIRROR: &[Field] = &[
         Shape::PathPerNode,
         "The disk, or a table of node name to disk.",
     ),
+    optional(
+        "metadata",
+        Shape::PathPerNode,
+        "A small device for the mirror's metadata, or a table of node name to device; the disk is all data then. Default: the end \
+         of the disk.",
+    ),
     default(
         "mode",
         Shape::Choice(MODES),

@@ -105,6 +105,8 @@ pub struct Mirror {
     pub name: String,
     /// The disk on each data node, by [`NodeId`]. Invariant: one entry per data node.
     pub disks: Vec<(NodeId, PathBuf)>,
+    /// The device of the disk's metadata, on each data node where that is not at the disk's end.
+    pub metadata: Vec<(NodeId, PathBuf)>,
     /// When a write is acknowledged.
     pub mode: Mode,
     /// Only for [`Mode::Sync`]: what an acknowledged plain write is worth.
@@ -313,11 +315,18 @@ impl Group {
 impl Mirror {
     /// The disk on a node; none on a witness.
     pub fn disk(&self, node: NodeId) -> Option<&PathBuf> {
-        self.disks
-            .iter()
-            .find(|(id, _)| *id == node)
-            .map(|(_, disk)| disk)
+        on(&self.disks, node)
     }
+
+    /// The device of its metadata on a node; none if that is at the disk's end.
+    pub fn metadata(&self, node: NodeId) -> Option<&PathBuf> {
+        on(&self.metadata, node)
+    }
+}
+
+fn on(paths: &[(NodeId, PathBuf)], node: NodeId) -> Option<&PathBuf> {
+    let found = paths.iter().find(|(id, _)| *id == node);
+    found.map(|(_, path)| path)
 }
 
 impl Resource {

@@ -79,6 +79,33 @@ fn one_disk_path_serves_every_data_node() {
 }
 
 #[test]
+fn metadata_may_be_on_a_device_of_its_own() {
+    let name = "name = \"pgdata\"";
+    let with = |line: &str| pair_with(name, &format!("{name}\n{line}"));
+    let read = |line: &str| {
+        let config = with(line).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let mirror = config.groups[0].mirrors().next().expect("a mirror");
+        mirror.metadata.clone()
+    };
+    let device = || PathBuf::from("/dev/vg/meta");
+    let (a, b) = (wire::NodeId(0), wire::NodeId(2));
+    assert_eq!(
+        read("metadata = \"/dev/vg/meta\""),
+        [(a, device()), (b, device())]
+    );
+    // The other node has it at its disk's end.
+    let one = read("metadata = { node-b = \"/dev/vg/meta\" }");
+    assert_eq!(one, [(b, device())]);
+    let said = rendered(with("metadata = { node-b = \"/dev/sdb\" }"));
+    assert!(
+        said.contains("/dev/sdb is `metadata` of mirror `pgdata` and `disk` of mirror `pgdata` on node `node-b`"),
+        "{said}"
+    );
+    let said = rendered(with("metadata = { node-c = \"/dev/vg/meta\" }"));
+    assert!(said.contains("metadata of"), "{said}");
+}
+
+#[test]
 fn asynchronous_mirrors_have_a_bound() {
     let name = "name = \"pgdata\"";
     let with = format!("{name}\nmode = \"async\"\nmax_lag = \"16MiB\"\nmax_lag_seconds = 3");

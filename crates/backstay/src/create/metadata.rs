@@ -54,7 +54,7 @@ impl Made<'_> {
             }
         }
         write_run(disk, &mut blocks)?;
-        let block = self.superblock().seal(1);
+        let block = self.superblock(disk).seal(1);
         for slot in [Slot::B, Slot::A] {
             disk.write_now(
                 Layout::super_offset(disk.size(), slot),
@@ -74,7 +74,7 @@ impl Made<'_> {
         }
     }
 
-    fn superblock(&self) -> Superblock {
+    fn superblock(&self, disk: &Disk) -> Superblock {
         Superblock {
             features: Features::OURS,
             mirror: None,
@@ -89,6 +89,7 @@ impl Made<'_> {
             pairs: self.pairs.clone(),
             source: None,
             seed: self.seed,
+            external: disk.external(),
         }
     }
 }

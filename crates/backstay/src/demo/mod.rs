@@ -6,7 +6,6 @@
 mod document;
 mod html;
 mod journal;
-mod nbd;
 mod observer;
 mod postgres;
 mod runner;
@@ -158,6 +157,7 @@ impl Args {
             fstype: self.fstype,
             compress: false,
             used_only: false,
+            external: false,
         }
     }
 

@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 use host::address::Arp;
 use host::netlink::route::Routes;
 
-use super::nbd::Export;
 use crate::failure::Failure;
 use crate::lab::state::Lab;
 use crate::lab::tools;
 use crate::lab::topology::{MIRROR, Network, Node, OVERLAY_IP, Outsider, WORKLOAD_PORT, mac_text};
+use crate::nbd_client::Export;
 
 /// How long one question may go unanswered before the next is asked.
 const ANSWER_MAX: Duration = Duration::from_millis(8);

@@ -42,7 +42,7 @@ use wire::NodeId;
 pub struct EngineConfig {
     /// The mirror's name: the NBD export's, and for logs.
     pub name: String,
-    /// The replica's values. `disk_bytes` is filled in from the disk.
+    /// The replica's values. `disk_bytes` and `external` are filled in from the disk.
     pub replica: mirror::Config,
     /// The backing disk.
     pub disk: PathBuf,

@@ -131,7 +131,7 @@ fn make(path: &Path, bytes: u64) -> Result<Arc<Disk>, Failure> {
         .map_err(|error| cannot().cause(error))?;
     let options = OpenOptions {
         allow_buffered: true,
-        fault_dir: None,
+        ..OpenOptions::default()
     };
     let disk = Disk::open(path, &options);
     std::fs::remove_file(path).ok();

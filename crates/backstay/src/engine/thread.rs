@@ -162,6 +162,7 @@ impl Core {
             Err(error) => return Err((sink, error)),
         };
         config.replica.disk_bytes = disk.size();
+        config.replica.external = disk.external();
         Ok(Self {
             ring,
             replica: Replica::new(config.replica.clone(), clock::now()),

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::path::Path;
 use std::time::SystemTime;
 
 use host::pki::{Authority, CA_LIFETIME, NODE_LIFETIME};
@@ -13,7 +14,7 @@ use crate::failure::Failure;
 
 /// Name of the lab's cluster.
 const CLUSTER: &str = "lab";
-/// Room on each disk behind the mirrored volume, for the mirror's metadata.
+/// Room on each disk behind the mirrored volume, or on a device of its own, for the mirror's metadata.
 const METADATA_ROOM_BYTES: u64 = 16 << 20;
 /// Smallest volume that a file system with its journal makes sense on.
 pub(super) const SIZE_MIN_BYTES: u64 = 32 << 20;
@@ -101,6 +102,12 @@ fn mirror_table(lab: &Lab) -> String {
     let disk = |node: Node| format!("{node} = \"{}\"", lab.disk(node).display());
     let disks: Vec<String> = lab.data_nodes().map(disk).collect();
     let disks = disks.join(", ");
+    let metadata = |node: Node| Some(format!("{node} = \"{}\"", lab.metadata(node)?.display()));
+    let metadata: Vec<String> = lab.data_nodes().filter_map(metadata).collect();
+    let metadata = match metadata.as_slice() {
+        [] => String::new(),
+        paths => format!("metadata = {{ {} }}\n", paths.join(", ")),
+    };
     let bound = match lab.options.mode {
         Mode::Sync => "",
         Mode::Async => "max_lag = \"64MiB\"\nmax_lag_seconds = 5\n",
@@ -115,7 +122,7 @@ fn mirror_table(lab: &Lab) -> String {
         None => String::new(),
     };
     format!(
-        "\n[[group.resource]]\nkind = \"mirror\"\nname = \"{MIRROR}\"\ndisk = {{ {disks} }}\n\
+        "\n[[group.resource]]\nkind = \"mirror\"\nname = \"{MIRROR}\"\ndisk = {{ {disks} }}\n{metadata}\
          size = \"{}KiB\"\nmode = \"{}\"\n{ack}{bound}{compress}front_end = \"{front_end}\"\n",
         lab.options.size_bytes / 1024,
         word(lab.options.mode),
@@ -141,16 +148,26 @@ fn service_tables(lab: &Lab) -> String {
 }
 
 fn make_disk(lab: &Lab, node: Node) -> Result<(), Failure> {
-    let path = lab.disk(node);
     tools::make_dir(&lab.node_dir(node))?;
+    let (size, rubbish) = (lab.options.size_bytes, lab.options.used_only);
+    let disk = lab.disk(node);
+    match lab.metadata(node) {
+        None => make_file(&disk, size.saturating_add(METADATA_ROOM_BYTES), rubbish),
+        Some(device) => {
+            make_file(&device, METADATA_ROOM_BYTES, false)?;
+            make_file(&disk, size, rubbish)
+        }
+    }
+}
+
+fn make_file(path: &Path, bytes: u64, rubbish: bool) -> Result<(), Failure> {
     let made = File::options()
         .create(true)
         .truncate(false)
         .write(true)
-        .open(&path)
+        .open(path)
         .and_then(|file| {
-            let bytes = lab.options.size_bytes.saturating_add(METADATA_ROOM_BYTES);
-            if lab.options.used_only {
+            if rubbish {
                 let rubbish = io::repeat(0xA5).take(bytes);
                 io::copy(
                     &mut io::BufReader::with_capacity(1 << 20, rubbish),

@@ -128,8 +128,14 @@ fn lose_unflushed(lab: &Lab, target: Node, seed: u64) -> Result<(), Failure> {
     if !target.is_data() {
         return Ok(());
     }
-    power_loss(&lab.disk(target), &lab.disk_fault_dir(target), seed)
-        .map(drop)
+    let shim = lab.disk_fault_dir(target);
+    let metadata = lab
+        .metadata(target)
+        .map(|device| (device, shim.join("metadata")));
+    let devices = [(lab.disk(target), shim)].into_iter().chain(metadata);
+    devices
+        .into_iter()
+        .try_for_each(|(device, shim)| power_loss(&device, &shim, seed).map(drop))
         .map_err(|error| {
             Failure::new(format!(
                 "cannot play the power loss of the disk of {target}"

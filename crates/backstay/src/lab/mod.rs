@@ -125,6 +125,9 @@ struct Up {
     /// Fill the disks with rubbish before, and let the first sync copy only what an ext4 on them uses
     #[arg(long)]
     used_only: bool,
+    /// Put the mirror's metadata on a device of its own
+    #[arg(long)]
+    external: bool,
 }
 
 /// Registers that a lab can have.
@@ -191,6 +194,7 @@ impl Up {
             fstype: self.fstype,
             compress: self.compress,
             used_only: self.used_only,
+            external: self.external,
         }
     }
 }

@@ -44,6 +44,9 @@ pub struct Options {
     /// The first sync copies used blocks only; the disks are full of rubbish before.
     #[serde(default)]
     pub used_only: bool,
+    /// The mirror's metadata is on a device of its own.
+    #[serde(default)]
+    pub external: bool,
     /// For measurements.
     #[serde(default)]
     pub bench: Bench,
@@ -324,6 +327,12 @@ impl Lab {
     /// A node's backing disk, a file.
     pub fn disk(&self, node: Node) -> PathBuf {
         self.node_dir(node).join("disk")
+    }
+
+    /// The device of its metadata, a file, if that is not at the disk's end.
+    pub fn metadata(&self, node: Node) -> Option<PathBuf> {
+        let device = self.node_dir(node).join("metadata");
+        self.options.external.then_some(device)
     }
 
     /// Where the fault shim of a node's disk is controlled.

@@ -515,6 +515,7 @@ fn every_wrong_disk_has_words_and_a_way_out() {
         WrongDisk::TooSmall,
         WrongDisk::Damaged,
         WrongDisk::Newer,
+        WrongDisk::OtherDisk,
     ];
     let mut seen = std::collections::BTreeSet::new();
     for why in kinds {

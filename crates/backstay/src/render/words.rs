@@ -316,6 +316,7 @@ const fn obstacle_key(obstacle: Obstacle) -> &'static str {
             WrongDisk::TooSmall => "wrong-disk.too-small",
             WrongDisk::Damaged => "wrong-disk.damaged",
             WrongDisk::Newer => "wrong-disk.newer",
+            WrongDisk::OtherDisk => "wrong-disk.other-disk",
         },
     }
 }

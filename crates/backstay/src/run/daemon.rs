@@ -1,5 +1,6 @@
 //! The loop that owns the node: one event in, everything that follows from it out, in order.
 
+use crate::api::server::FreezeRequest;
 use crate::engine::{Engine, EngineEvent};
 use crate::failure::Failure;
 use crate::run::gate::AddressGate;
@@ -50,6 +51,8 @@ pub(crate) enum Event {
         reason: String,
         answer: Answer,
     },
+    /// A person wants a snapshot.
+    Freeze(FreezeRequest),
     /// The process is told to end.
     End,
 }
@@ -157,6 +160,10 @@ impl Daemon {
                 self.next_ask = id.next();
                 self.asks.insert(id, answer);
                 self.handle(Input::Ask { id, group, request, reason })
+            }
+            Event::Freeze(request) => {
+                self.resources.freeze(request);
+                Ok(())
             }
             Event::End => Ok(()),
         }

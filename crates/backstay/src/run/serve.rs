@@ -1,7 +1,7 @@
 //! The API of a running daemon: its two listeners, and requests on their way to the loop.
 
 use super::daemon::{Event, Events};
-use crate::api::server::{Backend, Request, bind, serve_loopback, serve_socket};
+use crate::api::server::{Backend, FreezeRequest, Request, bind, serve_loopback, serve_socket};
 use crate::api::view::Snapshot;
 use crate::config::model::Config;
 use crate::eventlog::EventLog;
@@ -26,9 +26,11 @@ pub(super) fn start(
     let listener = bind(&path)
         .map_err(|e| Failure::new(format!("cannot listen on {}", path.display())).cause(e))?;
     let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
+    let (freezes, wanted) = mpsc::channel(REQUESTS_MAX);
     let backend = Backend {
         snapshot,
         requests,
+        freezes,
         log,
         clock: clock::now,
     };
@@ -44,8 +46,17 @@ pub(super) fn start(
             tracing::error!(%error, %at, "health and metrics are not served");
         }
     });
-    tokio::spawn(forward(waiting, events));
+    tokio::spawn(forward(waiting, events.clone()));
+    tokio::spawn(forward_freezes(wanted, events));
     Ok(())
+}
+
+async fn forward_freezes(mut wanted: mpsc::Receiver<FreezeRequest>, events: Events) {
+    while let Some(request) = wanted.recv().await {
+        if events.send(Event::Freeze(request)).is_err() {
+            return;
+        }
+    }
 }
 
 async fn forward(mut waiting: mpsc::Receiver<Request>, events: Events) {

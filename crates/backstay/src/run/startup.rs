@@ -274,6 +274,7 @@ fn engine_config(
         open: host::disk::OpenOptions {
             allow_buffered: false,
             fault_dir,
+            metadata: mirror.metadata(me).cloned(),
         },
         disk,
         listen: SocketAddr::new(own, port),

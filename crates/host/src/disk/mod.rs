@@ -1,10 +1,13 @@
 //! The backing disk of a replica: a block device or a file, opened exclusively and past the page cache.
 //!
-//! A [`Disk`] is used through a [`Ring`](crate::ring::Ring). In a lab a shim ([`fault`]) sits between
+//! A [`Disk`] is used through a [`Ring`](crate::ring::Ring). Its metadata may be on a device of its own: then both are one
+//! address space, the disk first, rounded down to 4 KiB ([`wire::external`]). A flush makes both durable, the data first,
+//! so that a disk that fails is not followed by anything; the metadata's own writes are durable one by one. In a lab a shim ([`fault`]) sits between
 //! the ring and the kernel: it can break the disk on command and remembers what a power failure may undo.
 
 mod busy;
 pub mod fault;
+mod name;
 mod open;
 mod view;
 
@@ -19,6 +22,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use wire::External;
+use wire::units::BLOCK_BYTES;
 
 /// Zeros that are written at once where nothing else makes them.
 const ZEROS_BYTES: usize = 1 << 20;
@@ -33,6 +38,19 @@ pub struct Disk {
     is_device: bool,
     in_memory: bool,
     fault: Option<FaultShim>,
+    name: Option<String>,
+    /// What lies behind it in the address space. It has no such device itself.
+    metadata: Option<Box<Self>>,
+}
+
+/// Where a byte of the address space is.
+#[derive(Debug)]
+pub(crate) struct Spot<'a> {
+    pub(crate) file: &'a File,
+    /// In that file.
+    pub(crate) offset: u64,
+    /// Bytes from there on that are in that file, or would be.
+    pub(crate) room: u64,
 }
 
 /// One access to the disk, as the fault shim judges it.
@@ -52,6 +70,32 @@ pub(crate) enum Access {
     Flush,
 }
 
+impl Access {
+    /// The same, counted from `start`; none if it begins before.
+    const fn behind(self, start: u64) -> Option<Self> {
+        match self {
+            Self::Read { offset, len } if offset >= start => Some(Self::Read {
+                offset: offset - start,
+                len,
+            }),
+            Self::Write {
+                offset,
+                len,
+                durable,
+            } if offset >= start => Some(Self::Write {
+                offset: offset - start,
+                len,
+                durable,
+            }),
+            Self::Zero { offset, len } if offset >= start => Some(Self::Zero {
+                offset: offset - start,
+                len,
+            }),
+            Self::Read { .. } | Self::Write { .. } | Self::Zero { .. } | Self::Flush => None,
+        }
+    }
+}
+
 /// A run of bytes that is either allocated or a hole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
@@ -68,10 +112,44 @@ impl Disk {
         &self.path
     }
 
-    /// Usable bytes, a multiple of the logical block.
+    /// Usable bytes, a multiple of the logical block; with those of the metadata's device.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.size
+        match &self.metadata {
+            None => self.size,
+            Some(metadata) => self.seam() + whole_blocks(metadata.size),
+        }
+    }
+
+    /// Which disk the metadata on a device of its own is of; none if it is at the disk's end.
+    #[must_use]
+    pub fn external(&self) -> Option<External> {
+        let own = External::new(self.seam(), self.name.as_deref());
+        self.metadata.as_ref().map(|_| own)
+    }
+
+    /// Where the metadata's device begins, if there is one.
+    fn seam(&self) -> u64 {
+        whole_blocks(self.size)
+    }
+
+    /// Where a byte of the address space is.
+    pub(crate) fn spot(&self, offset: u64) -> Spot<'_> {
+        let behind = self.metadata.as_ref().map(|metadata| &metadata.file);
+        Spot::of(offset, &self.file, self.size, behind)
+    }
+
+    /// Files that a flush makes durable, one after the other.
+    pub(crate) fn file_count(&self) -> usize {
+        1 + usize::from(self.metadata.is_some())
+    }
+
+    /// One of them.
+    pub(crate) fn file(&self, index: usize) -> &File {
+        match &self.metadata {
+            Some(metadata) if index > 0 => &metadata.file,
+            Some(_) | None => &self.file,
+        }
     }
 
     /// The unit of offsets and lengths, in bytes: a power of two from 512 to 4096.
@@ -89,7 +167,7 @@ impl Disk {
     /// A file of a file system in memory: a system call on it copies, and never waits for a device.
     #[must_use]
     pub(crate) fn is_in_memory(&self) -> bool {
-        self.in_memory
+        self.in_memory && self.metadata.as_ref().is_none_or(|m| m.in_memory)
     }
 
     /// Whether the lab's fault shim is in the path.
@@ -126,6 +204,18 @@ impl Disk {
 
     /// What happens to an access: it goes on, fails, or is held back. Always goes on without a shim.
     pub(crate) fn gate(&self, access: Access, was_delayed: bool) -> Gate {
+        if let Some(metadata) = &self.metadata {
+            if let Some(access) = access.behind(self.seam()) {
+                return metadata.gate(access, was_delayed);
+            }
+            if access == Access::Flush {
+                // Nothing completed is volatile there, so its journal has nothing to be told.
+                match metadata.gate(access, was_delayed) {
+                    Gate::Go(_) => {}
+                    stop @ (Gate::Fail(_) | Gate::Hold { .. }) => return stop,
+                }
+            }
+        }
         match &self.fault {
             None => Gate::Go(None),
             Some(shim) => shim.gate(&self.file, access, was_delayed),
@@ -133,7 +223,10 @@ impl Disk {
     }
 
     /// An access that went on with `ticket` has ended.
-    pub(crate) fn settle(&self, ticket: Ticket, succeeded: bool) -> io::Result<()> {
+    pub(crate) fn settle(&self, access: Access, ticket: Ticket, succeeded: bool) -> io::Result<()> {
+        if let (Some(metadata), Some(access)) = (&self.metadata, access.behind(self.seam())) {
+            return metadata.settle(access, ticket, succeeded);
+        }
         match &self.fault {
             None => Ok(()),
             Some(shim) => shim.settle(ticket, succeeded),
@@ -152,7 +245,9 @@ impl Disk {
         self.pass(access, || {
             let mut at = 0;
             while at < buf.len() {
-                let done = rustix::io::pread(&self.file, &mut buf[at..], offset + to_u64(at))?;
+                let spot = self.spot(offset + to_u64(at));
+                let end = spot.end_of(at, buf.len());
+                let done = rustix::io::pread(spot.file, &mut buf[at..end], spot.offset)?;
                 if done == 0 {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
@@ -175,13 +270,16 @@ impl Disk {
         self.pass(access, || {
             let mut at = 0;
             while at < data.len() {
-                let done = rustix::io::pwrite(&self.file, &data[at..], offset + to_u64(at))?;
+                let spot = self.spot(offset + to_u64(at));
+                let end = spot.end_of(at, data.len());
+                let done = rustix::io::pwrite(spot.file, &data[at..end], spot.offset)?;
                 if done == 0 {
                     return Err(io::ErrorKind::WriteZero.into());
                 }
+                rustix::fs::fdatasync(spot.file)?;
                 at += done;
             }
-            Ok(rustix::fs::fdatasync(&self.file)?)
+            Ok(())
         })
     }
 
@@ -230,12 +328,36 @@ impl Disk {
         };
         let result = act();
         if let Some(ticket) = ticket {
-            self.settle(ticket, result.is_ok())?;
+            self.settle(access, ticket, result.is_ok())?;
         }
         result
     }
 }
 
+impl<'a> Spot<'a> {
+    /// Of a disk of `size` bytes, and what may be behind it.
+    fn of(offset: u64, file: &'a File, size: u64, behind: Option<&'a File>) -> Self {
+        let seam = whole_blocks(size);
+        let (file, offset, room) = match behind {
+            None => (file, offset, u64::MAX),
+            Some(behind) if offset >= seam => (behind, offset - seam, u64::MAX),
+            Some(_) => (file, offset, seam - offset),
+        };
+        Self { file, offset, room }
+    }
+
+    /// Where a transfer of a buffer's bytes from `at` on ends, at most: a buffer is not transferred over the seam at once.
+    pub(crate) fn end_of(&self, at: usize, len: usize) -> usize {
+        let room = usize::try_from(self.room).unwrap_or(usize::MAX);
+        at.saturating_add(room).min(len)
+    }
+}
+
+const fn whole_blocks(bytes: u64) -> u64 {
+    bytes / BLOCK_BYTES * BLOCK_BYTES
+}
+
+/// The disk itself, without its metadata's device.
 impl AsFd for Disk {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()

@@ -1,7 +1,7 @@
 //! Opening: exclusively, past the page cache, and with an answer when it cannot be had.
 
 use super::fault::FaultShim;
-use super::{Disk, busy};
+use super::{Disk, busy, name, whole_blocks};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, SeekFrom, StatxFlags};
 use rustix::io::Errno;
 use std::fmt;
@@ -25,6 +25,9 @@ pub struct OpenOptions {
     pub allow_buffered: bool,
     /// Put the lab's fault shim into the path; its control file and journal are in this directory.
     pub fault_dir: Option<PathBuf>,
+    /// The device that the metadata is on; none: it is at the disk's end. It has a fault shim of its own, in `metadata` below
+    /// `fault_dir`.
+    pub metadata: Option<PathBuf>,
 }
 
 /// Why a backing disk could not be opened.
@@ -145,11 +148,35 @@ impl std::error::Error for OpenError {
 }
 
 impl Disk {
-    /// Opens `path` for this process alone: a block device with `O_EXCL`, a file with an exclusive lock.
+    /// Opens `path` for this process alone: a block device with `O_EXCL`, a file with an exclusive lock. The metadata's device
+    /// likewise.
     ///
     /// # Errors
     /// [`OpenError`] names the path, the reason and, through [`OpenError::hint`], the next step.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, OpenError> {
+        let mut disk = Self::open_one(path, options)?;
+        if let Some(metadata) = &options.metadata {
+            let own = OpenOptions {
+                fault_dir: options.fault_dir.as_ref().map(|dir| dir.join("metadata")),
+                metadata: None,
+                ..options.clone()
+            };
+            let metadata = Self::open_one(metadata, &own)?;
+            for one in [&disk, &metadata] {
+                if whole_blocks(one.size) == 0 {
+                    return Err(OpenError::Geometry {
+                        path: one.path.clone(),
+                        size: one.size,
+                        logical_block: one.logical_block,
+                    });
+                }
+            }
+            disk.metadata = Some(Box::new(metadata));
+        }
+        Ok(disk)
+    }
+
+    fn open_one(path: &Path, options: &OpenOptions) -> Result<Self, OpenError> {
         let failed = |step| {
             let path = path.to_owned();
             move |source: io::Error| OpenError::Io { path, step, source }
@@ -196,6 +223,8 @@ impl Disk {
             is_device,
             in_memory,
             fault,
+            name: name::of(&meta),
+            metadata: None,
         })
     }
 }

@@ -1,7 +1,7 @@
 use super::fault::{PowerLoss, power_loss};
 use super::*;
 use crate::clock;
-use crate::ring::{Op, Ring};
+use crate::ring::{Backend, Op, Ring};
 use crate::scratch::Scratch;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -300,4 +300,157 @@ fn holes_and_data_are_told_apart() {
     let mut back = Buf::new(4096);
     bench.disk.read_now(131_072, &mut back).unwrap();
     assert!(back.iter().all(|byte| *byte == 9));
+}
+
+/// A disk with its metadata on a device of its own: what is where, and the files of both.
+fn apart(scratch: &Scratch, data: u64, metadata: u64, faults: bool) -> Arc<Disk> {
+    for (name, len) in [("data", data), ("meta", metadata)] {
+        let file = File::create(scratch.path().join(name)).unwrap();
+        file.set_len(len).unwrap();
+    }
+    let options = OpenOptions {
+        metadata: Some(scratch.path().join("meta")),
+        fault_dir: faults.then(|| scratch.path().join("fault")),
+        ..OpenOptions::default()
+    };
+    Arc::new(Disk::open(&scratch.path().join("data"), &options).unwrap())
+}
+
+fn filled(byte: u8, len: usize) -> Frozen {
+    let mut buf = Buf::new(len);
+    buf.fill(byte);
+    buf.freeze()
+}
+
+fn once(ring: &mut Ring, op: Op) -> io::Result<u32> {
+    ring.submit(0, op);
+    let mut done = Vec::new();
+    let limit = clock::now() + Duration::from_secs(10);
+    ring.wait(1, Some(limit), &mut done).unwrap();
+    done.pop().expect("it ends in time").result
+}
+
+const SEAM: u64 = 64 << 10;
+
+#[test]
+fn metadata_apart_lies_behind_the_disk() {
+    for backend in [Backend::Uring, Backend::Threads] {
+        let scratch = Scratch::new("apart");
+        // What is beyond the last whole block of the disk is nobody's.
+        let disk = apart(&scratch, SEAM + 512, 32 << 10, false);
+        assert_eq!(disk.size(), SEAM + (32 << 10));
+        let external = disk.external().unwrap();
+        assert_eq!(external.disk_bytes, SEAM);
+        assert!(external.name.is_some(), "a file has an inode");
+        let mut ring = Ring::new(Some(backend)).unwrap();
+        // Over the seam, by each way to write: the ring, at once, and zeroing.
+        for (offset, byte) in [(SEAM - 8192, 1), (SEAM - 4096, 2), (SEAM, 3)] {
+            let write = Op::Write {
+                disk: Arc::clone(&disk),
+                offset,
+                data: filled(byte, 8192),
+                durable: byte == 3,
+            };
+            assert_eq!(once(&mut ring, write).unwrap(), 8192);
+        }
+        once(
+            &mut ring,
+            Op::Flush {
+                disk: Arc::clone(&disk),
+            },
+        )
+        .unwrap();
+        disk.write_now(SEAM - 4096, &filled(4, 8192)).unwrap();
+        let data = std::fs::read(scratch.path().join("data")).unwrap();
+        let meta = std::fs::read(scratch.path().join("meta")).unwrap();
+        let at = |index: u64| usize::try_from(index).unwrap();
+        assert_eq!(block(&data, at(SEAM / 4096 - 2)), BTreeSet::from([1]));
+        assert_eq!(block(&data, at(SEAM / 4096 - 1)), BTreeSet::from([4]));
+        assert_eq!(data[at(SEAM)..], [0; 512]);
+        assert_eq!(block(&meta, 0), BTreeSet::from([4]));
+        assert_eq!(block(&meta, 1), BTreeSet::from([3]));
+        let mut buf = Buf::new(12 << 10);
+        disk.read_now(SEAM - 4096, &mut buf).unwrap();
+        assert_eq!((buf[0], buf[4096], buf[8192]), (4, 4, 3));
+        for hole in [true, false] {
+            let zero = Op::Zero {
+                disk: Arc::clone(&disk),
+                offset: SEAM - 4096,
+                len: 8192,
+                hole,
+            };
+            once(&mut ring, zero).unwrap();
+        }
+        disk.read_now(SEAM - 4096, &mut buf).unwrap();
+        assert_eq!((buf[0], buf[4096], buf[8192]), (0, 0, 3));
+        drop(ring);
+        drop(disk);
+        let view = |name: &str| DiskView::open(&scratch.path().join(name)).unwrap();
+        let both = view("data").with_metadata(view("meta"));
+        both.read_now(SEAM - 4096, &mut buf).unwrap();
+        assert_eq!((buf[0], buf[4096], buf[8192]), (0, 0, 3));
+        assert_eq!(
+            (both.size(), both.external()),
+            (SEAM + (32 << 10), Some(external))
+        );
+    }
+}
+
+#[test]
+fn both_devices_are_held_alone() {
+    let scratch = Scratch::new("apart-held");
+    let disk = apart(&scratch, SEAM, 32 << 10, false);
+    for name in ["data", "meta"] {
+        let again = Disk::open(&scratch.path().join(name), &OpenOptions::default());
+        assert!(matches!(again, Err(OpenError::InUse { .. })), "{name}");
+    }
+    drop(disk);
+    let same = OpenOptions {
+        metadata: Some(scratch.path().join("data")),
+        ..OpenOptions::default()
+    };
+    let twice = Disk::open(&scratch.path().join("data"), &same);
+    assert!(matches!(twice, Err(OpenError::InUse { .. })));
+    let missing = OpenOptions {
+        metadata: Some(scratch.path().join("nowhere")),
+        ..OpenOptions::default()
+    };
+    let alone = Disk::open(&scratch.path().join("data"), &missing);
+    assert!(matches!(alone, Err(OpenError::Missing { .. })));
+}
+
+#[test]
+fn either_device_fails_the_flush_and_its_own_writes() {
+    use super::fault::{Fault, Faults};
+    let scratch = Scratch::new("apart-faults");
+    let disk = apart(&scratch, SEAM, 32 << 10, true);
+    let mut ring = Ring::new(None).unwrap();
+    let fault = scratch.path().join("fault");
+    let shims = [fault.clone(), fault.join("metadata")];
+    for (broken, at) in [(0, 0), (1, SEAM)] {
+        Faults::all(Fault::Error).set(&shims[broken]).unwrap();
+        let mut write = |offset| {
+            let op = Op::Write {
+                disk: Arc::clone(&disk),
+                offset,
+                data: filled(9, 4096),
+                durable: true,
+            };
+            once(&mut ring, op)
+        };
+        assert!(write(at).is_err());
+        assert!(write(SEAM - at).is_ok(), "the other one works");
+        let flush = Op::Flush {
+            disk: Arc::clone(&disk),
+        };
+        assert!(once(&mut ring, flush).is_err());
+        Faults::NONE.set(&shims[broken]).unwrap();
+    }
+    // A durable write of the metadata is in its own journal only until it is done.
+    drop(ring);
+    drop(disk);
+    for (name, dir) in [("data", &shims[0]), ("meta", &shims[1])] {
+        let loss = power_loss(&scratch.path().join(name), dir, 1).unwrap();
+        assert_eq!(loss.lost + loss.torn, 0, "{name}");
+    }
 }

@@ -1,6 +1,6 @@
 //! A disk that is only looked at: nothing is written, nobody is kept out, and nobody keeps us out.
 
-use super::{OpenError, busy, to_u64};
+use super::{OpenError, Spot, busy, name, to_u64, whole_blocks};
 use crate::ring::Buf;
 use rustix::fs::{FlockOperation, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use wire::External;
 
 /// A disk or a file, open for reading. Reads go past the page cache where the file system lets them.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub struct DiskView {
     path: PathBuf,
     file: File,
     size: u64,
+    name: Option<String>,
+    metadata: Option<Box<Self>>,
 }
 
 impl DiskView {
@@ -39,6 +42,22 @@ impl DiskView {
                 by: view.user().unwrap_or_else(|| "another process".to_owned()),
             }),
         }
+    }
+
+    /// The same disk with its metadata on a device of its own, behind it in the address space.
+    #[must_use]
+    pub fn with_metadata(self, device: Self) -> Self {
+        Self {
+            metadata: Some(Box::new(device)),
+            ..self
+        }
+    }
+
+    /// Which disk the metadata on a device of its own is of; none if it is at the disk's end.
+    #[must_use]
+    pub fn external(&self) -> Option<External> {
+        let own = External::new(whole_blocks(self.size), self.name.as_deref());
+        self.metadata.as_ref().map(|_| own)
     }
 
     fn open_with(path: &Path, exclusive: OFlags) -> Result<Self, OpenError> {
@@ -84,18 +103,28 @@ impl DiskView {
             path: path_owned,
             file,
             size,
+            name: name::of(&meta),
+            metadata: None,
         })
     }
 
-    /// Size in bytes.
+    /// Size in bytes; with the metadata's device.
     #[must_use]
-    pub const fn size(&self) -> u64 {
-        self.size
+    pub fn size(&self) -> u64 {
+        match &self.metadata {
+            None => self.size,
+            Some(metadata) => whole_blocks(self.size) + whole_blocks(metadata.size),
+        }
     }
 
     /// Who uses it at the moment, if anybody keeps it for himself.
     #[must_use]
     pub fn user(&self) -> Option<String> {
+        let of_metadata = || self.metadata.as_ref().and_then(|device| device.user());
+        self.own_user().or_else(of_metadata)
+    }
+
+    fn own_user(&self) -> Option<String> {
         let meta = self.file.metadata().ok()?;
         if !meta.file_type().is_block_device() {
             return busy::lock_owner(meta.ino());
@@ -114,7 +143,10 @@ impl DiskView {
     pub fn read_now(&self, offset: u64, buf: &mut Buf) -> io::Result<()> {
         let mut at = 0;
         while at < buf.len() {
-            let done = rustix::io::pread(&self.file, &mut buf[at..], offset + to_u64(at))?;
+            let behind = self.metadata.as_ref().map(|device| &device.file);
+            let spot = Spot::of(offset + to_u64(at), &self.file, self.size, behind);
+            let end = spot.end_of(at, buf.len());
+            let done = rustix::io::pread(spot.file, &mut buf[at..end], spot.offset)?;
             if done == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }

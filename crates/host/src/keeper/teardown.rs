@@ -3,6 +3,7 @@
 use super::message::{Step, StepReport};
 use crate::cgroup::Cgroup;
 use crate::clock;
+use crate::freeze;
 use crate::loopdev::LoopDevice;
 use crate::mount::{self, Unmount};
 use crate::netlink::route::{Assigned, Routes};
@@ -10,7 +11,7 @@ use crate::{nbd_device, ublk};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use wire::Duration;
 
@@ -20,10 +21,18 @@ const STEP_MAX: Duration = Duration::from_secs(1);
 /// How long killed processes may take to be gone. What hangs on the device goes when the device is broken.
 const KILL_MAX: Duration = Duration::from_millis(300);
 
+/// How long a thaw may take: it writes a block, to a device that may hang.
+const THAW_MAX: Duration = Duration::from_millis(300);
+
 /// Carries out `steps` in order. Closing is the caller's, who has the descriptors.
 pub(super) fn run(steps: Vec<Step>, mut close: impl FnMut(&str)) -> Vec<StepReport> {
     let mut reports = Vec::with_capacity(steps.len());
+    let mut frozen = file_systems(&steps);
     for step in steps {
+        if !matches!(step, Step::DropAddress { .. }) {
+            // What writes to a frozen file system cannot be killed, and a frozen one cannot be left.
+            std::mem::take(&mut frozen).into_iter().for_each(thaw);
+        }
         let begin = clock::now();
         let result = if let Step::Close { name } = &step {
             close(name);
@@ -40,6 +49,43 @@ pub(super) fn run(steps: Vec<Step>, mut close: impl FnMut(&str)) -> Vec<StepRepo
         reports.push(StepReport { step, took, error });
     }
     reports
+}
+
+/// Mounts that may be frozen: those on devices, not the ones that devices are made of.
+fn file_systems(steps: &[Step]) -> Vec<PathBuf> {
+    let fuse = |target: &PathBuf| {
+        let of_fuse = |step: &Step| matches!(step, Step::AbortFuse { target: of } if of == target);
+        steps.iter().any(of_fuse)
+    };
+    let mount = |step: &Step| match step {
+        Step::Unmount { target } if !fuse(target) => Some(target.clone()),
+        Step::Unmount { .. }
+        | Step::KillCgroup { .. }
+        | Step::DropAddress { .. }
+        | Step::AbortFuse { .. }
+        | Step::DetachLoop { .. }
+        | Step::StopUblk { .. }
+        | Step::DetachNbd { .. }
+        | Step::Close { .. } => None,
+    };
+    steps.iter().filter_map(mount).collect()
+}
+
+/// Thaws a file system, in case it is frozen; if its device hangs, the end of that ends this.
+fn thaw(target: PathBuf) {
+    let (sender, receiver) = mpsc::channel();
+    let worker = std::thread::Builder::new().name("backstay-thaw".to_owned());
+    let name = target.display().to_string();
+    if let Err(error) = worker.spawn(move || sender.send(freeze::thaw(&target)).ok()) {
+        tracing::error!(%error, "nothing thaws file systems");
+        return;
+    }
+    match receiver.recv_timeout(THAW_MAX) {
+        Ok(Ok(false)) => {}
+        Ok(Ok(true)) => tracing::warn!(name, "file system was frozen"),
+        Ok(Err(error)) => tracing::debug!(%error, name, "file system is not thawed"),
+        Err(_) => tracing::warn!(name, "thawing hangs"),
+    }
 }
 
 fn with_limit(step: Step) -> Result<(), String> {
@@ -129,5 +175,34 @@ fn gone_is_fine(result: io::Result<()>) -> Result<(), String> {
             Some(Errno::INVAL | Errno::NOENT | Errno::NXIO | Errno::NODEV) => Ok(()),
             Some(_) | None => Err(why.to_string()),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_systems_on_devices_are_thawed_and_devices_are_not() {
+        let (fuse, mount) = (PathBuf::from("/run/fuse"), PathBuf::from("/srv"));
+        let unmount = |target: &PathBuf| Step::Unmount {
+            target: target.clone(),
+        };
+        let abort = Step::AbortFuse {
+            target: fuse.clone(),
+        };
+        let steps = [abort, unmount(&mount), unmount(&fuse)];
+        assert_eq!(file_systems(&steps), [mount]);
+    }
+
+    #[test]
+    fn what_cannot_be_thawed_keeps_nothing_from_being_done() {
+        let missing = Step::Unmount {
+            target: "/no/such/place".into(),
+        };
+        let closed = Step::Close { name: "x".into() };
+        let mut names = Vec::new();
+        let reports = run(vec![closed, missing], |name| names.push(name.to_owned()));
+        assert_eq!((reports.len(), names), (2, vec!["x".to_owned()]));
     }
 }

@@ -261,7 +261,7 @@ impl Ring {
     fn end(&mut self, mut flight: Flight, result: io::Result<u32>) {
         let ticket = flight.ticket.take();
         let settled = match (ticket, flight.access()) {
-            (Some(ticket), Some((disk, _))) => disk.settle(ticket, result.is_ok()),
+            (Some(ticket), Some((disk, access))) => disk.settle(access, ticket, result.is_ok()),
             (None, _) | (_, None) => Ok(()),
         };
         let result = result.and_then(|count| settled.map(|()| count));

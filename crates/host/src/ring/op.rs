@@ -7,6 +7,7 @@ use crate::ublk;
 use rustix::event::PollFlags;
 use rustix::fs::FallocateFlags;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -183,7 +184,7 @@ const IMMEDIATE_MAX: usize = 64 << 10;
 pub(super) struct Flight {
     pub(super) token: u64,
     pub(super) op: Op,
-    /// Bytes done by earlier steps.
+    /// Bytes done by earlier steps; of a flush, files.
     done: u64,
     zero_by: ZeroBy,
     pub(super) ticket: Option<Ticket>,
@@ -194,21 +195,21 @@ pub(super) struct Flight {
 /// The next system call of a flight.
 pub(super) enum Step<'a> {
     Read {
-        disk: &'a Disk,
+        file: &'a File,
         offset: u64,
         into: &'a mut [u8],
     },
     Write {
-        disk: &'a Disk,
+        file: &'a File,
         offset: u64,
         from: &'a [u8],
         durable: bool,
     },
     Sync {
-        disk: &'a Disk,
+        file: &'a File,
     },
     Allocate {
-        disk: &'a Disk,
+        file: &'a File,
         offset: u64,
         len: u64,
         how: FallocateFlags,
@@ -223,6 +224,17 @@ pub(super) enum Step<'a> {
         command: ublk::Command,
         buf: &'a mut [u8],
     },
+}
+
+/// Writes what of `data` is in one file.
+fn write_step<'a>(disk: &'a Disk, offset: u64, data: &'a [u8], durable: bool) -> Step<'a> {
+    let spot = disk.spot(offset);
+    Step::Write {
+        file: spot.file,
+        offset: spot.offset,
+        from: &data[..spot.end_of(0, data.len())],
+        durable,
+    }
 }
 
 /// What follows from the end of a step.
@@ -298,43 +310,43 @@ impl Flight {
     pub(super) fn step<'a>(&'a mut self, zeros: &'a Frozen) -> Step<'a> {
         let at = usize::try_from(self.done).unwrap_or(usize::MAX);
         match &mut self.op {
-            Op::Read { disk, offset, buf } => Step::Read {
-                disk,
-                offset: *offset + self.done,
-                into: &mut buf[at..],
-            },
+            Op::Read { disk, offset, buf } => {
+                let spot = disk.spot(*offset + self.done);
+                let end = spot.end_of(at, buf.len());
+                Step::Read {
+                    file: spot.file,
+                    offset: spot.offset,
+                    into: &mut buf[at..end],
+                }
+            }
             Op::Write {
                 disk,
                 offset,
                 data,
                 durable,
-            } => Step::Write {
-                disk,
-                offset: *offset + self.done,
-                from: &data[at..],
-                durable: *durable,
+            } => write_step(disk, *offset + self.done, &data[at..], *durable),
+            Op::Flush { disk } => Step::Sync {
+                file: disk.file(at),
             },
-            Op::Flush { disk } => Step::Sync { disk },
             Op::Zero {
                 disk, offset, len, ..
             } => {
-                let (offset, left) = (*offset + self.done, *len - self.done);
+                let (spot, left) = (disk.spot(*offset + self.done), *len - self.done);
+                if left > spot.room {
+                    // A hole is made in one file.
+                    self.zero_by = ZeroBy::Write;
+                }
                 let how = match self.zero_by {
                     ZeroBy::Punch => PUNCH,
                     ZeroBy::ZeroRange => ZERO_RANGE,
                     ZeroBy::Write => {
                         let len = usize::try_from(left).unwrap_or(usize::MAX).min(zeros.len());
-                        return Step::Write {
-                            disk,
-                            offset,
-                            from: &zeros[..len],
-                            durable: false,
-                        };
+                        return write_step(disk, *offset + self.done, &zeros[..len], false);
                     }
                 };
                 Step::Allocate {
-                    disk,
-                    offset,
+                    file: spot.file,
+                    offset: spot.offset,
                     len: left,
                     how,
                 }
@@ -364,7 +376,14 @@ impl Flight {
             Err(why) => return self.failed(why),
         };
         let (wanted, nothing_is) = match &self.op {
-            Op::Flush { .. } => return Next::Over(Ok(0)),
+            Op::Flush { disk } => {
+                self.done += 1;
+                return if self.done < to_u64(disk.file_count()) {
+                    Next::Again
+                } else {
+                    Next::Over(Ok(0))
+                };
+            }
             Op::Ready { .. } | Op::Ublk { .. } => return Next::Over(Ok(count)),
             Op::Zero { .. } if self.zero_by != ZeroBy::Write => return Next::Over(Ok(0)),
             Op::Zero { len, .. } => (*len, io::ErrorKind::WriteZero),

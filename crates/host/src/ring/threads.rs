@@ -202,9 +202,9 @@ fn work(shared: &Shared, zeros: &Frozen) {
 pub(super) fn run(step: Step<'_>) -> rustix::io::Result<u32> {
     let count = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
     match step {
-        Step::Read { disk, offset, into } => rustix::io::pread(disk, into, offset).map(count),
+        Step::Read { file, offset, into } => rustix::io::pread(file, into, offset).map(count),
         Step::Write {
-            disk,
+            file,
             offset,
             from,
             durable,
@@ -214,15 +214,15 @@ pub(super) fn run(step: Step<'_>) -> rustix::io::Result<u32> {
             } else {
                 ReadWriteFlags::empty()
             };
-            rustix::io::pwritev2(disk, &[IoSlice::new(from)], offset, flags).map(count)
+            rustix::io::pwritev2(file, &[IoSlice::new(from)], offset, flags).map(count)
         }
-        Step::Sync { disk } => rustix::fs::fdatasync(disk).map(|()| 0),
+        Step::Sync { file } => rustix::fs::fdatasync(file).map(|()| 0),
         Step::Allocate {
-            disk,
+            file,
             offset,
             len,
             how,
-        } => rustix::fs::fallocate(disk, how, offset, len).map(|()| 0),
+        } => rustix::fs::fallocate(file, how, offset, len).map(|()| 0),
         Step::Poll { .. } => Err(Errno::INVAL),
         // Whoever serves such a queue has asked for the other backend.
         Step::Ublk { .. } => Err(Errno::OPNOTSUPP),

@@ -309,34 +309,34 @@ const TRANSFER_MAX: u32 = 1 << 30;
 
 fn entry(step: Step<'_>) -> Entry {
     match step {
-        Step::Read { disk, offset, into } => {
+        Step::Read { file, offset, into } => {
             let len = u32::try_from(into.len()).unwrap_or(TRANSFER_MAX);
-            opcode::Read::new(fd(disk), into.as_mut_ptr(), len)
+            opcode::Read::new(fd(file), into.as_mut_ptr(), len)
                 .offset(offset)
                 .build()
         }
         Step::Write {
-            disk,
+            file,
             offset,
             from,
             durable,
         } => {
             let len = u32::try_from(from.len()).unwrap_or(TRANSFER_MAX);
             let flags = if durable { libc::RWF_DSYNC } else { 0 };
-            opcode::Write::new(fd(disk), from.as_ptr(), len)
+            opcode::Write::new(fd(file), from.as_ptr(), len)
                 .offset(offset)
                 .rw_flags(flags)
                 .build()
         }
-        Step::Sync { disk } => opcode::Fsync::new(fd(disk))
+        Step::Sync { file } => opcode::Fsync::new(fd(file))
             .flags(FsyncFlags::DATASYNC)
             .build(),
         Step::Allocate {
-            disk,
+            file,
             offset,
             len,
             how,
-        } => opcode::Fallocate::new(fd(disk), len)
+        } => opcode::Fallocate::new(fd(file), len)
             .offset(offset)
             .mode(i32::try_from(how.bits()).unwrap_or(0))
             .build(),

@@ -5,6 +5,7 @@ use super::*;
 use crate::grow::{GrowFault, Growth, Step, find};
 use crate::inspect::{Contents, Found, inspect};
 use disk::{SECTOR, to_usize};
+use wire::External;
 
 /// The disk before and after.
 const SMALL: u64 = DISK_BYTES;
@@ -99,7 +100,7 @@ fn check(old: &Contents, state: &[u8], original: &[u8]) {
             contents
         }
         None => {
-            let (size, contents) = find(bytes, read(state)).expect("the old metadata");
+            let (size, contents) = find(0, bytes, read(state)).expect("the old metadata");
             assert_eq!(size, old.layout.disk_bytes);
             assert!(contents.planes.marks().eq(old.planes.marks()));
             assert_eq!(contents.hot, old.hot);
@@ -148,7 +149,7 @@ fn explore(old: &Contents, growth: &Growth, original: &[u8]) -> usize {
 fn a_crash_while_metadata_moves_leaves_a_usable_disk() {
     let original = image(LARGE);
     assert!(shown(&original).is_none(), "the end shows nothing yet");
-    let (size, old) = find(LARGE, read(&original)).expect("the old metadata");
+    let (size, old) = find(0, LARGE, read(&original)).expect("the old metadata");
     assert_eq!(size, SMALL);
     let growth = Growth::plan(&old, LARGE, None).unwrap();
     assert!(growth.is_moved() && growth.layout.data_bytes > old.layout.data_bytes);
@@ -257,6 +258,35 @@ fn a_crash_while_the_bitmap_grows_in_place_forgets_nothing() {
     assert!(states >= 250, "only {states}");
 }
 
+/// The disk beside it grew: the volume takes all of it, and not a byte of the disk is written.
+#[test]
+fn metadata_apart_stays_where_it_is_when_the_disk_grows() {
+    let (small, large, device) = (100_u64 << 20, 200_u64 << 20, 1_u64 << 20);
+    let mut tail = roomy(large + device, small, Slot::A);
+    assert_eq!(tail.base, large, "the device is all that the tail holds");
+    let nothing = Step::Zero(range(large, 0));
+    let mut old = tail.shown_after(&nothing, 0);
+    let disk = External::new(large, Some("serial 1"));
+    old.superblock.external = Some(disk.clone());
+    let growth = Growth::plan(&old, large + device, None).unwrap();
+    assert!(!growth.is_moved() && growth.layout.data_bytes == large);
+    for step in growth.steps() {
+        let (at, bytes) = effect(&step);
+        tail.put(u64::try_from(at).unwrap(), &bytes);
+    }
+    let done = tail.shown_after(&nothing, 0);
+    assert_eq!(done.superblock.external, Some(disk));
+    assert_eq!(done.layout.data_bytes, large);
+    let beyond = Growth::plan(&done, large + device, Some(large + 4096));
+    assert!(matches!(beyond, Err(GrowFault::DoesNotFit { most }) if most.0 == large));
+    let copy = External::new(large, Some("serial 2"));
+    let (at, bytes) = effect(&crate::grow::named(&done, &copy));
+    tail.put(u64::try_from(at).unwrap(), &bytes);
+    let named = tail.shown_after(&nothing, 0);
+    assert_eq!(named.superblock.external, Some(copy));
+    assert!(!named.doubtful);
+}
+
 #[test]
 fn a_grown_pair_becomes_equal_at_its_new_size() {
     let mut world = pair();
@@ -267,7 +297,7 @@ fn a_grown_pair_becomes_equal_at_its_new_size() {
         let mut image = world.node(node).disk.current.clone();
         // What the two disks hold there is not equal.
         image.resize(to_usize(LARGE), node.0 + 1);
-        let (_, old) = find(LARGE, read(&image)).expect("the old metadata");
+        let (_, old) = find(0, LARGE, read(&image)).expect("the old metadata");
         let growth = Growth::plan(&old, LARGE, None).unwrap();
         growth
             .steps()
@@ -293,7 +323,7 @@ fn a_grown_pair_becomes_equal_at_its_new_size() {
 fn what_cannot_grow_is_left_alone() {
     let plan = |bytes: u64, wanted| {
         let image = image(bytes);
-        let (_, old) = find(bytes, read(&image)).expect("a replica");
+        let (_, old) = find(0, bytes, read(&image)).expect("a replica");
         Growth::plan(&old, bytes, wanted).map(drop)
     };
     assert!(matches!(
@@ -325,7 +355,7 @@ fn what_cannot_grow_is_left_alone() {
         rotten[to_usize(layout.bitmap_offset(0, slot)) + 9] ^= 1;
     }
     assert!(
-        find(LARGE, read(&rotten)).is_none(),
+        find(0, LARGE, read(&rotten)).is_none(),
         "a damaged one is not moved"
     );
 }
@@ -334,7 +364,7 @@ fn what_cannot_grow_is_left_alone() {
 #[test]
 fn the_metadata_moves_with_the_disks_end_even_if_the_volume_stays() {
     let original = image(LARGE);
-    let (_, old) = find(LARGE, read(&original)).expect("the old metadata");
+    let (_, old) = find(0, LARGE, read(&original)).expect("the old metadata");
     let same = old.layout.data_bytes;
     let growth = Growth::plan(&old, LARGE, Some(same)).unwrap();
     assert!(growth.is_moved() && growth.layout.data_bytes == same);

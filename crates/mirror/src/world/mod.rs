@@ -71,6 +71,7 @@ fn created(data_bytes: u64, state: ReplicaState) -> Superblock {
         pairs: Vec::new(),
         source: None,
         seed: None,
+        external: None,
     }
 }
 

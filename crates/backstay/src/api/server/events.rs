@@ -102,7 +102,7 @@ fn stream(backend: &Backend, wanted: &Wanted, headers: &HeaderMap) -> Result<Res
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),
     ];
-    Ok((headers, Body::new(Stream(reader))).into_response())
+    Ok((headers, Body::new(Stream::new(reader))).into_response())
 }
 
 /// The id of a stream's event: its number, alone or behind the node's name.
@@ -156,7 +156,13 @@ fn chunk(lang: Lang, logged: &Arc<Logged>) -> Bytes {
 
 /// The body of a stream.
 #[derive(Debug)]
-struct Stream(mpsc::Receiver<Bytes>);
+pub(super) struct Stream(mpsc::Receiver<Bytes>);
+
+impl Stream {
+    pub(super) const fn new(chunks: mpsc::Receiver<Bytes>) -> Self {
+        Self(chunks)
+    }
+}
 
 impl hyper::body::Body for Stream {
     type Data = Bytes;

@@ -8,6 +8,7 @@
 
 mod access;
 mod events;
+mod freeze;
 mod groups;
 mod health;
 mod metrics;
@@ -31,6 +32,7 @@ use wire::{GroupId, Time};
 use super::view::Snapshot;
 use crate::eventlog::EventLog;
 use access::Peer;
+pub use freeze::{FreezeRequest, Hold, Standstill};
 use reply::Refusal;
 
 /// Largest body of a request, in bytes.
@@ -56,6 +58,8 @@ pub struct Backend {
     pub snapshot: watch::Receiver<Snapshot>,
     /// To the run loop. When it is full, requests are refused as busy.
     pub requests: mpsc::Sender<Request>,
+    /// To the groups' resources. When it is full, requests are refused as busy.
+    pub freezes: mpsc::Sender<FreezeRequest>,
     /// The event log.
     pub log: EventLog,
     /// The clock of [`Snapshot::taken`].
@@ -89,6 +93,7 @@ fn private_routes() -> Router<Backend> {
         .route("/api/v1/why", get(events::why_newest))
         .route("/api/v1/why/{event}", get(events::why))
         .route("/api/v1/groups/{group}/{action}", post(groups::ask))
+        .route("/api/v1/mirrors/{mirror}/freeze", post(freeze::freeze))
 }
 
 fn finish(routes: Router<Backend>, backend: Backend) -> Router {

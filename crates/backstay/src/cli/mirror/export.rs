@@ -9,6 +9,7 @@ use wire::layout::ReplicaState;
 use wire::units::BLOCK_BYTES;
 use wire::{ByteCount, ByteRange};
 
+use super::apart::{Beside, fits, mismatch};
 use super::inspect::look;
 use super::status::{line, places};
 use super::{byte_range, within};
@@ -27,6 +28,8 @@ const PLACES_MAX: usize = 4 << 20;
 pub struct Args {
     /// Disk that nobody serves, or a file with a disk's content
     device: PathBuf,
+    #[command(flatten)]
+    beside: Beside,
     /// Where to: FILE.data and FILE.json are made; neither may exist
     file: PathBuf,
     /// Save this part of the volume instead of what may differ; may be given several times
@@ -52,7 +55,7 @@ struct Document {
 
 pub(super) fn run(args: &Args, ui: &Ui) -> Outcome {
     let cannot = || Failure::new(format!("cannot export from {}", args.device.display()));
-    let disk = DiskView::open_alone(&args.device).map_err(|error| {
+    let disk = args.beside.view_alone(&args.device).map_err(|error| {
         let hint = error.hint();
         cannot().from_error(&error).hint(hint)
     })?;
@@ -61,6 +64,15 @@ pub(super) fn run(args: &Args, ui: &Ui) -> Outcome {
             .cause("it holds no mirror's metadata that could be used")
             .hint("`backstay mirror inspect` shows what there is"));
     };
+    let here = disk.external();
+    let apart = mismatch(here.as_ref(), &contents.superblock);
+    let crosses = || "data and metadata lie over each other".to_owned();
+    let wrong = apart.or_else(|| (!fits(here.as_ref(), contents.layout)).then(crosses));
+    if let Some(why) = wrong {
+        return Err(cannot()
+            .cause(why)
+            .hint("give the disk, and with --metadata the device that has its metadata"));
+    }
     if contents.superblock.state == ReplicaState::Inconsistent {
         ui.talk("note: a resync into this disk was not finished: what is saved is a mixture");
     }

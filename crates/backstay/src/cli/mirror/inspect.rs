@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use host::disk::DiskView;
 use host::ring::Buf;
-use mirror::inspect::{Contents, Found, Inspection, PlaceFault, SuperPlace};
+use mirror::inspect::{Contents, Found, Inspection, PlaceFault, SuperPlace, inspect};
 use serde::Serialize;
-use wire::ByteCount;
 use wire::layout::{BlockFault, Pair, Slot, Superblock};
+use wire::{ByteCount, External};
 
+use super::apart::{Beside, called, fits, mismatch};
 use super::status::{condition, line, places};
 use crate::api::mirror::{pairs, session_words};
 use crate::api::view::ReplicaCondition;
@@ -26,8 +27,10 @@ const PLACES_MAX: usize = 256;
 /// `backstay mirror inspect`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Disk, or a file with a disk's content
+    /// Disk, or a file with a disk's content; or the device that has a disk's metadata
     device: PathBuf,
+    #[command(flatten)]
+    beside: Beside,
 }
 
 /// The document.
@@ -39,8 +42,11 @@ struct Document {
     /// The process or mount that has the disk open for itself: what is shown may be old by now.
     in_use_by: Option<String>,
     superblocks: Vec<Place>,
-    /// `replica`, `damaged` (one, but something of its metadata is lost), `shrunk` or `none`.
+    /// `replica`, `damaged` (one, but something of its metadata is lost), `shrunk`, `other-disk` (the metadata is of another
+    /// disk than the one beside it) or `none`.
     found: &'static str,
+    /// Why it is another disk's.
+    other_disk: Option<String>,
     replica: Option<Replica>,
 }
 
@@ -62,10 +68,18 @@ struct Replica {
     epoch: u64,
     led: bool,
     data_bytes: u64,
+    /// The disk whose metadata is on a device of its own.
+    disk: Option<Disk>,
     /// What it remembers of other replicas.
     others: Vec<Other>,
     /// None where the layout does not fit the disk.
     metadata: Option<Metadata>,
+}
+
+#[derive(Debug, Serialize)]
+struct Disk {
+    disk_bytes: u64,
+    name: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -109,7 +123,7 @@ pub(super) fn run(args: &Args, ui: &Ui) -> Outcome {
 }
 
 fn open(args: &Args) -> Result<DiskView, Failure> {
-    DiskView::open(&args.device).map_err(|error| {
+    args.beside.view(&args.device).map_err(|error| {
         let hint = error.hint();
         Failure::new(format!("cannot look at {}", args.device.display()))
             .from_error(&error)
@@ -119,11 +133,23 @@ fn open(args: &Args) -> Result<DiskView, Failure> {
 
 /// Reads the metadata of an opened disk.
 pub(super) fn look(disk: &DiskView) -> Inspection {
-    mirror::inspect::inspect(disk.size(), |range| {
-        let mut buf = Buf::new(usize::try_from(range.len()).ok()?);
-        disk.read_now(range.offset(), &mut buf).ok()?;
+    let read = |offset, len| {
+        let mut buf = Buf::new(usize::try_from(len).ok()?);
+        disk.read_now(offset, &mut buf).ok()?;
         Some(buf.to_vec())
-    })
+    };
+    let seen = inspect(disk.size(), |range| read(range.offset(), range.len()));
+    let alone = match (&seen.replica, disk.external()) {
+        (Found::Shrunk(superblock), None) => superblock.external.as_ref(),
+        (Found::Shrunk(_) | Found::Replica(_) | Found::Nothing, _) => None,
+    };
+    match alone {
+        None => seen,
+        // The metadata's device without the disk: everything is as far behind it as if the disk were there.
+        Some(missing) => inspect(missing.disk_bytes + disk.size(), |range| {
+            read(range.offset().checked_sub(missing.disk_bytes)?, range.len())
+        }),
+    }
 }
 
 fn document(args: &Args, disk: &DiskView, seen: &Inspection) -> Document {
@@ -139,10 +165,27 @@ fn document(args: &Args, disk: &DiskView, seen: &Inspection) -> Document {
             )
         }
     };
+    let here = disk.external();
+    let other_disk = match &seen.replica {
+        Found::Nothing => None,
+        // Without the disk there is nothing to compare.
+        Found::Shrunk(_) | Found::Replica(_) if here.is_none() => None,
+        Found::Shrunk(superblock) => mismatch(here.as_ref(), superblock),
+        Found::Replica(contents) => mismatch(here.as_ref(), &contents.superblock),
+    };
+    let crosses = match &seen.replica {
+        Found::Replica(contents) => !fits(here.as_ref(), contents.layout),
+        Found::Nothing | Found::Shrunk(_) => false,
+    };
+    let found = match &other_disk {
+        Some(_) => "other-disk",
+        None if crosses => "shrunk",
+        None => found,
+    };
     Document {
         schema: SCHEMA,
         device: args.device.display().to_string(),
-        disk_bytes: seen.disk.0,
+        disk_bytes: seen.disk.0.min(disk.size()),
         in_use_by: disk.user(),
         superblocks: ["A", "B"]
             .into_iter()
@@ -150,6 +193,7 @@ fn document(args: &Args, disk: &DiskView, seen: &Inspection) -> Document {
             .map(place)
             .collect(),
         found,
+        other_disk,
         replica,
     }
 }
@@ -182,6 +226,10 @@ fn replica(superblock: &Superblock, metadata: Option<Metadata>) -> Replica {
         epoch: superblock.epoch.0,
         led: superblock.led,
         data_bytes: superblock.data_bytes,
+        disk: superblock.external.as_ref().map(|disk| Disk {
+            disk_bytes: disk.disk_bytes,
+            name: disk.name.clone(),
+        }),
         others: superblock.pairs.iter().map(other).collect(),
         metadata,
     }
@@ -246,6 +294,9 @@ fn table(ui: &Ui, document: &Document) -> String {
         );
         text += &line(ui, "superblock", words);
     }
+    if let Some(why) = &document.other_disk {
+        text += &line(ui, "note", Cell::toned(Tone::Bad, why.as_str()));
+    }
     match &document.replica {
         None => text + &line(ui, "found", Cell::toned(Tone::Bad, "no mirror's metadata")),
         Some(replica) => text + &replica_table(ui, replica),
@@ -282,6 +333,13 @@ fn replica_table(ui: &Ui, replica: &Replica) -> String {
             replica.data_bytes
         ),
     );
+    if let Some(disk) = &replica.disk {
+        let words = called(&External {
+            disk_bytes: disk.disk_bytes,
+            name: disk.name.clone(),
+        });
+        text += &line(ui, "metadata of", words);
+    }
     let Some(metadata) = &replica.metadata else {
         let why = "the disk is smaller than when the mirror was made";
         return text + &line(ui, "metadata", Cell::toned(Tone::Bad, why));

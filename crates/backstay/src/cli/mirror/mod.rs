@@ -1,5 +1,6 @@
 //! `backstay mirror`.
 
+mod apart;
 mod demote;
 mod export;
 mod extract;
@@ -7,6 +8,7 @@ mod inspect;
 mod promote;
 mod resize;
 mod resync;
+mod snapshot;
 mod status;
 
 use wire::ByteRange;
@@ -42,6 +44,8 @@ pub enum Command {
     Extract(extract::Args),
     /// Make a replica that nobody runs as large as its disk has become
     Resize(resize::Args),
+    /// Run a command while the mirror's file system stands still: to take a snapshot of its disk
+    Snapshot(snapshot::Args),
 }
 
 pub(super) fn run(command: &Command, global: &Global, ui: &Ui) -> Outcome {
@@ -56,6 +60,7 @@ pub(super) fn run(command: &Command, global: &Global, ui: &Ui) -> Outcome {
         Command::Export(args) => export::run(args, ui),
         Command::Extract(args) => extract::run(args, ui),
         Command::Resize(args) => resize::run(args, ui),
+        Command::Snapshot(args) => snapshot::run(args, global, ui),
     }
 }
 

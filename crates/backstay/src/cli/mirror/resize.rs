@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use host::disk::{Disk, OpenOptions};
 use host::ring::Buf;
-use mirror::grow::{GrowFault, Growth, Step, find};
+use mirror::grow::{GrowFault, Growth, Step, find, named};
 use mirror::inspect::{Contents, Found, PlaceFault, inspect};
 use serde::Serialize;
 use wire::layout::BlockFault;
 use wire::units::BLOCK_BYTES;
 use wire::{ByteCount, ByteRange};
 
+use super::apart::{Beside, called, fits, mismatch};
 use super::status::line;
 use crate::cli::connect;
 use crate::config::units;
@@ -26,6 +27,12 @@ use crate::saved::pieces;
 pub struct Args {
     /// Disk, already enlarged, of a replica that nobody runs
     device: PathBuf,
+    #[command(flatten)]
+    beside: Beside,
+    /// The disk beside --metadata is not the one that it was made with, but has all of its content: a copy, or the same by another
+    /// name
+    #[arg(long, requires = "metadata")]
+    other_disk: bool,
     /// Size of the volume afterwards, the same on all nodes [default: all that the disk has room for]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     size: Option<u64>,
@@ -64,11 +71,19 @@ fn size(text: &str) -> Result<u64, String> {
 }
 
 pub(super) fn run(args: &Args, ui: &Ui) -> Outcome {
-    let disk = Disk::open(&args.device, &OpenOptions::default()).map_err(|error| {
+    let options = OpenOptions {
+        metadata: args.beside.metadata.clone(),
+        ..OpenOptions::default()
+    };
+    let disk = Disk::open(&args.device, &options).map_err(|error| {
         let hint = error.hint();
         cannot(args).from_error(&error).hint(hint)
     })?;
-    let contents = look(args, &disk)?;
+    let mut contents = look(args, &disk)?;
+    let stale = is_apart(args, &disk, &contents)?;
+    if stale {
+        contents.superblock.external = disk.external();
+    }
     let mut document = Document {
         schema: "backstay.mirror-resize/1",
         device: args.device.display().to_string(),
@@ -85,6 +100,10 @@ pub(super) fn run(args: &Args, ui: &Ui) -> Outcome {
         Err(GrowFault::NotLarger { now })
             if args.size.is_none_or(|size| size == now.0) && !has_moved(&disk, &contents) =>
         {
+            if stale && !args.dry_run {
+                rename(args, ui, &disk, &contents)?;
+                document.resized = true;
+            }
             ui.document(&document, |ui| table(ui, &document))?;
             return Ok(Exit::Ready);
         }
@@ -103,11 +122,7 @@ pub(super) fn run(args: &Args, ui: &Ui) -> Outcome {
         );
         connect::confirm(ui, &question, args.yes)?;
         for step in growth.steps() {
-            perform(&disk, &step).map_err(|error| {
-                cannot(args)
-                    .cause(error)
-                    .hint("nothing is lost; the same command goes on where it ended")
-            })?;
+            perform(&disk, &step).map_err(|error| unfinished(args, error))?;
         }
         document.resized = true;
     }
@@ -120,6 +135,50 @@ fn cannot(args: &Args) -> Failure {
         "cannot resize the replica on {}",
         args.device.display()
     ))
+}
+
+fn unfinished(args: &Args, error: std::io::Error) -> Failure {
+    cannot(args)
+        .cause(error)
+        .hint("nothing is lost; the same command goes on where it ended")
+}
+
+/// True if the metadata is on a device of its own and names the disk otherwise than it is. Refuses metadata of another disk.
+fn is_apart(args: &Args, disk: &Disk, contents: &Contents) -> Result<bool, Failure> {
+    let (here, found) = (disk.external(), &contents.superblock);
+    let Some(why) = mismatch(here.as_ref(), found) else {
+        return match fits(here.as_ref(), contents.layout) {
+            true => Ok(false),
+            false => Err(cannot(args).cause("its data and metadata lie over each other")),
+        };
+    };
+    let refused = |hint| Err(cannot(args).cause(why).hint(hint));
+    let (Some(here), Some(there)) = (&here, &found.external) else {
+        return refused("give the disk, and with --metadata the device that has its metadata");
+    };
+    if here.disk_bytes < found.data_bytes {
+        return refused("volumes become larger only; give the disk its size back");
+    }
+    if !here.may_be(there) && !args.other_disk {
+        return refused(
+            "if it is the same disk by another name, or has a copy of all of it: --other-disk",
+        );
+    }
+    Ok(true)
+}
+
+/// Writes down which disk the metadata is of.
+fn rename(args: &Args, ui: &Ui, disk: &Disk, contents: &Contents) -> Result<(), Failure> {
+    let Some(here) = disk.external() else {
+        return Ok(());
+    };
+    let device = args.device.display();
+    let question = format!(
+        "is {device}, {}, the disk that the metadata is of?",
+        called(&here)
+    );
+    connect::confirm(ui, &question, args.yes)?;
+    perform(disk, &named(contents, &here)).map_err(|error| unfinished(args, error))
 }
 
 /// The replica, where the disk's end is or was.
@@ -150,7 +209,7 @@ fn look(args: &Args, disk: &Disk) -> Result<Box<Contents>, Failure> {
             Found::Replica(contents) => Some(contents),
             Found::Nothing | Found::Shrunk(_) => None,
         },
-        None => find(disk.size(), read).map(|(_, contents)| contents),
+        None => find(begins(disk), disk.size(), read).map(|(_, contents)| contents),
     };
     let contents = contents.ok_or_else(|| {
         cannot(args)
@@ -159,6 +218,11 @@ fn look(args: &Args, disk: &Disk) -> Result<Box<Contents>, Failure> {
     })?;
     is_no_copy(args, &contents, read)?;
     Ok(contents)
+}
+
+/// Where metadata may begin: not before its own device.
+fn begins(disk: &Disk) -> u64 {
+    disk.external().map_or(0, |disk| disk.disk_bytes)
 }
 
 /// Refuses metadata below the end of a file system: it is in a file there, a copy of another disk's.
@@ -227,7 +291,12 @@ fn table(ui: &Ui, document: &Document) -> String {
     let mut text = line(ui, "disk", bytes(document.disk_bytes));
     text += &line(ui, label, bytes(document.data_bytes));
     if document.data_bytes == document.old_data_bytes {
-        return text + &line(ui, "note", "nothing to do: it is as large as it can be");
+        let note = if document.resized {
+            "the metadata names this disk now; the volume is as large as before"
+        } else {
+            "nothing to do: it is as large as it can be"
+        };
+        return text + &line(ui, "note", note);
     }
     text += &line(ui, "before", bytes(document.old_data_bytes));
     text + &line(

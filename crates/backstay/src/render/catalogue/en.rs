@@ -58,6 +58,10 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
         "has a disk that a newer release wrote",
     ),
     (
+        "obstacle.wrong-disk.other-disk",
+        "has a disk beside another disk's metadata",
+    ),
+    (
         "remedy.wrong-disk.no-mirror",
         "see whether {node} has the right disk in its place; one that was enlarged needs `backstay mirror resize`, a new one \
          `backstay mirror create --empty`",
@@ -85,6 +89,11 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     (
         "remedy.wrong-disk.newer",
         "run the same release on {node} as before",
+    ),
+    (
+        "remedy.wrong-disk.other-disk",
+        "see on {node} whether `disk` and `metadata` name the right pair: `backstay mirror inspect DISK --metadata DEVICE`; a disk \
+         that was enlarged, or replaced by a whole copy, needs `backstay mirror resize`",
     ),
     (
         "remedy.out-of-sync",

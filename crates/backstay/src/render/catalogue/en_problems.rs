@@ -152,7 +152,7 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
     (
         "about.BS-404",
         "The disk at the configured path works, but is not a replica of this mirror: a foreign disk in its place, one that was never made a \
-         replica, one of another size, or one with damaged metadata. Nothing on it is overwritten. The group is served from the other \
+         replica, one of another size, one with damaged metadata, or beside a metadata device that is of another disk. Nothing on it is overwritten. The group is served from the other \
          replica, and cannot fail over until this is put right.",
     ),
     ("problem.BS-501", "the configuration cannot be read"),

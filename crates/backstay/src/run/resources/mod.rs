@@ -3,6 +3,7 @@
 //! ```text
 //!  daemon ── act ──► worker (a thread per group): device, filesystem, exec, address
 //!     │                 └── Done, Failed, Abandoned ──► daemon
+//!     ├── freeze ──► freeze (a thread as long as a mirror stands still)
 //!     ├── abandon ──► teardown (a thread of its own: overtakes whatever the worker waits for)
 //!     └── lease ────► guard ──► the group's keeper, another process
 //! ```
@@ -14,6 +15,7 @@ mod announcer;
 mod device;
 mod exec;
 mod filesystem;
+mod freeze;
 mod guard;
 mod plan;
 mod shared;
@@ -24,6 +26,7 @@ mod users;
 mod watch;
 mod worker;
 
+use crate::api::server::FreezeRequest;
 use crate::config::model::{Config, FrontEnd};
 use crate::engine;
 use crate::failure::Failure;
@@ -115,6 +118,17 @@ impl Resources {
         }
     }
 
+    /// Lets a mirror stand still for a snapshot.
+    pub(super) fn freeze(&self, request: FreezeRequest) {
+        match self.groups.get(&request.group) {
+            Some(group) => freeze::start(&group.shared, request),
+            None => {
+                let why = "this node holds no replica".to_owned();
+                request.answer.send(Err(why)).ok();
+            }
+        }
+    }
+
     /// The end of a group's lease, for the keeper.
     pub(super) fn lease(&self, group: GroupId, until: Time) {
         if let Some(group) = self.groups.get(&group) {
@@ -170,6 +184,7 @@ impl Group {
             teardown::run(&self.shared)?;
         }
         let remains = teardown::remains(&self.shared);
+        freeze::leftover(teardown::mounted(&self.shared));
         if !remains.is_empty() {
             tracing::info!(
                 group = self.shared.plan.name,

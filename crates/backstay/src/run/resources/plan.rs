@@ -23,6 +23,8 @@ pub(super) struct Plan {
     pub(super) name: String,
     /// Its resources, in the order in which they start.
     pub(super) resources: Vec<Resource>,
+    /// This node.
+    pub(super) me: NodeId,
     /// This node's address on the service network.
     pub(super) service: IpAddr,
     /// Everything that the group's programs start is in or below it. None for a group without programs.
@@ -91,6 +93,7 @@ impl Plan {
             id,
             name: group.name.clone(),
             resources: group.resources.clone(),
+            me,
             service,
             cgroup,
             launcher: Launcher::this_binary(&[crate::keeper::LAUNCHER]),
@@ -152,6 +155,11 @@ impl Plan {
             link: self.run.join(format!("{mirror}.device")),
             item: format!("fuse {mirror}"),
         }
+    }
+
+    /// Where a mirror is served as an NBD export.
+    pub(super) fn nbd_socket(&self, mirror: &str) -> PathBuf {
+        self.run.join(format!("nbd-{mirror}.sock"))
     }
 
     /// The keeper's socket.

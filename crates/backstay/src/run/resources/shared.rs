@@ -2,6 +2,7 @@
 
 use super::announcer::Announcer;
 use super::device::Choice;
+use super::freeze::Freezer;
 use super::guard::Guard;
 use super::plan::Plan;
 use crate::engine;
@@ -24,6 +25,7 @@ pub(super) struct Shared {
     pub(super) engines: BTreeMap<u8, engine::Handle>,
     pub(super) guard: Guard,
     pub(super) announcer: Announcer,
+    pub(super) freezer: Freezer,
     events: Events,
     round: AtomicU64,
     /// Size of each mirror's volume in bytes, once it is attached.
@@ -45,6 +47,7 @@ impl Shared {
             engines,
             guard,
             announcer: Announcer::default(),
+            freezer: Freezer::default(),
             events,
             round: AtomicU64::new(0),
             sizes: Mutex::default(),

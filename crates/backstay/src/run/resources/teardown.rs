@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 
 /// How long killed processes may take before the device is broken under them.
 const KILL_LIMIT: Duration = Duration::from_millis(500);
+/// How long a thaw may take: it writes a block.
+const THAW_LIMIT: Duration = Duration::from_millis(300);
 /// How long an unmount may take before the device is broken under it.
 const UNMOUNT_LIMIT: Duration = Duration::from_secs(1);
 /// How long a device may take to let go.
@@ -91,6 +93,9 @@ pub(super) fn remains(shared: &Shared) -> Vec<String> {
     {
         left.push(format!("processes in {}", cgroup.path().display()));
     }
+    if shared.freezer.is_on() {
+        left.push("a file system that is frozen".to_owned());
+    }
     left.extend(
         mounted(shared)
             .iter()
@@ -133,6 +138,13 @@ fn once(shared: &Shared) {
             abort(&places);
             break_kernel_devices(shared, index, &places);
         }
+    }
+    // What writes to a frozen file system cannot end.
+    shared.freezer.end(THAW_LIMIT);
+    for target in targets.clone() {
+        within(THAW_LIMIT, "thaw", move || {
+            gone_is_fine(host::freeze::thaw(&target).map(drop))
+        });
     }
     wait_for_programs(shared);
     targets.iter().for_each(|target| kill_users(target));
@@ -310,7 +322,7 @@ fn devices(shared: &Shared) -> impl Iterator<Item = (u8, &Mirror)> {
 }
 
 /// The group's file systems that are mounted from one of its devices, last first.
-fn mounted(shared: &Shared) -> Vec<PathBuf> {
+pub(super) fn mounted(shared: &Shared) -> Vec<PathBuf> {
     let ours = |filesystem: &Filesystem| {
         let target = filesystem::target(filesystem).ok()?;
         let found = mount::mounted_at(&target).ok().flatten()?;

@@ -162,7 +162,14 @@ impl Watcher {
                 tracing::warn!(%error, program = self.exec.name, "the program cannot be asked for its state");
             }
         }
+        if self.shared.freezer.is_on() {
+            return None;
+        }
         let verdict = monitor(&self.shared, &self.exec)?;
+        if verdict.is_err() && self.shared.freezer.is_on() {
+            // It waits for a file system that stands still for a snapshot.
+            return None;
+        }
         // A monitor that failed because the program ended meanwhile is not the news.
         Some(match self.inner.process.try_wait() {
             Ok(Some(ended)) => Health::Over(ended),

@@ -3,7 +3,7 @@
 use super::device::{self, Front};
 use super::shared::{Round, Shared};
 use super::watch::{Watch, one_line};
-use super::{address, exec, filesystem, teardown};
+use super::{address, exec, filesystem, freeze, teardown};
 use crate::config::model::{Exec, Filesystem, Mirror, Resource};
 use crate::failure::Failure;
 use crate::run::daemon::ResourceEvent;
@@ -90,6 +90,8 @@ impl Worker {
     fn carry_out(&mut self, resource: u8, act: ResourceAct, token: u64, round: Round) {
         let index = usize::from(resource);
         let begin = Instant::now();
+        // Nothing of a group changes while a part of it stands still.
+        self.shared.freezer.end(freeze::THAW_LIMIT);
         let result = self.shared.check(round).and_then(|()| match act {
             ResourceAct::Start => self.start_resource(resource, round),
             ResourceAct::Stop => self.stop_resource(index),

@@ -1,6 +1,7 @@
 //! Bugs about who is who, and as of when: 7, 17.
 
 use super::*;
+use wire::External;
 use wire::control::WrongDisk;
 use wire::mirror_frame::{Refuse, decode_payload};
 
@@ -171,6 +172,57 @@ fn a_disk_without_a_mirror_is_told_from_a_broken_one() {
     assert_eq!(wrong(&rot), Some(Some(WrongDisk::Damaged)));
     let broken = |world: &mut World| world.node(B).disk.broken = Some(5);
     assert_eq!(wrong(&broken), Some(None));
+}
+
+/// What becomes of a replica whose superblock names the disk `there`, attached with the disk `here`.
+fn beside(here: Option<External>, there: Option<External>) -> Option<WrongDisk> {
+    let mut world = pair();
+    let mut own = world.machine(B).unwrap().superblock.get().clone();
+    own.external = there;
+    world.crash(B, false);
+    for slot in [Slot::A, Slot::B] {
+        let at = Layout::super_offset(DISK_BYTES, slot);
+        world.node(B).disk.put(at, &own.seal(1_000));
+    }
+    world.config.external = here;
+    world.boot(B, false);
+    world.settle_disk(B);
+    let mut told = world.nodes[1].reports.iter().filter_map(|report| {
+        if let Report::AttachFailed { wrong, .. } = report {
+            Some(*wrong)
+        } else {
+            matches!(report, Report::Attached { .. }).then_some(None)
+        }
+    });
+    told.next_back().expect("an end")
+}
+
+#[test]
+fn metadata_of_another_disk_is_not_attached() {
+    let data = layout().data_bytes;
+    let disk = |bytes, name| Some(External::new(bytes, name));
+    let own = || disk(data, Some("one"));
+    assert_eq!(beside(None, None), None);
+    assert_eq!(beside(own(), own()), None);
+    assert_eq!(beside(disk(data, None), own()), None, "it has no name here");
+    let other = Some(WrongDisk::OtherDisk);
+    assert_eq!(beside(disk(data, Some("two")), own()), other);
+    assert_eq!(
+        beside(disk(data, Some("one")), disk(data + 4096, Some("one"))),
+        other
+    );
+    assert_eq!(beside(own(), None), other);
+    assert_eq!(beside(None, own()), other);
+    let small = beside(disk(data - 4096, Some("one")), own());
+    assert_eq!(small, Some(WrongDisk::Shrunk));
+}
+
+#[test]
+fn data_and_metadata_stay_on_their_devices() {
+    // The disk's end is told, but the metadata found would reach into it.
+    let end = layout().bitmap_offset(0, Slot::A);
+    let disk = || Some(External::new(end + 4096, None));
+    assert_eq!(beside(disk(), disk()), Some(WrongDisk::Shrunk));
 }
 
 #[test]

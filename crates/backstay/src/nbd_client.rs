@@ -1,4 +1,4 @@
-//! A minimal NBD client for the observer: opens an export and reads its first block.
+//! A minimal NBD client: opens an export, reads its first block, flushes it.
 //!
 //! Numbers and layouts: the NBD protocol document (`doc/proto.md` of the NetworkBlockDevice project).
 
@@ -14,6 +14,8 @@ const REQUEST_MAGIC: u32 = 0x2560_9513;
 const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
 /// Fixed newstyle, no zeroes.
 const CLIENT_FLAGS: u32 = 3;
+const COMMAND_READ: u16 = 0;
+const COMMAND_FLUSH: u16 = 3;
 const OPT_GO: u32 = 7;
 const REP_ACK: u32 = 1;
 const REP_INFO: u32 = 3;
@@ -24,7 +26,7 @@ const BLOCK_BYTES: u32 = 512;
 
 /// An open export.
 #[derive(Debug)]
-pub(super) struct Export {
+pub(crate) struct Export {
     stream: UnixStream,
     cookie: u64,
     /// A read was sent and its reply has not come.
@@ -36,7 +38,7 @@ impl Export {
     ///
     /// # Errors
     /// When nobody listens, the export is refused, or an answer takes too long.
-    pub(super) fn open(socket: &Path, name: &str, limit: Duration) -> io::Result<Self> {
+    pub(crate) fn open(socket: &Path, name: &str, limit: Duration) -> io::Result<Self> {
         let mut stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(limit))?;
         stream.set_write_timeout(Some(limit))?;
@@ -59,7 +61,7 @@ impl Export {
     ///
     /// # Errors
     /// When the server fails the read or ends the connection.
-    pub(super) fn read_block(&mut self, limit: Duration) -> io::Result<bool> {
+    pub(crate) fn read_block(&mut self, limit: Duration) -> io::Result<bool> {
         self.stream.set_read_timeout(Some(limit))?;
         if !self.is_waiting {
             self.send_read()?;
@@ -70,33 +72,54 @@ impl Export {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(error),
         }
-        let (magic, rest) = split_u32(&reply);
-        let (error, cookie) = split_u32(rest);
-        if magic != SIMPLE_REPLY_MAGIC || cookie != self.cookie.to_be_bytes() {
-            return Err(malformed("reply"));
-        }
-        if error != 0 {
-            return Err(io::Error::other(format!(
-                "read failed with NBD error {error}"
-            )));
-        }
+        self.check(&reply, "read")?;
         let mut block = vec![0; usize::try_from(BLOCK_BYTES).map_err(io::Error::other)?];
         self.stream.read_exact(&mut block)?;
         Ok(true)
     }
 
     fn send_read(&mut self) -> io::Result<()> {
+        self.send(COMMAND_READ, BLOCK_BYTES)?;
+        self.is_waiting = true;
+        Ok(())
+    }
+
+    /// Makes everything durable that was written before, on every replica that has to have it.
+    ///
+    /// # Errors
+    /// When the server fails the flush, ends the connection, or takes longer than the limit of [`Export::open`].
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.send(COMMAND_FLUSH, 0)?;
+        let mut reply = [0; 16];
+        self.stream.read_exact(&mut reply)?;
+        self.check(&reply, "flush")
+    }
+
+    fn send(&mut self, command: u16, bytes: u32) -> io::Result<()> {
         self.cookie += 1;
         let mut request = Vec::with_capacity(28);
         request.extend(REQUEST_MAGIC.to_be_bytes());
-        // No flags; command 0 is a read.
-        request.extend([0; 4]);
+        // No flags.
+        request.extend([0; 2]);
+        request.extend(command.to_be_bytes());
         request.extend(self.cookie.to_be_bytes());
         request.extend(0_u64.to_be_bytes());
-        request.extend(BLOCK_BYTES.to_be_bytes());
-        self.stream.write_all(&request)?;
-        self.is_waiting = true;
-        Ok(())
+        request.extend(bytes.to_be_bytes());
+        self.stream.write_all(&request)
+    }
+
+    fn check(&self, reply: &[u8; 16], what: &str) -> io::Result<()> {
+        let (magic, rest) = split_u32(reply);
+        let (error, cookie) = split_u32(rest);
+        if magic != SIMPLE_REPLY_MAGIC || cookie != self.cookie.to_be_bytes() {
+            return Err(malformed("reply"));
+        }
+        match error {
+            0 => Ok(()),
+            error => Err(io::Error::other(format!(
+                "{what} failed with NBD error {error}"
+            ))),
+        }
     }
 }
 
