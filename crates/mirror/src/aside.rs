@@ -46,9 +46,8 @@ impl Machine {
         let own = self.superblock.get();
         // A mixture was begun to be overwritten: it was put aside before that.
         let led = own.led && own.state == ReplicaState::Consistent;
-        let bound = self
-            .bound()
-            .filter(|_| led && !mutant::on(Mutant::CutOffForgotten));
+        let apart = self.active_followed().and_then(|node| self.bound_of(node));
+        let bound = apart.filter(|_| led && !mutant::on(Mutant::CutOffForgotten));
         let ranges = self.own_ranges();
         let Some(bound) = bound.filter(|_| !ranges.is_empty()) else {
             self.aside = Aside::Clear;

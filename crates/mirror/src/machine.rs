@@ -119,6 +119,8 @@ pub(crate) struct Machine {
     /// Buffers of frames that wait for a follower; true once nothing else needs them.
     pub(crate) kept: BTreeMap<BufId, bool>,
     pub(crate) spool: Spool,
+    /// Asynchronous: the nodes that this one does not wait for.
+    pub(crate) apart: NodeSet,
     pub(crate) aside: Aside,
 }
 
@@ -140,7 +142,7 @@ impl Machine {
     pub(crate) fn new(config: Config, now: Time, parts: Parts) -> Self {
         let floor = parts.superblock.get().epoch;
         let pace = Pace::new(config.resync_chunks_max);
-        let spool = Spool::new(config.ack);
+        let apart = config.apart();
         Self {
             config,
             now,
@@ -182,7 +184,8 @@ impl Machine {
             verified: None,
             verifies: 0,
             kept: BTreeMap::new(),
-            spool,
+            spool: Spool::default(),
+            apart,
             aside: Aside::Unknown,
         }
     }

@@ -8,7 +8,7 @@ fn is_whole(machine: &Machine) -> bool {
 }
 
 impl Control {
-    pub(super) fn new(asynchronous: bool) -> Self {
+    pub(super) fn new(apart: Option<BTreeSet<NodeId>>) -> Self {
         Self {
             epoch: Epoch(1),
             activated: Epoch(1),
@@ -22,8 +22,12 @@ impl Control {
             handed_over: false,
             fencing: None,
             lost: BTreeSet::new(),
-            asynchronous,
+            apart: apart.unwrap_or_default(),
         }
+    }
+
+    fn are_apart(&self, one: NodeId, other: NodeId) -> bool {
+        self.apart.contains(&one) || self.apart.contains(&other)
     }
 }
 
@@ -41,13 +45,13 @@ impl World {
             Report::PeerLost { node, .. } | Report::PeerBehind { node, .. } if is_active => {
                 self.control.lost.insert(node);
             }
-            Report::PeerSynced { node: peer, .. } | Report::PeerWithin { node: peer, .. }
+            Report::PeerSynced { node: ref peer, .. } | Report::PeerWithin { node: ref peer, .. }
                 if is_active =>
             {
-                if matches!(report, Report::PeerSynced { .. }) && self.control.asynchronous {
+                if matches!(report, Report::PeerSynced { .. }) && self.control.are_apart(node, *peer) {
                     self.check_cleared(node);
                 }
-                let node = peer;
+                let node = *peer;
                 self.control.joining.insert(node);
                 self.control.lost.remove(&node);
                 self.set();
@@ -117,11 +121,8 @@ impl World {
         self.control.activated = self.control.epoch;
         let mut others = self.all();
         others.remove(&node);
-        self.control.lost = if self.control.asynchronous {
-            others
-        } else {
-            BTreeSet::new()
-        };
+        others.retain(|other| self.control.are_apart(node, *other));
+        self.control.lost = others;
         let activate = Command::Activate {
             epoch: self.control.epoch,
             required: self.control.required.clone(),
@@ -210,11 +211,14 @@ impl World {
         self.control.epoch = self.control.epoch.next();
         // A planned move keeps all (R3); after a failure the former active is out, and what is kept is reconciled (R9).
         if !drained {
-            self.control.in_sync.remove(&old);
+            let control = &self.control;
+            let kept = |id: &NodeId| *id == node || *id != old && !control.are_apart(node, *id);
+            let in_sync = control.in_sync.iter().copied().filter(kept).collect();
+            self.control.in_sync = in_sync;
         }
         self.control.required.clone_from(&self.control.in_sync);
         self.model.give_up();
-        if self.control.asynchronous && !drained {
+        if self.control.are_apart(node, old) && !drained {
             self.model.cut_off();
         }
         if self.config.ack == crate::config::Ack::Flush {

@@ -115,7 +115,8 @@ struct Control {
     fencing: Option<NodeId>,
     /// Peers that were reported lost.
     lost: BTreeSet<NodeId>,
-    asynchronous: bool,
+    /// These and the others do not wait for each other.
+    apart: BTreeSet<NodeId>,
 }
 
 #[derive(Debug)]
@@ -163,7 +164,7 @@ impl World {
             next_conn: 1,
             link_up: true,
             isolated: BTreeSet::new(),
-            control: Control::new(matches!(config.ack, crate::config::Ack::Async(_))),
+            control: Control::new(config.apart.as_ref().map(|a| a.nodes.clone())),
             model: Model::new(layout.data_bytes),
             next_request: 1,
             next_token: 1,
@@ -172,7 +173,7 @@ impl World {
             trace: Vec::new(),
             tracing: std::env::var_os("TRACE").is_some(),
         };
-        world.model.keeps_all = world.control.asynchronous;
+        world.model.keeps_all = !world.control.apart.is_empty();
         for node in world.all() {
             let origin = node == A;
             world.create(
