@@ -126,7 +126,7 @@ impl Machine {
             common: Common::None,
             commons_made: 0,
         });
-        self.mark_hot();
+        self.mark_hot(self.paired().without(required));
     }
 
     /// Who is waited for, and who must be within the bound.
@@ -160,13 +160,12 @@ impl Machine {
         None
     }
 
-    /// Everything in the intent log may be missing at a peer that is not required (any more).
-    fn mark_hot(&mut self) {
+    /// Everything in the intent log may be missing at peers that are not required (any more).
+    fn mark_hot(&mut self, others: NodeSet) {
         if mutant::has(Bug::HotUnmarked) {
             return;
         }
         let hot: Vec<u32> = self.intent.regions().collect();
-        let others = self.paired().without(self.required());
         for region in hot {
             self.mark_region_against(others, region);
         }
@@ -239,7 +238,7 @@ impl Machine {
             // It goes on following; nothing waits for it any more.
             return;
         }
-        self.mark_hot();
+        self.mark_hot(NodeSet::one(node));
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.lost = true;
             peer.lacks = true;
@@ -263,7 +262,7 @@ impl Machine {
             Stage::Opening(_) => return,
             Stage::Reconciling
                 if self.advance_renewal()
-                    && (self.live.covers(required) && self.eligible() == NodeSet::EMPTY
+                    && (self.live.covers(required.or(self.eligible()))
                         || mutant::on(Mutant::ServeBeforeReconcile)) =>
             {
                 self.enter(Stage::Serving);

@@ -54,6 +54,15 @@ pub(crate) struct Spool {
     failed: bool,
 }
 
+/// A buffer of frames that wait.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Kept {
+    /// How many of them: at least one, and at most one for each follower.
+    frames: usize,
+    /// Nothing else needs it any more.
+    pub(crate) unneeded: bool,
+}
+
 impl Spool {
     fn begin(&mut self, buf: BufId) -> IoId {
         self.made += 1;
@@ -315,7 +324,7 @@ impl Machine {
         let bound = self.bound_of(node)?;
         // Chunks of a copy are few, and bounded by their number.
         if memory <= bound.memory_bytes || header.flags & FLAG_RESYNC != 0 {
-            self.kept.insert(buf, false);
+            self.kept.entry(buf).or_default().frames += 1;
             return Some(Body::Held(buf));
         }
         let spool = &mut self.spool;
@@ -325,7 +334,7 @@ impl Machine {
         let len = u64::from(header.payload_len);
         let slot = usable.then(|| session.outbox.ring.take(len))??;
         let io = spool.begin(buf);
-        self.kept.insert(buf, false);
+        self.kept.entry(buf).or_default().frames += 1;
         let op = SpoolOp::Write {
             offset: slot.offset,
             buf,
@@ -421,9 +430,13 @@ impl Machine {
 
     /// A waiting frame does not need its buffer any more.
     fn let_go_of(&mut self, buf: BufId) {
-        if self.kept.remove(&buf) != Some(false) {
-            self.release(buf);
+        if let Some(kept) = self.kept.get_mut(&buf) {
+            kept.frames -= 1;
+            if kept.frames > 0 || !self.kept.remove(&buf).is_some_and(|kept| kept.unneeded) {
+                return;
+            }
         }
+        self.release(buf);
     }
 
     /// A session ends: its queue is dropped.

@@ -45,11 +45,14 @@ impl World {
             Report::PeerLost { node, .. } | Report::PeerBehind { node, .. } if is_active => {
                 self.control.lost.insert(node);
             }
-            Report::PeerSynced { node: ref peer, .. } | Report::PeerWithin { node: ref peer, .. }
+            Report::PeerSynced { node: ref peer, .. }
+            | Report::PeerWithin { node: ref peer, .. }
                 if is_active =>
             {
-                if matches!(report, Report::PeerSynced { .. }) && self.control.are_apart(node, *peer) {
-                    self.check_cleared(node);
+                if matches!(report, Report::PeerSynced { .. })
+                    && self.control.are_apart(node, *peer)
+                {
+                    self.check_cleared(node, *peer);
                 }
                 let node = *peer;
                 self.control.joining.insert(node);
