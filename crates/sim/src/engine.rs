@@ -2,7 +2,7 @@
 
 use crate::disk::Done;
 use crate::machine::Given;
-use crate::options::{FaultMix, Level};
+use crate::options::FaultMix;
 use crate::oracle::OpId;
 use crate::queue::{Event, Payload, ToEngine, ToProcess};
 use crate::world::{GROUP, World};
@@ -463,7 +463,8 @@ impl World {
         let verdict = crate::checkers::inconsistent_never_promoted::check(disk.content())
             .map_err(|what| format!("{at:?} serves mirror {mirror}: {what}"));
         let mut late = None;
-        if self.options.level == Level::Async && oracle.server().is_some_and(|s| s != at) {
+        let apart = |server| server != at && self.options.are_apart(server, at);
+        if oracle.server().is_some_and(apart) {
             // A planned move loses nothing; else what is missing must be the end of the history.
             let planned = oracle.clone().settle(at, disk.content()).is_ok();
             if !planned {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use wire::control::{GroupBeat, Obstacle, Role, WrongDisk};
 use wire::event::What;
 use wire::mutant::{self, Mutant};
-use wire::{ByteCount, ByteRange, Generation, Record, Time, Version};
+use wire::{ByteCount, ByteRange, Generation, NodeId, Record, Time, Version};
 
 /// Ranges that an event names; the file's index names all.
 const RANGES_TOLD: usize = 16;
@@ -71,9 +71,10 @@ impl Group {
             return Some(Obstacle::RolledBack);
         }
         let any = mutant::on(Mutant::PromoteOutOfSync)
-            || self.config.asynchronous && mutant::on(Mutant::AsyncPromoted);
+            || self.config.are_apart(record.active, self.me) && mutant::on(Mutant::AsyncPromoted);
         if !record.may_promote(self.me) && !any {
-            return Some(wrong.map_or_else(|| self.out_of_set(), Obstacle::WrongDisk));
+            let out = self.out_of_set(self.me, record.active);
+            return Some(wrong.map_or(out, Obstacle::WrongDisk));
         }
         if self.replicas.iter().any(|r| !r.consistent) {
             return Some(Obstacle::Inconsistent);
@@ -120,8 +121,8 @@ impl Group {
     }
 
     /// What stands against a replica that the record says is out.
-    pub(crate) const fn out_of_set(&self) -> Obstacle {
-        if self.config.asynchronous {
+    pub(crate) fn out_of_set(&self, node: NodeId, active: NodeId) -> Obstacle {
+        if self.config.are_apart(active, node) {
             Obstacle::AsyncBehind
         } else {
             Obstacle::OutOfSync
