@@ -97,6 +97,12 @@ pub enum Compare {
 }
 
 impl Config {
+    /// True if this node's replica and the other one wait for each other.
+    #[must_use]
+    pub fn waits_for(&self, node: NodeId) -> bool {
+        !self.apart().contains(node)
+    }
+
     /// The nodes that this one does not wait for, nor they for it.
     pub(crate) fn apart(&self) -> NodeSet {
         let Some(Apart { nodes, .. }) = &self.apart else {
