@@ -111,6 +111,10 @@ const SCENARIOS: [Scenario; 19] = [
         run: three::one_after_the_other_goes,
     },
     Scenario {
+        name: "third_replica_far_away_takes_over_when_asked",
+        run: three::far_away,
+    },
+    Scenario {
         name: "two_labs_run_side_by_side",
         run: leftovers::two_labs,
     },

@@ -100,9 +100,11 @@ fn mirror_table(lab: &Lab) -> String {
     let disk = |node: Node| format!("{node} = \"{}\"", lab.disk(node).display());
     let disks: Vec<String> = lab.data_nodes().map(disk).collect();
     let disks = disks.join(", ");
-    let bound = match lab.options.mode {
-        Mode::Sync => "",
-        Mode::Async => "max_lag = \"64MiB\"\nmax_lag_seconds = 5\n",
+    let bound = "max_lag = \"64MiB\"\nmax_lag_seconds = 5\n";
+    let mode = match (lab.options.mode, lab.options.replicas) {
+        (Mode::Sync, _) => "mode = \"sync\"\n".to_owned(),
+        (Mode::Async, 3..) => format!("mode = \"sync\"\nasync_node = \"{}\"\n{bound}", Node::NodeC),
+        (Mode::Async, _) => format!("mode = \"async\"\n{bound}"),
     };
     let compress = if lab.options.compress {
         "compress = \"lz4\"\n"
@@ -115,9 +117,8 @@ fn mirror_table(lab: &Lab) -> String {
     };
     format!(
         "\n[[group.resource]]\nkind = \"mirror\"\nname = \"{MIRROR}\"\ndisk = {{ {disks} }}\n\
-         size = \"{}KiB\"\nmode = \"{}\"\n{ack}{bound}{compress}front_end = \"{front_end}\"\n",
+         size = \"{}KiB\"\n{mode}{ack}{compress}front_end = \"{front_end}\"\n",
         lab.options.size_bytes / 1024,
-        word(lab.options.mode),
     )
 }
 
