@@ -25,7 +25,7 @@ pub(crate) struct Active {
     pub(crate) epoch: Epoch,
     /// R1: the other nodes that must hold a write before it is acknowledged.
     pub(crate) required: NodeSet,
-    /// Asynchronous: the other nodes that may be promoted, and so must be within their bound (R11). Then nobody is required.
+    /// Asynchronous: other nodes that may be promoted, and so must be within their bound (R11). Nobody waits for them.
     pub(crate) eligible: NodeSet,
     pub(crate) stage: Stage,
     pub(crate) renewal: Renewal,
@@ -128,17 +128,13 @@ impl Machine {
             common: Common::None,
             commons_made: 0,
         });
-        self.mark_hot();
+        self.mark_hot(self.paired().without(required));
     }
 
     /// Who is waited for, and who must be within the bound.
     fn sort_out(&self, members: &BTreeSet<NodeId>) -> (NodeSet, NodeSet) {
         let others = NodeSet::others(members, self.config.node);
-        if self.config.ack.is_async() {
-            (NodeSet::EMPTY, others)
-        } else {
-            (others, NodeSet::EMPTY)
-        }
+        (others.without(self.apart), others.and(self.apart))
     }
 
     /// Why this replica cannot serve.
@@ -163,17 +159,15 @@ impl Machine {
                 "its metadata has room for {PEERS_MAX} other replicas"
             ));
         }
-        let followers = self.config.ack.is_async() && others > 1;
-        followers.then(|| "an asynchronous mirror has one follower".to_owned())
+        None
     }
 
-    /// Everything in the intent log may be missing at a peer that is not required (any more).
-    fn mark_hot(&mut self) {
+    /// Everything in the intent log may be missing at peers that are not required (any more).
+    fn mark_hot(&mut self, others: NodeSet) {
         if mutant::has(Bug::HotUnmarked) {
             return;
         }
         let hot: Vec<u32> = self.intent.regions().collect();
-        let others = self.paired().without(self.required());
         for region in hot {
             self.mark_region_against(others, region);
         }
@@ -216,7 +210,7 @@ impl Machine {
 
     /// R5: every reply from here on needs the peer. Its answer to a commit proves that it holds all the earlier ones.
     fn count_in(&mut self, node: NodeId) {
-        let (now, asynchronous) = (self.now, self.config.ack.is_async());
+        let (now, asynchronous) = (self.now, self.apart.contains(node));
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
@@ -242,11 +236,11 @@ impl Machine {
 
     /// R7: the peer is out by a confirmed change. It comes back as any other, by resync.
     fn count_out(&mut self, node: NodeId) {
-        if self.config.ack.is_async() {
+        if self.apart.contains(node) {
             // It goes on following; nothing waits for it any more.
             return;
         }
-        self.mark_hot();
+        self.mark_hot(NodeSet::one(node));
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.lost = true;
             peer.lacks = true;
@@ -270,7 +264,7 @@ impl Machine {
             Stage::Opening(_) => return,
             Stage::Reconciling
                 if self.advance_renewal()
-                    && (self.live.covers(required) && self.eligible() == NodeSet::EMPTY
+                    && (self.live.covers(required.or(self.eligible()))
                         || mutant::on(Mutant::ServeBeforeReconcile)) =>
             {
                 self.enter(Stage::Serving);

@@ -57,7 +57,8 @@ impl Machine {
         let own = self.superblock.get();
         // A mixture was begun to be overwritten: it was put aside before that.
         let whole = own.state == ReplicaState::Consistent;
-        let served = own.led && (self.cut_off || self.bound().is_some());
+        let behind = (self.active_followed()).is_some_and(|node| self.apart.contains(node));
+        let served = own.led && (self.cut_off || behind);
         // It took part in nothing since.
         let left_behind = self.cut_off && own.epoch < self.floor;
         let alone = served || left_behind;
@@ -88,7 +89,8 @@ impl Machine {
     /// More than this cannot be what a failover within the bound cut off: the bound itself, what is marked beyond it until the
     /// next point, and whole regions of the intent log.
     fn aside_max(&self) -> u64 {
-        let bound = self.bound().map(|bound| bound.max_bytes.saturating_mul(2));
+        let apart = self.config.apart.as_ref();
+        let bound = apart.map(|apart| apart.bound.max_bytes.saturating_mul(2));
         let hot = self.config.hot_regions_max.saturating_mul(REGION_BYTES);
         bound.unwrap_or(CUT_OFF_BYTES_MAX).saturating_add(hot)
     }
@@ -96,8 +98,13 @@ impl Machine {
     /// Where this replica may hold what others do not.
     fn own_ranges(&self) -> Vec<ByteRange> {
         let active = self.active_followed();
-        let mut marked =
-            active.map_or_else(|| Bits::new(self.layout.blocks()), |node| self.marked(node));
+        let mut marked = Bits::new(self.layout.blocks());
+        for (pair, marks) in self.pairs() {
+            // Another one than the active may have taken over without it, and was followed in between.
+            if self.cut_off || Some(pair.node) == active {
+                marked.union(marks);
+            }
+        }
         for region in self.intent.regions() {
             marked.set(region_blocks(region));
         }

@@ -17,7 +17,7 @@ use wire::layout::{PAIRS_MAX, ReplicaState};
 use wire::mirror_frame::{self, Header, Kind, decode_payload, encode_payload};
 use wire::mutant::{self, Bug, Mutant};
 use wire::units::BLOCK_BYTES;
-use wire::{ByteRange, NodeId, SessionId};
+use wire::{ByteRange, Duration, NodeId, SessionId, Time};
 
 /// How far the active's standbys are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +30,17 @@ pub(crate) enum Common {
         name: SessionId,
         waiting: NodeSet,
     },
-    /// They share a baseline since these sessions.
-    Done { sessions: u64 },
+    /// They share a baseline since these sessions. One that nobody waits for is behind with most of what is let go of, and what
+    /// is marked against it on the others grows: another point is made from time to time.
+    Done {
+        sessions: u64,
+        /// When, once this many jobs are not the last.
+        again: Option<(Time, u64)>,
+    },
 }
+
+/// Pause between two common points with a follower that nobody waits for.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// A common point on a standby.
 #[derive(Clone, Debug)]
@@ -51,12 +59,15 @@ impl Machine {
             return;
         }
         let sessions = self.live_sessions();
+        let (now, jobs) = (self.now, self.jobs_made);
         let Some(active) = self.active_mut() else {
             return;
         };
+        let is_due = |(at, made)| at <= now && made != jobs;
         let known = match active.common {
             Common::None => None,
-            Common::Asked { sessions, .. } | Common::Done { sessions } => Some(sessions),
+            Common::Done { again, .. } if again.is_some_and(is_due) => None,
+            Common::Asked { sessions, .. } | Common::Done { sessions, .. } => Some(sessions),
         };
         if known == sessions {
             return;
@@ -105,7 +116,20 @@ impl Machine {
         (header, bytes)
     }
 
+    /// When another point is due, if anything is written by then.
+    pub(crate) fn common_wake_at(&self) -> Option<Time> {
+        match self.active()?.common {
+            Common::Done { again, .. } => {
+                let (at, made) = again?;
+                (made != self.jobs_made).then_some(at)
+            }
+            Common::None | Common::Asked { .. } => None,
+        }
+    }
+
     pub(crate) fn on_common_acked(&mut self, node: NodeId, answered: SessionId) {
+        let behind = self.peers.keys().any(|peer| self.apart.contains(*peer));
+        let again = behind.then(|| (self.now + AGAIN_AFTER, self.jobs_made));
         let Some(active) = self.active_mut() else {
             return;
         };
@@ -125,7 +149,7 @@ impl Machine {
         if !waiting.is_empty() {
             return;
         }
-        active.common = Common::Done { sessions };
+        active.common = Common::Done { sessions, again };
         let sessions = self.peers.values().filter_map(|p| p.session());
         let to: Vec<_> = sessions.map(|s| (s.conn, s.session)).collect();
         for (conn, session) in to {

@@ -1,5 +1,7 @@
 //! What a replica is told once, at its start.
 
+use crate::nodes::NodeSet;
+use std::collections::BTreeSet;
 use wire::{Duration, External, NodeId};
 
 /// Values that do not change in a replica's life.
@@ -17,8 +19,10 @@ pub struct Config {
     pub new_mirror: u128,
     /// The mirror's identity as this node knows it: a disk of another mirror is refused. None: any is taken.
     pub expect_mirror: Option<u128>,
-    /// When a write is acknowledged.
+    /// When a write is acknowledged, as far as replicas near each other decide it.
     pub ack: Ack,
+    /// Replicas that nobody near waits for.
+    pub apart: Option<Apart>,
     /// A required replica that leaves an operation unacknowledged for this long is reported lost (R18).
     pub ack_timeout: Duration,
     /// A local disk operation under way for longer than this means that the disk hangs.
@@ -46,8 +50,25 @@ pub enum Ack {
     /// A plain write when it is local and sent to every required replica; a flush, or a write with FUA, when everything
     /// before it is durable on all of them. The promise of a disk with a write cache, in one round trip per commit.
     Flush,
-    /// When the local disk has it. The peer follows; while the record may promote it, at most so far behind (R11).
-    Async(Bound),
+}
+
+/// Asynchronous replicas: two of which one is named here do not wait for each other. The one that is not active follows; while the
+/// record may promote it, it is at most so far behind (R11).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Apart {
+    /// Which.
+    pub nodes: BTreeSet<NodeId>,
+    /// How far they may be behind.
+    pub bound: Bound,
+}
+
+impl Apart {
+    /// Nobody waits for anybody.
+    #[must_use]
+    pub fn everybody(bound: Bound) -> Self {
+        let nodes = (0..=NodeId::MAX.0).map(NodeId).collect();
+        Self { nodes, bound }
+    }
 }
 
 /// How far an asynchronous follower may be behind, and what may wait for it.
@@ -65,14 +86,6 @@ pub struct Bound {
     pub spool_bytes: u64,
 }
 
-impl Ack {
-    /// True for [`Ack::Async`].
-    #[must_use]
-    pub const fn is_async(self) -> bool {
-        matches!(self, Self::Async(_))
-    }
-}
-
 /// Which chunks of a resync are compared by digest, and sent only if they differ. It saves bytes on the link and costs a
 /// read at the peer and a round trip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +99,24 @@ pub enum Compare {
 }
 
 impl Config {
+    /// True if this node's replica and the other one wait for each other.
+    #[must_use]
+    pub fn waits_for(&self, node: NodeId) -> bool {
+        !self.apart().contains(node)
+    }
+
+    /// The nodes that this one does not wait for, nor they for it.
+    pub(crate) fn apart(&self) -> NodeSet {
+        let Some(Apart { nodes, .. }) = &self.apart else {
+            return NodeSet::EMPTY;
+        };
+        if nodes.contains(&self.node) {
+            NodeSet::from_bits(u32::MAX)
+        } else {
+            NodeSet::others(nodes, self.node)
+        }
+    }
+
     /// Defaults for a pair on a LAN: acknowledgements within 1 s, disk operations within 5 s, 64 MiB of hot regions.
     #[must_use]
     pub const fn lan(node: NodeId, disk_bytes: u64, boot: u64, new_mirror: u128) -> Self {
@@ -97,6 +128,7 @@ impl Config {
             new_mirror,
             expect_mirror: None,
             ack: Ack::Sync,
+            apart: None,
             ack_timeout: Duration::from_millis(1_000),
             io_timeout: Duration::from_millis(5_000),
             redial_min: Duration::from_millis(20),

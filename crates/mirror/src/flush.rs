@@ -1,7 +1,6 @@
 //! Flushes while active: durable here and on every required peer.
 
 use crate::activate::Active;
-use crate::config::Ack;
 use crate::disk::Purpose;
 use crate::intent::Period;
 use crate::io::{DiskOp, RequestId};
@@ -58,17 +57,18 @@ impl Machine {
 
     /// Passes a flush on to a peer whose acknowledgements count. Others get it when theirs do.
     pub(crate) fn send_flush(&mut self, node: NodeId, id: FlushId) {
+        let apart = self.apart.contains(node);
         let Some(peer) = self.peers.get_mut(&node) else {
             return;
         };
-        let flags = match self.config.ack {
-            Ack::Sync | Ack::Flush if self.live.contains(node) => 0,
+        let flags = match apart {
+            false if self.live.contains(node) => 0,
             // From the commit on what it holds is a prefix, epoch by epoch.
-            Ack::Async(_) if peer.is_in_order() => {
+            true if peer.is_in_order() => {
                 peer.lag.sent(Sent::Flush(id), 0, self.now);
                 Self::ordered()
             }
-            Ack::Sync | Ack::Flush | Ack::Async(_) => return,
+            false | true => return,
         };
         self.ask(node, Kind::Flush, flags, Await::Flush(id));
         if let Some(flush) = self.flushes.get_mut(&id) {

@@ -11,15 +11,15 @@
 //!                                                          └────────────── not so any more ─────────┘
 //! ```
 
-use crate::config::{Ack, Bound};
+use crate::config::Bound;
 use crate::control::Report;
 use crate::io::{BufId, Errno, IoId, Output, Payload, SpoolOp};
 use crate::lag::Sent;
 use crate::machine::{JobId, Machine};
 use crate::nodes::NodeSet;
 use crate::peer::{Await, Peer, Phase};
-use crate::spool::{Body, Next, Outbox, Parcel, Ring, weight};
-use std::collections::BTreeMap;
+use crate::spool::{Body, Next, Outbox, Parcel, weight};
+use std::collections::{BTreeMap, BTreeSet};
 use wire::event::ReplicaLoss;
 use wire::mirror_frame::{FLAG_ORDERED, FLAG_RESYNC, Header, Kind};
 use wire::mutant::{self, Mutant};
@@ -44,67 +44,56 @@ pub(crate) enum Standing {
 }
 
 /// The spool, as far as it outlives sessions.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Spool {
-    ring: Ring,
     /// Operations under way, with their buffers.
     ios: BTreeMap<IoId, BufId>,
     made: u64,
-    /// Operations of a session that is gone are still under way: no place is free before they end.
-    stale: bool,
+    /// Of these: of sessions that are gone. No place is free before they end.
+    stale: BTreeSet<IoId>,
     failed: bool,
 }
 
-impl Spool {
-    pub(crate) fn new(ack: Ack) -> Self {
-        let size = match ack {
-            Ack::Async(bound) => bound.spool_bytes,
-            Ack::Sync | Ack::Flush => 0,
-        };
-        Self {
-            ring: Ring::new(size),
-            ios: BTreeMap::new(),
-            made: 0,
-            stale: false,
-            failed: false,
-        }
-    }
+/// A buffer of frames that wait.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Kept {
+    /// How many of them: at least one, and at most one for each follower.
+    frames: usize,
+    /// Nothing else needs it any more.
+    pub(crate) unneeded: bool,
+}
 
+impl Spool {
     fn begin(&mut self, buf: BufId) -> IoId {
         self.made += 1;
         let io = IoId(self.made);
         self.ios.insert(io, buf);
         io
     }
-
-    /// The session whose frames are in it is gone.
-    fn forsake(&mut self) {
-        self.stale = !self.ios.is_empty();
-        self.ring.clear();
-    }
 }
 
 impl Machine {
-    /// The bound of an asynchronous mirror.
-    pub(crate) const fn bound(&self) -> Option<Bound> {
-        match self.config.ack {
-            Ack::Async(bound) => Some(bound),
-            Ack::Sync | Ack::Flush => None,
-        }
+    /// The bound of a follower, of those that nobody waits for.
+    pub(crate) fn bound_of(&self, node: NodeId) -> Option<Bound> {
+        let apart = self.config.apart.as_ref()?;
+        self.apart.contains(node).then_some(apart.bound)
     }
 
     /// The queue of a new session.
-    pub(crate) fn outbox(&self) -> Outbox {
-        self.bound().map_or_else(Outbox::default, |bound| {
-            Outbox::new(bound.memory_bytes, bound.window_bytes)
-        })
+    pub(crate) fn outbox(&self, node: NodeId) -> Outbox {
+        let pairs = &self.superblock.get().pairs;
+        let place = (0..).zip(pairs).find(|(_, pair)| pair.node == node);
+        match (self.bound_of(node), place) {
+            (Some(bound), Some((place, _))) => Outbox::new(bound, place),
+            (None, _) | (_, None) => Outbox::default(),
+        }
     }
 
     // ---- the bound ----------------------------------------------------------------------------------------------
 
     /// True if the application may hear of `bytes` more that only `acked` has.
     pub(crate) fn keeps_bound(&mut self, acked: NodeSet, bytes: u64) -> bool {
-        let Some(bound) = self.bound() else {
+        let Some(bound) = self.config.apart.as_ref().map(|apart| apart.bound) else {
             return true;
         };
         if mutant::on(Mutant::BoundIgnored) {
@@ -132,12 +121,9 @@ impl Machine {
 
     /// The application hears of a write.
     pub(crate) fn note_told(&mut self, job: JobId, acked: NodeSet, bytes: u64) {
-        if self.bound().is_none() {
-            return;
-        }
         let now = self.now;
         for (node, peer) in &mut self.peers {
-            if !acked.contains(*node) {
+            if self.apart.contains(*node) && !acked.contains(*node) {
                 peer.lag.told(job, bytes, now);
             }
         }
@@ -148,7 +134,7 @@ impl Machine {
         let Some(peer) = self
             .peers
             .get_mut(&node)
-            .filter(|_| self.config.ack.is_async())
+            .filter(|_| self.apart.contains(node))
         else {
             return;
         };
@@ -161,13 +147,19 @@ impl Machine {
 
     /// Looks at every follower's distance: tells the node who is behind, and who is so no more.
     pub(crate) fn watch_bounds(&mut self) {
-        let Some(bound) = self.bound().filter(|_| !mutant::on(Mutant::BoundIgnored)) else {
+        if mutant::on(Mutant::BoundIgnored) {
+            return;
+        }
+        let Some(bound) = self.config.apart.as_ref().map(|apart| apart.bound) else {
             return;
         };
         let (now, eligible) = (self.now, self.eligible());
         let mut behind = Vec::new();
         let mut within = Vec::new();
         for (node, peer) in &mut self.peers {
+            if !self.apart.contains(*node) {
+                continue;
+            }
             let counts = eligible.contains(*node);
             let small = is_well_within(peer, bound, now);
             peer.standing = match peer.standing {
@@ -202,12 +194,12 @@ impl Machine {
     pub(crate) fn is_far_behind(&self, node: NodeId) -> bool {
         let peer = self.peers.get(&node);
         let far = |(peer, bound)| !is_well_within(peer, bound, self.now);
-        peer.zip(self.bound()).is_some_and(far)
+        peer.zip(self.bound_of(node)).is_some_and(far)
     }
 
     /// A follower that has everything again may still be far behind the stream.
     pub(crate) fn judge_return(&mut self, node: NodeId) {
-        let (now, Some(bound)) = (self.now, self.bound()) else {
+        let (now, Some(bound)) = (self.now, self.bound_of(node)) else {
             return;
         };
         let Some(peer) = self.peers.get_mut(&node) else {
@@ -229,7 +221,7 @@ impl Machine {
 
     /// When [`Machine::watch_bounds`] has something to do by the clock.
     pub(crate) fn bounds_wake_at(&self) -> Option<Time> {
-        let bound = self.bound()?;
+        let bound = self.config.apart.as_ref()?.bound;
         let eligible = self.eligible();
         let of_peer = |(node, peer): (&NodeId, &Peer)| match peer.standing {
             Standing::Within | Standing::Stalled(_) if eligible.contains(*node) => {
@@ -250,7 +242,7 @@ impl Machine {
 
     /// While much waits for a follower that is being copied to, a write is left to the copy: true if so.
     pub(crate) fn leave_to_copy(&mut self, node: NodeId, range: ByteRange) -> bool {
-        let Some(bound) = self.bound() else {
+        let Some(bound) = self.bound_of(node) else {
             return false;
         };
         let Some(session) = self.peers.get_mut(&node).and_then(|p| p.session_mut()) else {
@@ -273,7 +265,7 @@ impl Machine {
     /// A write is on its way to a follower; one that must be durable ends an epoch, as a flush does: whatever is written when
     /// it was acknowledged comes after it.
     pub(crate) fn note_sent(&mut self, node: NodeId, job: JobId, bytes: u64, fua: bool) {
-        if self.bound().is_none() {
+        if !self.apart.contains(node) {
             return;
         }
         let now = self.now;
@@ -315,7 +307,7 @@ impl Machine {
         let memory = session.outbox.memory() + weight(&header);
         session.full = !session.outbox.has_place();
         let body = match payload {
-            Payload::Buf(buf) => self.keep(buf, &header, memory),
+            Payload::Buf(buf) => self.keep(node, buf, &header, memory),
             Payload::None | Payload::Bytes(_) => Some(Body::Here(payload)),
         };
         let Some(session) = self.peers.get_mut(&node).and_then(|p| p.session_mut()) else {
@@ -328,19 +320,21 @@ impl Machine {
     }
 
     /// Keeps a buffer until its turn, with so much in memory; none if there is no room left anywhere.
-    fn keep(&mut self, buf: BufId, header: &Header, memory: u64) -> Option<Body> {
-        let bound = self.bound()?;
+    fn keep(&mut self, node: NodeId, buf: BufId, header: &Header, memory: u64) -> Option<Body> {
+        let bound = self.bound_of(node)?;
         // Chunks of a copy are few, and bounded by their number.
         if memory <= bound.memory_bytes || header.flags & FLAG_RESYNC != 0 {
-            self.kept.insert(buf, false);
+            self.kept.entry(buf).or_default().frames += 1;
             return Some(Body::Held(buf));
         }
         let spool = &mut self.spool;
-        let usable =
-            !spool.failed && !spool.stale && memory <= bound.memory_bytes.saturating_mul(2);
-        let slot = usable.then(|| spool.ring.take(u64::from(header.payload_len)))??;
+        let idle = !spool.failed && spool.stale.is_empty();
+        let session = self.peers.get_mut(&node).and_then(|p| p.session_mut())?;
+        let usable = idle && memory <= bound.memory_bytes.saturating_mul(2);
+        let len = u64::from(header.payload_len);
+        let slot = usable.then(|| session.outbox.ring.take(len))??;
         let io = spool.begin(buf);
-        self.kept.insert(buf, false);
+        self.kept.entry(buf).or_default().frames += 1;
         let op = SpoolOp::Write {
             offset: slot.offset,
             buf,
@@ -351,10 +345,8 @@ impl Machine {
 
     /// Moves every queue on; gives up followers whose queue has no room left.
     pub(crate) fn pump_streams(&mut self) {
-        if self.bound().is_none() {
-            return;
-        }
-        let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
+        let apart = |node: &&NodeId| self.apart.contains(**node);
+        let nodes: Vec<NodeId> = self.peers.keys().filter(apart).copied().collect();
         for node in nodes {
             while self.pump_stream(node) {}
             let full = |p: &Peer| p.session().is_some_and(|s| s.full);
@@ -414,46 +406,45 @@ impl Machine {
         let Some(buf) = self.spool.ios.remove(&io) else {
             return;
         };
-        let mut owner = None;
+        self.spool.failed |= result.is_err();
+        if self.spool.stale.remove(&io) {
+            return self.let_go_of(buf);
+        }
+        let mut unneeded = None;
         for peer in self.peers.values_mut() {
             let Some(session) = peer.session_mut() else {
                 continue;
             };
-            if let Some(done) = session.outbox.done(io) {
+            if let Some((slot, idle)) = session.outbox.done(io) {
                 session.full |= result.is_err();
-                owner = Some(done);
-            }
-        }
-        self.spool.failed |= result.is_err();
-        match owner {
-            Some((slot, unneeded)) => {
                 if let Some(slot) = slot {
-                    self.spool.ring.give(slot);
+                    session.outbox.ring.give(slot);
                 }
-                if let Some(buf) = unneeded {
-                    self.let_go_of(buf);
-                }
+                unneeded = idle;
             }
-            None => self.let_go_of(buf),
         }
-        if self.spool.ios.is_empty() {
-            self.spool.stale = false;
+        if let Some(buf) = unneeded {
+            self.let_go_of(buf);
         }
     }
 
     /// A waiting frame does not need its buffer any more.
     fn let_go_of(&mut self, buf: BufId) {
-        if self.kept.remove(&buf) != Some(false) {
-            self.release(buf);
+        if let Some(kept) = self.kept.get_mut(&buf) {
+            kept.frames -= 1;
+            if kept.frames > 0 || !self.kept.remove(&buf).is_some_and(|kept| kept.unneeded) {
+                return;
+            }
         }
+        self.release(buf);
     }
 
     /// A session ends: its queue is dropped.
     pub(crate) fn drop_outbox(&mut self, mut outbox: Outbox) {
+        self.spool.stale.extend(outbox.under_way());
         for buf in outbox.end() {
             self.let_go_of(buf);
         }
-        self.spool.forsake();
     }
 }
 

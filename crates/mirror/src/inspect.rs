@@ -109,6 +109,14 @@ impl Contents {
         ByteCount(self.differing_blocks().ones() * BLOCK_BYTES)
     }
 
+    /// Bytes marked against one other replica.
+    #[cfg(test)]
+    pub(crate) fn marked_against(&self, node: wire::NodeId) -> ByteCount {
+        let pairs = std::iter::zip(&self.superblock.pairs, self.planes.marks());
+        let found = pairs.filter(|(pair, _)| pair.node == node);
+        ByteCount(found.map(|(_, plane)| plane.ones() * BLOCK_BYTES).sum())
+    }
+
     fn marks(&self) -> Bits {
         let mut marks = Bits::new(self.layout.blocks());
         for (_, plane) in std::iter::zip(&self.superblock.pairs, self.planes.marks()) {

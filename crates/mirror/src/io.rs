@@ -229,7 +229,7 @@ pub enum DiskOp {
     },
 }
 
-/// An operation of the spool: a file of the engine's own, of [`Bound::spool_bytes`](crate::Bound::spool_bytes), whose content is
+/// An operation of the spool: a file of the engine's own, of [`Bound::spool_bytes`](crate::Bound::spool_bytes) for each follower, whose content is
 /// worth nothing to a later life. Offsets are multiples of 4 KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpoolOp {

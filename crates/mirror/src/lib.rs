@@ -79,5 +79,5 @@ mod verify;
 #[cfg(test)]
 mod world;
 
-pub use config::{Ack, Bound, Config};
+pub use config::{Ack, Apart, Bound, Config};
 pub use replica::Replica;

@@ -45,7 +45,7 @@ impl Machine {
             }
         }
         self.redial_later(node);
-        if let Some(outbox) = outbox.filter(|_| self.config.ack.is_async()) {
+        if let Some(outbox) = outbox {
             self.drop_outbox(outbox);
         }
         if let Some(conn) = conn {
@@ -161,8 +161,9 @@ impl Machine {
             };
             deadline.into_iter().chain(next).min()
         };
-        let bounds = self.bounds_wake_at();
-        self.peers.iter().filter_map(of_peer).chain(bounds).min()
+        let others = [self.bounds_wake_at(), self.common_wake_at()];
+        let peers = self.peers.iter().filter_map(of_peer);
+        peers.chain(others.into_iter().flatten()).min()
     }
 
     /// Opens the connections that are due.

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::control::{Command, Figures, Report, VerifyResult};
 use crate::disk::{Disk, Purpose};
 use crate::flush::FlushOp;
-use crate::follower::Spool;
+use crate::follower::{Kept, Spool};
 use crate::intent::{Intent, Period};
 use crate::io::{BufId, ConnId, DiskOp, Errno, Input, IoId, Output, Payload, Request, RequestId};
 use crate::job::Job;
@@ -116,9 +116,11 @@ pub(crate) struct Machine {
     /// What the last one that ended found.
     pub(crate) verified: Option<VerifyResult>,
     pub(crate) verifies: u64,
-    /// Buffers of frames that wait for a follower; true once nothing else needs them.
-    pub(crate) kept: BTreeMap<BufId, bool>,
+    /// Buffers of frames that wait for followers.
+    pub(crate) kept: BTreeMap<BufId, Kept>,
     pub(crate) spool: Spool,
+    /// Asynchronous: the nodes that this one does not wait for.
+    pub(crate) apart: NodeSet,
     pub(crate) aside: Aside,
     /// A forced promotion may have left behind what this replica has.
     pub(crate) cut_off: bool,
@@ -142,7 +144,7 @@ impl Machine {
     pub(crate) fn new(config: Config, now: Time, parts: Parts) -> Self {
         let floor = parts.superblock.get().epoch;
         let pace = Pace::new(config.resync_chunks_max);
-        let spool = Spool::new(config.ack);
+        let apart = config.apart();
         Self {
             config,
             now,
@@ -184,7 +186,8 @@ impl Machine {
             verified: None,
             verifies: 0,
             kept: BTreeMap::new(),
-            spool,
+            spool: Spool::default(),
+            apart,
             aside: Aside::Unknown,
             cut_off: false,
         }
@@ -438,8 +441,8 @@ impl Machine {
     }
 
     pub(crate) fn release(&mut self, buf: BufId) {
-        if let Some(unneeded) = self.kept.get_mut(&buf) {
-            *unneeded = true;
+        if let Some(kept) = self.kept.get_mut(&buf) {
+            kept.unneeded = true;
             return;
         }
         self.out.push_back(Output::Release { buf });

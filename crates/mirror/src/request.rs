@@ -151,7 +151,7 @@ impl Machine {
     const fn counts_for(&self, app: &AppWrite, fua: bool) -> NodeSet {
         match self.config.ack {
             Ack::Flush if !fua => app.acked.or(app.sent),
-            Ack::Sync | Ack::Flush | Ack::Async(_) => app.acked,
+            Ack::Sync | Ack::Flush => app.acked,
         }
     }
 

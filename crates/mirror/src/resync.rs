@@ -63,7 +63,7 @@ impl Machine {
             next_seq: 1,
             awaiting: std::collections::BTreeMap::new(),
             progress: self.now,
-            outbox: self.outbox(),
+            outbox: self.outbox(node),
             full: false,
             point_bytes: 0,
             point_at: self.now + self.config.point_interval,
@@ -319,9 +319,9 @@ impl Machine {
 
     /// Lets those go live whose marks are gone. Without a bound a mark too many is only sent once more.
     pub(crate) fn pump_clearing(&mut self) {
-        let bounded = self.bound().is_some();
         let cleared = |(node, peer): (&NodeId, &Peer)| match peer.session()?.phase {
             Phase::Clearing { sent_bytes } => {
+                let bounded = self.apart.contains(*node);
                 let clear = !bounded || self.plane(*node).is_none_or(Bitmap::is_cleared);
                 clear.then_some((*node, sent_bytes))
             }
@@ -397,7 +397,8 @@ impl Machine {
     pub(crate) fn make_points(&mut self) {
         let (now, interval) = (self.now, self.config.point_interval);
         // What an active that is cut off may have to put aside is what is marked: kept near the bound.
-        let often = self.bound().map_or(u64::MAX, |bound| bound.max_bytes / 2);
+        let bound = self.config.apart.as_ref().map(|apart| apart.bound);
+        let often = bound.map_or(u64::MAX, |bound| bound.max_bytes / 2);
         let ripe = self.peers.keys().filter(|node| self.wants_point(**node));
         let nodes: Vec<NodeId> = ripe.copied().collect();
         for node in nodes {

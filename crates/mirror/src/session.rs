@@ -235,7 +235,7 @@ impl Machine {
 
     /// What was awaited under this number, if it was sent at all.
     fn answered(&mut self, node: NodeId, seq: u64) -> Option<Await> {
-        let (now, asynchronous) = (self.now, self.config.ack.is_async());
+        let (now, asynchronous) = (self.now, self.apart.contains(node));
         let session = self.peers.get_mut(&node)?.session_mut()?;
         if asynchronous && seq > session.outbox.sent_seq {
             return None;
@@ -330,7 +330,7 @@ impl Machine {
             session: session.session,
             ..header
         };
-        if self.config.ack.is_async() {
+        if self.apart.contains(node) {
             self.enqueue(node, header, payload);
         } else {
             self.send(conn, header, payload);
@@ -356,19 +356,10 @@ impl Machine {
             (Action::Write | Action::Zero | Action::Fetch, _) => (Kind::Zero, Payload::None, 0),
         };
         self.mark_against(self.paired().without(required), &blocks_of(range));
-        // An asynchronous follower gets a flush of its own behind such a write.
-        let durable = fua && !self.config.ack.is_async();
         let header = Header {
             range,
             payload_len,
-            ..self.header(
-                kind,
-                if durable && !mutant::has(Bug::FuaDropped) {
-                    FLAG_FUA
-                } else {
-                    0
-                },
-            )
+            ..self.header(kind, 0)
         };
         let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
         for node in nodes {
@@ -379,6 +370,14 @@ impl Machine {
             if self.leave_to_copy(node, range) {
                 continue;
             }
+            // An asynchronous follower gets a flush of its own behind such a write.
+            let durable = fua && !self.apart.contains(node);
+            let flags = if durable && !mutant::has(Bug::FuaDropped) {
+                FLAG_FUA
+            } else {
+                0
+            };
+            let header = Header { flags, ..header };
             self.ask_with(node, header, payload.clone(), Await::Write(id));
             self.note_sent(node, id, bytes, fua);
             if let Some(app) = self.jobs.get_mut(&id).and_then(|j| j.app_mut()) {

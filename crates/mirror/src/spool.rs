@@ -7,6 +7,7 @@
 //! The spool is a ring of bounded size that holds nothing of value after the session: it is never read by another life, so
 //! nothing of it has to be durable. This module decides places and order; the driver moves and checks the bytes.
 
+use crate::config::Bound;
 use crate::io::{BufId, IoId, Payload};
 use std::collections::VecDeque;
 use wire::mirror_frame::Header;
@@ -81,6 +82,8 @@ pub(crate) struct Outbox {
     /// Bytes of the front that are kept in memory.
     ahead: u64,
     window: u64,
+    /// The part of the spool that is this follower's.
+    pub(crate) ring: Ring,
 }
 
 /// What may be sent next.
@@ -95,13 +98,19 @@ pub(crate) enum Next {
 }
 
 impl Outbox {
-    /// Whose frames may take so much while they wait, and when they are sent.
-    pub(crate) fn new(memory_bytes: u64, window: u64) -> Self {
+    /// Whose frames may take so much while they wait, and when they are sent. Each follower has a place of its own in the spool.
+    pub(crate) fn new(bound: Bound, place: u64) -> Self {
         Self {
-            ahead: AHEAD_BYTES.min(memory_bytes / 4),
-            window,
+            ahead: AHEAD_BYTES.min(bound.memory_bytes / 4),
+            window: bound.window_bytes,
+            ring: Ring::new(place.saturating_mul(bound.spool_bytes), bound.spool_bytes),
             ..Self::default()
         }
+    }
+
+    /// Operations of the spool that are under way for it.
+    pub(crate) fn under_way(&self) -> impl Iterator<Item = IoId> {
+        self.queue.iter().filter_map(|parcel| parcel.body.io())
     }
 
     /// True if one more frame may wait.
@@ -222,17 +231,20 @@ pub(crate) fn weight(header: &Header) -> u64 {
 }
 
 /// The places of the spool: handed out in a ring, given back in any order, free again in order.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Ring {
-    size: u64,
+    start: u64,
+    end: u64,
     /// In the order of handing out; true once given back.
     slots: VecDeque<(Slot, bool)>,
 }
 
 impl Ring {
-    pub(crate) const fn new(size: u64) -> Self {
+    /// Of so many bytes from `start` on.
+    pub(crate) const fn new(start: u64, size: u64) -> Self {
         Self {
-            size,
+            start,
+            end: start.saturating_add(size),
             slots: VecDeque::new(),
         }
     }
@@ -244,10 +256,10 @@ impl Ring {
             (Some((first, _)), Some((last, _))) => {
                 let end = last.offset + last.len.div_ceil(ALIGN) * ALIGN;
                 if last.offset >= first.offset {
-                    if end + room <= self.size {
+                    if end + room <= self.end {
                         end
-                    } else if room < first.offset {
-                        0
+                    } else if self.start + room < first.offset {
+                        self.start
                     } else {
                         return None;
                     }
@@ -257,7 +269,7 @@ impl Ring {
                     return None;
                 }
             }
-            (None, _) | (_, None) if room <= self.size => 0,
+            (None, _) | (_, None) if self.start + room <= self.end => self.start,
             (None, _) | (_, None) => return None,
         };
         let slot = Slot { offset, len };
@@ -273,11 +285,6 @@ impl Ring {
         while self.slots.front().is_some_and(|(_, free)| *free) {
             self.slots.pop_front();
         }
-    }
-
-    /// Gives every place back.
-    pub(crate) fn clear(&mut self) {
-        self.slots.clear();
     }
 }
 
@@ -295,9 +302,19 @@ mod tests {
         }
     }
 
+    const fn bound(memory_bytes: u64, window_bytes: u64) -> Bound {
+        Bound {
+            max_bytes: 1 << 20,
+            max_time: wire::Duration::from_millis(1_000),
+            window_bytes,
+            memory_bytes,
+            spool_bytes: 0,
+        }
+    }
+
     #[test]
     fn no_two_places_in_use_overlap() {
-        let mut ring = Ring::new(16 * ALIGN);
+        let mut ring = Ring::new(8 * ALIGN, 16 * ALIGN);
         let mut used: VecDeque<Slot> = VecDeque::new();
         let mut dice = 7_u64;
         let mut full = 0;
@@ -306,7 +323,7 @@ mod tests {
             let len = (dice >> 33) % (5 * ALIGN) + 1;
             match ring.take(len) {
                 Some(slot) => {
-                    assert!(slot.offset + slot.len <= 16 * ALIGN);
+                    assert!(slot.offset >= 8 * ALIGN && slot.offset + slot.len <= 24 * ALIGN);
                     let apart = |o: &Slot| {
                         slot.offset + slot.len <= o.offset || o.offset + o.len <= slot.offset
                     };
@@ -329,7 +346,7 @@ mod tests {
 
     #[test]
     fn frames_leave_in_their_order_whatever_the_spool_does_first() {
-        let mut outbox = Outbox::new(4 * AHEAD_BYTES, 8 * AHEAD_BYTES);
+        let mut outbox = Outbox::new(bound(4 * AHEAD_BYTES, 8 * AHEAD_BYTES), 0);
         let slot = |offset| Slot { offset, len: 10 };
         let (a, b, c) = (BufId(1), BufId(2), BufId(3));
         let far = u32::try_from(AHEAD_BYTES).unwrap();
@@ -357,7 +374,7 @@ mod tests {
     #[test]
     fn the_window_bounds_what_is_sent_and_not_answered() {
         let window = 3 << 20;
-        let mut outbox = Outbox::new(0, window);
+        let mut outbox = Outbox::new(bound(0, window), 0);
         let big = u32::try_from(window).unwrap();
         outbox.count(&frame(1, big));
         assert!(!outbox.is_open());

@@ -89,9 +89,10 @@ pub struct GroupConfig {
     pub id: GroupId,
     /// Nodes with a replica.
     pub members: BTreeSet<NodeId>,
-    /// True: the mirror acknowledges before the standby has a write; a standby within its bound is *eligible*, and the group fails
-    /// over to it by itself (R11). Such a group has one mirror: the order of writes is kept per group (R13).
-    pub asynchronous: bool,
+    /// Members that nobody waits for: of two replicas of which one is named here the active one acknowledges before the other has a
+    /// write. That other one is *eligible* while it is within its bound, and the group fails over to it by itself (R11) if none
+    /// that holds everything can. Such a group has one mirror: the order of writes is kept per group (R13).
+    pub apart: BTreeSet<NodeId>,
     /// Number of mirrors; all share the epoch and the sets (R13).
     pub mirrors: u8,
     /// In the order of starting.
@@ -116,6 +117,14 @@ pub enum ResourceKind {
     Mirror(u8),
     /// A filesystem, a service, an address: started, stopped and watched by the shell.
     Plain,
+}
+
+impl GroupConfig {
+    /// True if these two replicas do not wait for each other.
+    #[must_use]
+    pub fn are_apart(&self, one: NodeId, other: NodeId) -> bool {
+        self.apart.contains(&one) || self.apart.contains(&other)
+    }
 }
 
 impl Config {

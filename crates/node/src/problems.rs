@@ -158,16 +158,12 @@ impl Node {
         if !self.links.is_up(now, node) {
             return Some(Obstacle::Silent);
         }
-        if group
-            .register
-            .confirmed()
-            .is_some_and(|r| !r.may_promote(node))
+        if let Some(record) = group.register.confirmed()
+            && !record.may_promote(node)
         {
             let said = group.peers.get(&node).and_then(|(_, beat)| beat.obstacle);
-            return Some(
-                said.filter(needs_a_person)
-                    .unwrap_or_else(|| group.out_of_set()),
-            );
+            let out = group.out_of_set(node, record.active);
+            return Some(said.filter(needs_a_person).unwrap_or(out));
         }
         group
             .peers

@@ -450,7 +450,8 @@ impl World {
         let verdict = crate::checkers::inconsistent_never_promoted::check(disk.content())
             .map_err(|what| format!("{at:?} serves mirror {mirror}: {what}"));
         let mut late = None;
-        if self.options.may_lose() && oracle.server().is_some_and(|s| s != at) {
+        let lossy = |server| server != at && self.options.may_lose_to(server, at);
+        if oracle.server().is_some_and(lossy) {
             // A planned move loses nothing; else what is missing must be the end of the history.
             let planned = oracle.clone().settle(at, disk.content()).is_ok();
             if !planned {

@@ -280,19 +280,24 @@ impl World {
         }
     }
 
-    /// Compares an eligible follower's disk with the history, at any moment.
+    /// Compares the disks of eligible followers with the history, at any moment.
     pub(crate) fn look_at_follower(&mut self, mirror: u8) {
         let Some(record) = self.checkers.epochs_rise.newest() else {
             return;
         };
         let active = record.active;
-        let eligible = record.members.iter();
-        let node = eligible
-            .filter(|(id, member)| **id != active && member.sync.counts())
-            .map(|(id, _)| *id)
-            .next();
+        let members = record.members.iter();
+        let counts = members.filter(|(id, member)| **id != active && member.sync.counts());
+        let apart = counts.filter(|(id, _)| self.options.are_apart(active, **id));
+        let followers: Vec<NodeId> = apart.map(|(id, _)| *id).collect();
+        for node in followers {
+            self.look_at(active, node, mirror);
+        }
+    }
+
+    fn look_at(&mut self, active: NodeId, node: NodeId, mirror: u8) {
         let index = usize::from(mirror);
-        let (Some(node), Some(history)) = (node, self.histories.get(index)) else {
+        let Some(history) = self.histories.get(index) else {
             return;
         };
         let machine = &self.machines[usize::from(node.0)];

@@ -2,6 +2,7 @@
 
 use crate::checkers::Violation;
 use node::Timing;
+use std::collections::BTreeSet;
 use wire::{Duration, NodeId};
 
 /// One run.
@@ -44,7 +45,7 @@ pub enum Level {
     Write,
     /// A plain write when it is sent, a flush when everything is durable everywhere.
     Flush,
-    /// A write when the active has it; the standby follows within a bound (R11).
+    /// A write when the active has it; the standby follows within a bound (R11). Of three replicas only the third is apart so.
     Async,
 }
 
@@ -108,16 +109,33 @@ impl Options {
         self.level == Level::Async || self.forced
     }
 
-    /// The same run with three data nodes and no witness. An asynchronous mirror has one follower: such a run waits.
+    /// True if acknowledged writes may be lost when `heir` serves after `server`.
+    pub(crate) fn may_lose_to(&self, server: NodeId, heir: NodeId) -> bool {
+        self.forced || self.are_apart(server, heir)
+    }
+
+    /// Replicas that the others do not wait for.
+    #[must_use]
+    pub fn apart(&self) -> BTreeSet<NodeId> {
+        match (self.level, self.replicas) {
+            (Level::Write | Level::Flush, _) => BTreeSet::new(),
+            (Level::Async, 3..) => BTreeSet::from([crate::world::W]),
+            (Level::Async, _) => self.data_nodes().into_iter().collect(),
+        }
+    }
+
+    /// True if these two do not wait for each other.
+    #[must_use]
+    pub fn are_apart(&self, one: NodeId, other: NodeId) -> bool {
+        let apart = self.apart();
+        apart.contains(&one) || apart.contains(&other)
+    }
+
+    /// The same run with three data nodes and no witness.
     #[must_use]
     pub const fn with_three(self) -> Self {
-        let level = match self.level {
-            Level::Async => Level::Write,
-            level @ (Level::Write | Level::Flush) => level,
-        };
         Self {
             replicas: 3,
-            level,
             ..self
         }
     }

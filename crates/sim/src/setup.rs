@@ -150,7 +150,7 @@ pub(crate) fn node_config(options: &Options, me: NodeId, life: u64, seed: u64) -
         groups: vec![GroupConfig {
             id: GROUP,
             members: options.data_nodes().into_iter().collect::<BTreeSet<_>>(),
-            asynchronous: options.level == Level::Async,
+            apart: options.apart(),
             mirrors: options.mirrors,
             resources,
         }],
@@ -170,12 +170,16 @@ pub(crate) fn replica_config(
 ) -> mirror::Config {
     let boot = boot * 16 + u64::from(node.0);
     let ack = match options.level {
-        Level::Write => mirror::Ack::Sync,
+        Level::Write | Level::Async => mirror::Ack::Sync,
         Level::Flush => mirror::Ack::Flush,
-        Level::Async => mirror::Ack::Async(BOUND),
     };
+    let apart = Some(options.apart()).filter(|nodes| !nodes.is_empty());
     mirror::Config {
         ack,
+        apart: apart.map(|nodes| mirror::Apart {
+            nodes,
+            bound: BOUND,
+        }),
         hot_regions_max: options.hot_regions,
         ..mirror::Config::lan(node, disk_bytes, boot, identity)
     }

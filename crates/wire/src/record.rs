@@ -101,6 +101,19 @@ impl Record {
             .collect()
     }
 
+    /// Members that the record allows to be promoted, the best first: those that hold everything, then the configuration's order.
+    #[must_use]
+    pub fn heirs(&self) -> Vec<NodeId> {
+        let mut heirs: Vec<(Sync, NodeId)> = self
+            .members
+            .iter()
+            .filter(|(_, m)| m.sync != Sync::Out)
+            .map(|(id, m)| (m.sync, *id))
+            .collect();
+        heirs.sort_unstable();
+        heirs.into_iter().map(|(_, id)| id).collect()
+    }
+
     /// Members that hold every acknowledged write.
     #[must_use]
     pub fn in_sync(&self) -> BTreeSet<NodeId> {

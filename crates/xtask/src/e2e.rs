@@ -64,7 +64,7 @@ struct Scenario {
     run: fn(&World) -> Outcome,
 }
 
-const SCENARIOS: [Scenario; 22] = [
+const SCENARIOS: [Scenario; 23] = [
     Scenario {
         name: "every_break_passes",
         run: breaks::every_break_passes,
@@ -112,6 +112,10 @@ const SCENARIOS: [Scenario; 22] = [
     Scenario {
         name: "three_replicas_one_after_the_other_goes",
         run: three::one_after_the_other_goes,
+    },
+    Scenario {
+        name: "third_replica_far_away_takes_over_when_asked",
+        run: three::far_away,
     },
     Scenario {
         name: "two_labs_run_side_by_side",

@@ -27,7 +27,7 @@ pub(super) fn check(parts: &mut Parts<'_>) {
     ports(parts);
     groups(parts);
     lone_async_mirrors(parts);
-    async_pairs(parts);
+    async_nodes(parts);
     resources(parts);
     overlay_addresses(parts);
     place_disks(parts);
@@ -220,39 +220,58 @@ fn lone_async_mirrors(parts: &Parts<'_>) {
     for index in 0..parts.groups.len() {
         let mirrors: Vec<_> = in_group(parts, index)
             .filter_map(|resource| match &resource.value {
-                Resource::Mirror(mirror) => Some((resource, mirror.mode)),
+                Resource::Mirror(mirror) => Some((resource, mirror)),
                 Resource::Filesystem(_) | Resource::Exec(_) | Resource::Address(_) => None,
             })
             .collect();
-        let asynchronous = mirrors.iter().find(|(_, mode)| *mode == Mode::Async);
-        if let (Some((resource, _)), true) = (asynchronous, mirrors.len() > 1) {
+        let asynchronous = mirrors.iter().find(|(_, mirror)| mirror.has_followers());
+        if let (Some((resource, mirror)), true) = (asynchronous, mirrors.len() > 1) {
+            let (key, which) = match mirror.mode {
+                Mode::Async => ("mode", "is asynchronous"),
+                Mode::Sync => ("async_node", "has an asynchronous replica"),
+            };
             let object = resource.from.object();
-            let what = format!("{object} is asynchronous, and its group has other mirrors");
+            let what = format!("{object} {which}, and its group has other mirrors");
             let why = "after a failover each mirror would show another moment";
             let hint = "put the data on one mirror, give each mirror its own group, or use mode = \"sync\"";
-            let diagnostic = Diagnostic::new(Fault::Unsafe, resource.from.place("mode"), what);
+            let diagnostic = Diagnostic::new(Fault::Unsafe, resource.from.place(key), what);
             resource.from.report(diagnostic.why(why).hint(hint));
         }
     }
 }
 
-/// The stream of an asynchronous mirror has one end.
-fn async_pairs(parts: &Parts<'_>) {
-    let data = parts.nodes.iter().filter(|node| node.value.is_data());
-    if data.count() < 3 {
-        return;
-    }
+/// Of three replicas one may be asynchronous; of two, both stand to each other the same way.
+fn async_nodes(parts: &Parts<'_>) {
+    let three = parts
+        .nodes
+        .iter()
+        .filter(|node| node.value.is_data())
+        .count()
+        > 2;
     for (_, resource) in &parts.resources {
-        if let Resource::Mirror(mirror) = &resource.value
-            && mirror.mode == Mode::Async
-        {
-            let object = resource.from.object();
-            let what = format!("{object} is asynchronous, and there are three data nodes");
-            let hint = "use mode = \"sync\", or two data nodes and a witness";
-            let place = resource.from.place("mode");
-            let diagnostic = Diagnostic::new(Fault::NotYet, place, what);
-            resource.from.report(diagnostic.hint(hint));
-        }
+        let Resource::Mirror(mirror) = &resource.value else {
+            continue;
+        };
+        let object = resource.from.object();
+        let (key, fault, what, hint) = match (mirror.mode, &mirror.async_node, three) {
+            (Mode::Async, _, true) => (
+                "mode",
+                Fault::NotYet,
+                format!("{object} is asynchronous, and there are three data nodes"),
+                "use mode = \"sync\" and name one as `async_node`, or two data nodes and a witness",
+            ),
+            (Mode::Sync, Some(_), false) => (
+                "async_node",
+                Fault::Clash,
+                format!("`async_node` in {object} is for three data nodes"),
+                "use mode = \"async\": of two replicas neither waits for the other then",
+            ),
+            (Mode::Async, _, false) | (Mode::Sync, None, _) | (Mode::Sync, Some(_), true) => {
+                continue;
+            }
+        };
+        let diagnostic = Diagnostic::new(fault, resource.from.place(key), what);
+        resource.from.report(diagnostic.hint(hint));
     }
 }
 

@@ -11,7 +11,7 @@ use super::model::{
     Node, NodeRole, Ports, Register, Resource,
 };
 use super::profile::Profile;
-use super::reader::{PathPerNode, Reader};
+use super::reader::{Located, PathPerNode, Reader};
 use super::suggest::{closest, list_or};
 
 /// An object with the table that it was read from, so that later checks can name the place.
@@ -229,8 +229,12 @@ fn mirror(reader: &Reader<'_>, data_names: &[String]) -> Option<Mirror> {
         "async" => Mode::Async,
         _ => Mode::Sync,
     };
+    let async_node = reader.text("async_node");
     only_async(reader, mode);
     only_sync(reader, mode);
+    if let Some(node) = &async_node {
+        only_data_node(reader, "async_node", node, data_names);
+    }
     let ack = match ack?.value.as_str() {
         "flush" => Ack::Flush,
         _ => Ack::Write,
@@ -250,6 +254,7 @@ fn mirror(reader: &Reader<'_>, data_names: &[String]) -> Option<Mirror> {
         disks,
         metadata: metadata.unwrap_or_default(),
         mode,
+        async_node: async_node.map(|node| node.value),
         ack,
         max_lag: max_lag?,
         max_lag_time: Duration::from_secs(max_lag_seconds?.value),
@@ -263,7 +268,7 @@ fn mirror(reader: &Reader<'_>, data_names: &[String]) -> Option<Mirror> {
 /// A bound of the lag says nothing about a mirror that has none.
 fn only_async(reader: &Reader<'_>, mode: Mode) {
     for key in ["max_lag", "max_lag_seconds"] {
-        if mode == Mode::Sync && reader.has(key) {
+        if mode == Mode::Sync && reader.has(key) && !reader.has("async_node") {
             let what = format!("`{key}` in {} is for mode = \"async\"", reader.object());
             let diagnostic = Diagnostic::new(Fault::Clash, reader.place(key), what);
             reader.report(diagnostic.hint("leave it out: a synchronous mirror has no lag"));
@@ -273,11 +278,36 @@ fn only_async(reader: &Reader<'_>, mode: Mode) {
 
 /// An asynchronous mirror waits for nobody, whatever is written.
 fn only_sync(reader: &Reader<'_>, mode: Mode) {
-    if mode == Mode::Async && reader.has("ack") {
-        let what = format!("`ack` in {} is for mode = \"sync\"", reader.object());
-        let diagnostic = Diagnostic::new(Fault::Clash, reader.place("ack"), what);
-        reader.report(diagnostic.hint("leave it out: an asynchronous mirror waits for nobody"));
+    for key in ["ack", "async_node"] {
+        if mode == Mode::Async && reader.has(key) {
+            let what = format!("`{key}` in {} is for mode = \"sync\"", reader.object());
+            let diagnostic = Diagnostic::new(Fault::Clash, reader.place(key), what);
+            reader.report(diagnostic.hint("leave it out: an asynchronous mirror waits for nobody"));
+        }
     }
+}
+
+/// A name that must be a data node's.
+fn only_data_node(reader: &Reader<'_>, key: &str, node: &Located<String>, data_names: &[String]) {
+    if data_names.contains(&node.value) {
+        return;
+    }
+    let what = format!(
+        "`{key}` of {} is `{}`, which is no data node",
+        reader.object(),
+        node.value
+    );
+    let diagnostic = Diagnostic::new(Fault::Reference, &node.at, what);
+    reader.report(diagnostic.hint(which_node(&node.value, data_names)));
+}
+
+/// What may have been meant.
+fn which_node(given: &str, data_names: &[String]) -> String {
+    let names = || data_names.iter().map(String::as_str);
+    closest(given, names()).map_or_else(
+        || format!("data nodes are {}", list_or(names())),
+        |name| format!("did you mean `{name}`?"),
+    )
 }
 
 /// Options by which something else than the mirror would be mounted, or nothing at all.
@@ -323,11 +353,7 @@ fn paths(
             reader.object(),
             node.value
         );
-        let names = || data_names.iter().map(String::as_str);
-        let hint = closest(&node.value, names()).map_or_else(
-            || format!("data nodes are {}", list_or(names())),
-            |name| format!("did you mean `{name}`?"),
-        );
+        let hint = which_node(&node.value, data_names);
         reader.report(Diagnostic::new(Fault::Reference, &node.at, what).hint(hint));
     }
     let of = |name: &String| each.iter().find(|(node, _)| node.value == *name);

@@ -224,6 +224,11 @@ const MIRROR: &[Field] = &[
         "Only sync. `write`: a write is acknowledged when both nodes have it; `flush`: when it is local and sent, and a flush \
          when everything before it is durable on both.",
     ),
+    optional(
+        "async_node",
+        Shape::Name,
+        "Only sync, with three data nodes: the one whose replica nobody waits for, as with mode = \"async\".",
+    ),
     default(
         "max_lag",
         Shape::Bytes(1 << 20, 1 << 40),

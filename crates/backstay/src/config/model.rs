@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use std::collections::BTreeSet;
 use wire::{ByteCount, GroupId, NodeId};
 
 use super::profile::{Profile, Timings};
@@ -109,11 +110,13 @@ pub struct Mirror {
     pub metadata: Vec<(NodeId, PathBuf)>,
     /// When a write is acknowledged.
     pub mode: Mode,
+    /// Only for [`Mode::Sync`]: the data node whose replica nobody waits for. Of three one may be such.
+    pub async_node: Option<String>,
     /// Only for [`Mode::Sync`]: what an acknowledged plain write is worth.
     pub ack: Ack,
-    /// Only for [`Mode::Async`]: most bytes that the standby may lack before it is brought back by resync.
+    /// Only for asynchronous replicas: most bytes that the standby may lack before it is brought back by resync.
     pub max_lag: ByteCount,
-    /// Only for [`Mode::Async`]: longest time that the standby may lack a write.
+    /// Only for asynchronous replicas: longest time that the standby may lack a write.
     pub max_lag_time: Duration,
     /// Size of the volume; none: what fits on the smaller disk.
     pub size: Option<ByteCount>,
@@ -313,6 +316,23 @@ impl Group {
 }
 
 impl Mirror {
+    /// True if a replica may be behind.
+    #[must_use]
+    pub const fn has_followers(&self) -> bool {
+        matches!(self.mode, Mode::Async) || self.async_node.is_some()
+    }
+
+    /// The nodes whose replicas the others do not wait for.
+    #[must_use]
+    pub fn apart(&self, config: &Config) -> BTreeSet<NodeId> {
+        let named =
+            |name: &str| self.mode == Mode::Async || self.async_node.as_deref() == Some(name);
+        let data = config.nodes_by_id().filter(|(_, node)| node.is_data());
+        data.filter(|(_, node)| named(&node.name))
+            .map(|(id, _)| id)
+            .collect()
+    }
+
     /// The disk on a node; none on a witness.
     pub fn disk(&self, node: NodeId) -> Option<&PathBuf> {
         on(&self.disks, node)

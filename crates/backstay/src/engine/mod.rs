@@ -36,6 +36,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use wire::NodeId;
+use wire::layout::PAIRS_MAX;
 
 /// What an engine is made with.
 #[derive(Debug)]
@@ -151,9 +152,11 @@ impl Engine {
         let (orders, inbox) = mpsc::channel();
         let figures = Arc::new(Mutex::new(Figures::default()));
         let logical_block = disk.logical_block();
-        let spool_bytes = match config.replica.ack {
-            mirror::Ack::Async(bound) => bound.spool_bytes,
-            mirror::Ack::Sync | mirror::Ack::Flush => 0,
+        // Each follower has a place of its own in it; there is one for each other replica that is remembered.
+        let followers = u64::try_from(PAIRS_MAX).unwrap_or(1);
+        let spool_bytes = match &config.replica.apart {
+            Some(apart) => apart.bound.spool_bytes.saturating_mul(followers),
+            None => 0,
         };
         let spool = spool::Spool::open(&config.spool, spool_bytes)?;
         let handle = Handle {

@@ -8,7 +8,7 @@ use host::pki::Tls;
 use host::ring::{Descriptor, Frozen, Interest, Ring, Watch};
 use host::tls::{MirrorStream, Phase, Tuning};
 use mirror::io::{ConnId, Input, Payload, Side};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
@@ -113,7 +113,8 @@ pub(super) struct Peers {
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     compress: bool,
-    gathers: bool,
+    /// Nobody waits for what these are sent.
+    apart: BTreeSet<NodeId>,
     own_ip: IpAddr,
     nodes: BTreeMap<NodeId, (String, SocketAddr)>,
     conns: BTreeMap<u64, Conn>,
@@ -125,7 +126,9 @@ impl Peers {
             listener,
             tls: config.tls.clone(),
             compress: config.compress,
-            gathers: config.replica.ack.is_async(),
+            apart: (config.peers.keys().copied())
+                .filter(|node| !config.replica.waits_for(*node))
+                .collect(),
             own_ip: config.own_ip(),
             nodes: config.peers.clone(),
             conns: BTreeMap::new(),
@@ -257,7 +260,8 @@ impl Peers {
             frame.pack(&mut header);
         }
         frame.head = header.encode();
-        let urgent = !self.gathers || resync || !can_be_gathered(header.kind);
+        let apart = conn.node.is_some_and(|node| self.apart.contains(&node));
+        let urgent = !apart || resync || !can_be_gathered(header.kind);
         conn.push(frame, urgent, now);
     }
 

@@ -108,9 +108,11 @@ fn mirror_table(lab: &Lab) -> String {
         [] => String::new(),
         paths => format!("metadata = {{ {} }}\n", paths.join(", ")),
     };
-    let bound = match lab.options.mode {
-        Mode::Sync => "",
-        Mode::Async => "max_lag = \"64MiB\"\nmax_lag_seconds = 5\n",
+    let bound = "max_lag = \"64MiB\"\nmax_lag_seconds = 5\n";
+    let mode = match (lab.options.mode, lab.options.replicas) {
+        (Mode::Sync, _) => "mode = \"sync\"\n".to_owned(),
+        (Mode::Async, 3..) => format!("mode = \"sync\"\nasync_node = \"{}\"\n{bound}", Node::NodeC),
+        (Mode::Async, _) => format!("mode = \"async\"\n{bound}"),
     };
     let compress = if lab.options.compress {
         "compress = \"lz4\"\n"
@@ -123,9 +125,8 @@ fn mirror_table(lab: &Lab) -> String {
     };
     format!(
         "\n[[group.resource]]\nkind = \"mirror\"\nname = \"{MIRROR}\"\ndisk = {{ {disks} }}\n{metadata}\
-         size = \"{}KiB\"\nmode = \"{}\"\n{ack}{bound}{compress}front_end = \"{front_end}\"\n",
+         size = \"{}KiB\"\n{mode}{ack}{compress}front_end = \"{front_end}\"\n",
         lab.options.size_bytes / 1024,
-        word(lab.options.mode),
     )
 }
 

@@ -86,7 +86,7 @@ struct Up {
     /// Where the cluster keeps its record
     #[arg(long, default_value = "embedded")]
     register: Register,
-    /// Replication
+    /// Replication; of three replicas `async` makes the third one asynchronous
     #[arg(long, default_value = "sync")]
     mode: Mode,
     /// Size of the mirrored volume

@@ -1,6 +1,6 @@
 //! The configuration file's content as the node's core wants it.
 
-use crate::config::model::{Config, Group, Mode, Resource};
+use crate::config::model::{Config, Group, Resource};
 use crate::config::profile::Profile;
 use node::{GroupConfig, NodeRole, ResourceConfig, ResourceKind, Timing};
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,7 +42,7 @@ pub(super) fn node_config(
         .collect();
     let groups = config
         .groups_by_id()
-        .map(|(id, group)| group_config(id, group, &members));
+        .map(|(id, group)| group_config(config, id, group, &members));
     node::Config {
         me,
         groups: groups.collect(),
@@ -63,7 +63,12 @@ const fn timing(profile: Profile) -> Timing {
     }
 }
 
-fn group_config(id: GroupId, group: &Group, members: &BTreeSet<NodeId>) -> GroupConfig {
+fn group_config(
+    config: &Config,
+    id: GroupId,
+    group: &Group,
+    members: &BTreeSet<NodeId>,
+) -> GroupConfig {
     let mut mirrors = 0;
     let resources = group.resources.iter().map(|resource| {
         let (kind, (restarts, window)) = match resource {
@@ -84,7 +89,10 @@ fn group_config(id: GroupId, group: &Group, members: &BTreeSet<NodeId>) -> Group
     GroupConfig {
         id,
         members: members.clone(),
-        asynchronous: group.mirrors().any(|mirror| mirror.mode == Mode::Async),
+        apart: group
+            .mirrors()
+            .flat_map(|mirror| mirror.apart(config))
+            .collect(),
         mirrors,
         resources,
     }

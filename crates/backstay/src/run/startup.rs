@@ -6,7 +6,7 @@ use super::links::Links;
 use super::resources::Resources;
 use super::snapshot::{Publisher, snapshot};
 use super::{Args, convert, member};
-use crate::config::model::{self, Address, Config, Group, Mirror, Mode, NodeRole, Resource};
+use crate::config::model::{self, Address, Config, Group, Mirror, NodeRole, Resource};
 use crate::config::profile::Profile;
 use crate::engine::{Engine, EngineConfig};
 use crate::eventlog::EventLog;
@@ -19,7 +19,7 @@ use host::lock::StateLock;
 use host::netlink::route::Routes;
 use host::nft::GatePlan;
 use host::pki::{Identity, Purpose, Tls};
-use mirror::config::{Ack, Bound};
+use mirror::config::{Ack, Apart, Bound};
 use node::{Input, Node};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -289,15 +289,15 @@ fn engine_config(
 
 fn replica_config(config: &Config, me: NodeId, mirror: &Mirror) -> mirror::Config {
     let timings = config.timings();
-    let ack = match mirror.mode {
-        Mode::Sync => match mirror.ack {
-            model::Ack::Write => Ack::Sync,
-            model::Ack::Flush => Ack::Flush,
-        },
-        Mode::Async => Ack::Async(bound(mirror)),
+    let ack = match mirror.ack {
+        model::Ack::Write => Ack::Sync,
+        model::Ack::Flush => Ack::Flush,
     };
+    let apart = Some(mirror.apart(config)).filter(|nodes| !nodes.is_empty());
+    let bound = bound(mirror);
     mirror::Config {
         ack,
+        apart: apart.map(|nodes| Apart { nodes, bound }),
         ack_timeout: timings.ack_timeout,
         io_timeout: io_timeout(config.profile),
         hot_regions_max: mirror.intent_bound.0 / REGION_BYTES,

@@ -1,7 +1,7 @@
 //! An asynchronous follower: its bound, its queue, and what becomes of it beyond (R11, G3).
 
 use super::*;
-use crate::config::{Ack, Bound};
+use crate::config::{Apart, Bound};
 
 const BOUND: Bound = Bound {
     max_bytes: 32 << 10,
@@ -14,7 +14,7 @@ const BOUND: Bound = Bound {
 /// Both replicas hold the same, and B may be promoted.
 fn eligible(bound: Bound) -> World {
     let mut world = World::new(|c| {
-        c.ack = Ack::Async(bound);
+        c.apart = Some(Apart::everybody(bound));
         c.hot_regions_max = 16;
     });
     world.run();

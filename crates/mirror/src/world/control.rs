@@ -8,7 +8,7 @@ fn is_whole(machine: &Machine) -> bool {
 }
 
 impl Control {
-    pub(super) fn new(asynchronous: bool) -> Self {
+    pub(super) fn new(apart: Option<BTreeSet<NodeId>>) -> Self {
         Self {
             epoch: Epoch(1),
             activated: Epoch(1),
@@ -22,9 +22,13 @@ impl Control {
             handed_over: false,
             fencing: None,
             lost: BTreeSet::new(),
-            asynchronous,
+            apart: apart.unwrap_or_default(),
             cut_off: BTreeSet::new(),
         }
+    }
+
+    fn are_apart(&self, one: NodeId, other: NodeId) -> bool {
+        self.apart.contains(&one) || self.apart.contains(&other)
     }
 }
 
@@ -42,13 +46,16 @@ impl World {
             Report::PeerLost { node, .. } | Report::PeerBehind { node, .. } if is_active => {
                 self.control.lost.insert(node);
             }
-            Report::PeerSynced { node: peer, .. } | Report::PeerWithin { node: peer, .. }
+            Report::PeerSynced { node: ref peer, .. }
+            | Report::PeerWithin { node: ref peer, .. }
                 if is_active =>
             {
-                if matches!(report, Report::PeerSynced { .. }) && self.control.asynchronous {
-                    self.check_cleared(node);
+                if matches!(report, Report::PeerSynced { .. })
+                    && self.control.are_apart(node, *peer)
+                {
+                    self.check_cleared(node, *peer);
                 }
-                let node = peer;
+                let node = *peer;
                 self.control.joining.insert(node);
                 self.control.lost.remove(&node);
                 self.set();
@@ -56,6 +63,7 @@ impl World {
             Report::PeerBack { node, .. } if is_active => {
                 self.control.lost.remove(&node);
                 if self.control.joining.remove(&node) {
+                    self.control.cut_off.remove(&node);
                     self.control.epoch = self.control.epoch.next();
                     self.control.in_sync.insert(node);
                     self.set();
@@ -125,11 +133,8 @@ impl World {
         self.control.activated = self.control.epoch;
         let mut others = self.all();
         others.remove(&node);
-        self.control.lost = if self.control.asynchronous {
-            others
-        } else {
-            BTreeSet::new()
-        };
+        others.retain(|other| self.control.are_apart(node, *other));
+        self.control.lost = others;
         let activate = Command::Activate {
             epoch: self.control.epoch,
             required: self.control.required.clone(),
@@ -218,11 +223,19 @@ impl World {
         self.control.epoch = self.control.epoch.next();
         // A planned move keeps all (R3); after a failure the former active is out, and what is kept is reconciled (R9).
         if !drained {
-            self.control.in_sync.remove(&old);
+            let control = &self.control;
+            let behind = control.are_apart(node, old);
+            let kept = |id: &NodeId| *id == node || *id != old && !control.are_apart(node, *id);
+            let in_sync: BTreeSet<_> = control.in_sync.iter().copied().filter(kept).collect();
+            if behind {
+                let gone = self.control.in_sync.difference(&in_sync).copied();
+                self.control.cut_off.extend(gone);
+            }
+            self.control.in_sync = in_sync;
         }
         self.control.required.clone_from(&self.control.in_sync);
         self.model.give_up();
-        if self.control.asynchronous && !drained {
+        if self.control.are_apart(node, old) && !drained {
             self.model.cut_off();
         }
         if self.config.ack == crate::config::Ack::Flush {
@@ -357,6 +370,16 @@ impl World {
         }
     }
 
+    /// A person answers. One of three may have been away for so long that its marks against another say little.
+    fn let_held_go(&mut self) {
+        for node in self.all() {
+            if self.machine(node).is_some_and(|m| m.held().is_some()) {
+                self.command(node, Command::Demote);
+            }
+        }
+        self.run();
+    }
+
     /// Heals everything, and checks that the replicas end equal (G5) and nothing promised is lost (G2).
     pub(super) fn heal_and_check(&mut self) {
         self.note(|| "heal".to_owned());
@@ -369,6 +392,9 @@ impl World {
             }
         }
         self.run();
+        if self.nodes.len() > 2 {
+            self.let_held_go();
+        }
         let active = self.control.active;
         assert!(self.control.serving, "nobody serves after healing");
         self.flush();

@@ -9,14 +9,14 @@ use wire::layout::BlockFault;
 impl World {
     /// An active that may be cut off from now on has not left marks of what was copied: after a power failure it would seem
     /// to hold what the other one lacks, and more of it than the bound allows.
-    pub(super) fn check_cleared(&self, node: NodeId) {
-        let marked = self.machine(node).unwrap().marks().ones() * 4096;
+    pub(super) fn check_cleared(&self, node: NodeId, peer: NodeId) {
+        let marked = self.machine(node).unwrap().marked(peer).ones() * 4096;
         let node = &self.nodes[usize::from(node.0)];
         let seen = inspect(node.disk_bytes, |range| {
             let at = disk::to_usize(range.offset())..disk::to_usize(range.end());
             Some(node.disk.durable()[at].to_vec())
         });
-        let on_disk = replica(seen).marked_bytes();
+        let on_disk = replica(seen).marked_against(peer);
         assert!(
             on_disk.0 <= marked,
             "{on_disk:?} are still marked on disk, and {marked} bytes should be"

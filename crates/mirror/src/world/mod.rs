@@ -119,8 +119,9 @@ struct Control {
     fencing: Option<NodeId>,
     /// Peers that were reported lost.
     lost: BTreeSet<NodeId>,
-    asynchronous: bool,
-    /// Who may hold what a forced promotion left behind.
+    /// These and the others do not wait for each other.
+    apart: BTreeSet<NodeId>,
+    /// Who may hold what a takeover left behind.
     cut_off: BTreeSet<NodeId>,
 }
 
@@ -171,7 +172,7 @@ impl World {
             next_conn: 1,
             link_up: true,
             isolated: BTreeSet::new(),
-            control: Control::new(matches!(config.ack, crate::config::Ack::Async(_))),
+            control: Control::new(config.apart.as_ref().map(|a| a.nodes.clone())),
             model: Model::new(layout.data_bytes),
             next_request: 1,
             next_token: 1,
@@ -181,7 +182,7 @@ impl World {
             tracing: std::env::var_os("TRACE").is_some(),
             no_room: false,
         };
-        world.model.keeps_all = world.control.asynchronous;
+        world.model.keeps_all = !world.control.apart.is_empty();
         for node in world.all() {
             let origin = node == A;
             world.create(

@@ -1,7 +1,7 @@
 //! Random faults in any order; every run ends healed and is checked (G2, G4, G5).
 
 use super::*;
-use crate::config::{Ack, Bound};
+use crate::config::{Ack, Apart, Bound};
 use proptest::prelude::*;
 
 /// A bound that a few writes reach, and a spool that they fill.
@@ -226,12 +226,12 @@ proptest! {
 
     #[test]
     fn an_asynchronous_pair_ends_equal(plan in plan()) {
-        run(&plan, |config| config.ack = Ack::Async(SMALL));
+        run(&plan, |config| config.apart = Some(Apart::everybody(SMALL)));
     }
 
     #[test]
     fn an_eligible_pair_survives_anything(plan in plan()) {
-        let mut world = World::new(|config| config.ack = Ack::Async(SMALL));
+        let mut world = World::new(|config| config.apart = Some(Apart::everybody(SMALL)));
         world.run();
         prop_assert_eq!(world.control.in_sync.len(), 2);
         for step in &plan.0 {
@@ -254,6 +254,18 @@ proptest! {
     #[test]
     fn three_replicas_from_nothing_survive_anything(plan in trio_plan()) {
         let mut world = World::of(&[DISK_BYTES; 3], |_| {});
+        for step in &plan.0 {
+            world.take(step);
+        }
+        world.heal_and_check();
+    }
+
+    #[test]
+    fn a_pair_with_a_third_far_away_survives_anything(plan in trio_plan()) {
+        let far = Apart { nodes: BTreeSet::from([NodeId(2)]), bound: SMALL };
+        let mut world = World::of(&[DISK_BYTES; 3], |config| config.apart = Some(far));
+        world.run();
+        prop_assert_eq!(world.control.in_sync.len(), 3);
         for step in &plan.0 {
             world.take(step);
         }

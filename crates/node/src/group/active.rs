@@ -308,7 +308,7 @@ impl Group {
     pub(super) fn best_target(&self, cx: Around<'_>) -> Option<NodeId> {
         self.register
             .confirmed()?
-            .promotable()
+            .heirs()
             .into_iter()
             .find(|id| self.target_fault(cx, *id).is_none())
     }
@@ -323,7 +323,7 @@ impl Group {
             return Some(Obstacle::Silent);
         }
         if member.is_none_or(|m| !m.sync.counts()) || self.is_lost(node) {
-            return Some(self.out_of_set());
+            return Some(self.out_of_set(node, self.me));
         }
         if member.is_some_and(|m| m.failed) {
             return Some(Obstacle::FailedHere);

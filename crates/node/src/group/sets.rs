@@ -328,9 +328,9 @@ impl Group {
         let mine = self.generation();
         let mut next = record.successor(nonce);
         next.intent = wire::record::Intent::Serve;
-        let asynchronous = self.config.asynchronous;
+        let apart = self.config.are_apart(self.me, node);
         if let Some(member) = next.members.get_mut(&node) {
-            member.sync = match asynchronous {
+            member.sync = match apart {
                 true => Sync::AsyncEligible,
                 false => Sync::InSync,
             };

@@ -190,7 +190,7 @@ impl Group {
         let Some(record) = self.register.confirmed().cloned() else {
             return;
         };
-        let other = record.promotable().into_iter().find(|id| *id != self.me);
+        let other = record.heirs().into_iter().find(|id| *id != self.me);
         let seen = vec![Seen::OwnObstacle(obstacle)];
         let Some(to) = other else {
             self.journal
@@ -232,7 +232,8 @@ impl Group {
         {
             return;
         }
-        // Of several that could, the first in the configuration's order goes ahead; the others do if it does not.
+        // Of several that could, one that holds everything goes ahead, and the first in the configuration's order; the others
+        // do if it does not.
         let patience =
             self.timing.suspect.saturating_mul(3) + self.timing.lease + self.timing.margin;
         if silent < patience && self.has_better_heir(cx, &record) {
@@ -241,14 +242,11 @@ impl Group {
         self.begin_takeover(cx, &record, silent);
     }
 
-    /// True if a member before this one in the configuration's order could take over as well.
+    /// True if a better member could take over as well.
     fn has_better_heir(&self, cx: Around<'_>, record: &Record) -> bool {
-        let before = |id: &NodeId| *id < self.me && *id != record.active;
-        record
-            .promotable()
-            .into_iter()
-            .filter(before)
-            .any(|id| self.is_fit(cx, id))
+        let better = record.heirs().into_iter().take_while(|id| *id != self.me);
+        let mut others = better.filter(|id| *id != record.active);
+        others.any(|id| self.is_fit(cx, id))
     }
 
     /// True if nothing that is known here stands against the node's replicas.
@@ -372,15 +370,17 @@ impl Group {
         let mut next = record.successor(nonce);
         next.active = me;
         next.intent = Intent::Serve;
+        let behind = self.config.are_apart(me, record.active);
         for (id, member) in &mut next.members {
             // R3: the new set is what is reconciled before this node serves (R9): this replica, and others that hold everything
             // acknowledged and are there. The former active comes back by a resync.
             let kept = member.sync == Sync::InSync && *id != record.active && self.is_fit(cx, *id);
-            let kept = kept && !self.config.asynchronous;
-            member.sync = if *id == me || kept {
-                Sync::InSync
-            } else {
-                member.sync.taken_out()
+            let kept = kept && !self.config.are_apart(me, *id);
+            member.sync = match member.sync {
+                _ if *id == me || kept => Sync::InSync,
+                // R11: whoever counted may have what this node lacks.
+                sync if behind && sync.counts() => Sync::CutOff,
+                sync => sync.taken_out(),
             };
             if *id == me {
                 member.generation = generation;

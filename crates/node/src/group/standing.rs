@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use wire::control::{GroupBeat, Obstacle, Role, WrongDisk};
 use wire::event::What;
 use wire::mutant::{self, Mutant};
-use wire::{ByteCount, ByteRange, Generation, Record, Time, Version};
+use wire::{ByteCount, ByteRange, Generation, NodeId, Record, Time, Version};
 
 /// Ranges that an event names; the file's index names all.
 const RANGES_TOLD: usize = 16;
@@ -64,9 +64,9 @@ impl Group {
             return Some(Obstacle::OutOfSync);
         };
         let any = mutant::on(Mutant::PromoteOutOfSync)
-            || self.config.asynchronous && mutant::on(Mutant::AsyncPromoted);
+            || self.config.are_apart(record.active, self.me) && mutant::on(Mutant::AsyncPromoted);
         if !record.may_promote(self.me) && !any {
-            return Some(self.out_here(self.wrong_disk()));
+            return Some(self.out_here(record.active, self.wrong_disk()));
         }
         if let Some(obstacle) = self.content_obstacle(record) {
             return Some(obstacle);
@@ -165,16 +165,16 @@ impl Group {
     }
 
     /// What stands against the own replicas if the record says that they are out.
-    fn out_here(&self, wrong: Option<WrongDisk>) -> Obstacle {
+    fn out_here(&self, active: NodeId, wrong: Option<WrongDisk>) -> Obstacle {
         let held = self.replicas.iter().find_map(|it| it.held_back);
         let held = held.map(Obstacle::HeldBack);
         let own = wrong.map(Obstacle::WrongDisk).or(held);
-        own.unwrap_or_else(|| self.out_of_set())
+        own.unwrap_or_else(|| self.out_of_set(self.me, active))
     }
 
     /// What stands against a replica that the record says is out.
-    pub(crate) const fn out_of_set(&self) -> Obstacle {
-        if self.config.asynchronous {
+    pub(crate) fn out_of_set(&self, node: NodeId, active: NodeId) -> Obstacle {
+        if self.config.are_apart(active, node) {
             Obstacle::AsyncBehind
         } else {
             Obstacle::OutOfSync

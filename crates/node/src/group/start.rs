@@ -31,13 +31,11 @@ impl Group {
             }),
         );
         let required = self.required();
-        if self.config.asynchronous {
-            // What an eligible follower lacks, or has and this node lacks, is known only after a copy, which would make it a
-            // mixture: it is taken out first, and comes back when it is equal (R9, R11).
-            for id in &required {
-                if *id != self.me {
-                    self.lose(*id, ReplicaLoss::Closed);
-                }
+        // What an eligible follower lacks, or has and this node lacks, is known only after a copy, which would make it a mixture:
+        // it is taken out first, and comes back when it is equal (R9, R11).
+        for id in &required {
+            if *id != self.me && self.config.are_apart(self.me, *id) {
+                self.lose(*id, ReplicaLoss::Closed);
             }
         }
         let peers: BTreeSet<NodeId> = self

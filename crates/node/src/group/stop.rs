@@ -221,9 +221,7 @@ impl Group {
                 StopWhy::Hold(Hold::Stopped) => {}
             }
         }
-        if self.config.asynchronous {
-            self.swap_labels(&mut next, why);
-        }
+        self.label_anew(&mut next, why);
         match why {
             StopWhy::HandOver { to, .. } | StopWhy::DiskFailed { to } => {
                 next.active = to;
@@ -237,18 +235,26 @@ impl Group {
         }
     }
 
-    /// The active of an asynchronous group is in sync with itself; who gave it up in order is a follower from then on.
-    fn swap_labels(&self, next: &mut Record, why: StopWhy) {
-        let (StopWhy::HandOver { to, .. } | StopWhy::DiskFailed { to }) = why else {
-            return;
+    /// Who may be promoted stands to the new active as the two stand to each other. The active is in sync with itself. An orderly
+    /// end leaves everybody who counts with everything; after a failed disk an eligible one may still be behind.
+    fn label_anew(&self, next: &mut Record, why: StopWhy) {
+        let (to, in_order) = match why {
+            StopWhy::HandOver { to, .. } => (to, true),
+            StopWhy::DiskFailed { to } => (to, false),
+            StopWhy::Hold(_) => return,
         };
-        if let Some(member) = next.members.get_mut(&to) {
-            member.sync = Sync::InSync;
-        }
-        if let Some(mine) = next.members.get_mut(&self.me)
-            && mine.sync == Sync::InSync
-        {
-            mine.sync = Sync::AsyncEligible;
+        let cut_off = !in_order && self.config.are_apart(to, self.me);
+        for (id, member) in &mut next.members {
+            let apart = *id != to && self.config.are_apart(to, *id);
+            let has_more = member.sync.counts() || *id == self.me;
+            member.sync = match member.sync {
+                _ if *id == to => Sync::InSync,
+                _ if cut_off && has_more => Sync::CutOff,
+                out @ (Sync::Out | Sync::CutOff) => out,
+                Sync::InSync | Sync::AsyncEligible if apart => Sync::AsyncEligible,
+                Sync::AsyncEligible if !in_order => Sync::Out,
+                Sync::InSync | Sync::AsyncEligible => Sync::InSync,
+            };
         }
     }
 

@@ -167,6 +167,15 @@ impl Lab {
         Ok(sent.filter_map(|count| count.parse::<u64>().ok()).sum())
     }
 
+    /// Moves the group from the node `from`, which serves it, to `to`.
+    pub(crate) fn move_group(&self, from: &str, to: &str) -> Outcome {
+        println!("move db --to {to}");
+        let mut moved = Command::new(&self.backstay);
+        moved.arg("--state").arg(self.dir.join(from).join("state"));
+        shell::run(moved.args(["move", "db", "--to", to, "--wait", "--yes"]))?;
+        self.wait_active(to)
+    }
+
     /// Stops the group in an orderly way, by the word of the node `name`.
     pub(crate) fn stop_group(&self, name: &str) -> Outcome {
         let mut stop = Command::new(&self.backstay);

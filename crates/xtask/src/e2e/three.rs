@@ -4,6 +4,9 @@
 //! 2. Blocks are written while the first is away, and the second active is killed too: nobody serves, because one of three
 //!    cannot decide.
 //! 3. The first one returns: the only node that has everything serves again, and both others are brought up to date.
+//!
+//! With the third far away (asynchronous) the active is killed: the one in sync takes over. Then the group is moved to the far one
+//! and back, and everything that was acknowledged anywhere is there.
 
 use std::process::Command;
 use std::time::Duration;
@@ -19,6 +22,8 @@ const SIZE_BYTES: u64 = 256 << 20;
 const BLOCK_BYTES: u64 = 65_536;
 /// Blocks of each of the two loads; the second begins where the first ends.
 const BLOCKS: u64 = 128;
+/// The asynchronous one of three.
+const FAR: &str = "node-c";
 /// A new active is there within this time: several times the lease.
 const TAKEOVER_MAX: Duration = Duration::from_secs(15);
 /// Who may not serve does not for so long: several times what a takeover takes.
@@ -49,6 +54,46 @@ pub(crate) fn one_after_the_other_goes(world: &World) -> Outcome {
     lab.wait_in_set(&third.name, 3)?;
     lab.compare_disks(SIZE_BYTES)?;
     judge(hot, missed)?;
+    lab.down()
+}
+
+pub(crate) fn far_away(world: &World) -> Outcome {
+    let up = [
+        "--nodes",
+        "3",
+        "--mode",
+        "async",
+        "--workload",
+        "none",
+        "--size",
+        SIZE,
+    ];
+    let lab = Lab::up(world, "far", &up)?;
+    let first = lab.node("active")?;
+    lab.wait_in_set(&first.name, 3)?;
+    write(&first, 0)?;
+
+    lab.fault(&first.name, "kill")?;
+    let second = next_active(&lab, &[&first])?;
+    if second.name == FAR {
+        return Err(Failure::new(
+            "the one that may be behind took over though another had everything",
+        ));
+    }
+    lab.wait_in_set(&second.name, 2)?;
+    lab.heal(&first.name)?;
+    lab.wait_in_set(&second.name, 3)?;
+
+    lab.move_group(&second.name, FAR)?;
+    let far = lab.node("active")?;
+    lab.wait_in_set(FAR, 3)?;
+    write(&far, BLOCKS)?;
+    lab.move_group(FAR, &first.name)?;
+    let home = lab.node("active")?;
+    lab.wait_in_set(&home.name, 3)?;
+    verify(&home)?;
+    lab.stop_group(&home.name)?;
+    lab.compare_disks(SIZE_BYTES)?;
     lab.down()
 }
 

@@ -13,18 +13,18 @@ mod resync;
 
 use super::named::{pair, solo, tuned};
 use super::*;
-use crate::config::{Ack, Bound};
+use crate::config::{Apart, Bound};
 
 /// An active with an asynchronous follower that no bound ever keeps it waiting for.
 fn followed() -> World {
     tuned(|c| {
-        c.ack = Ack::Async(Bound {
+        c.apart = Some(Apart::everybody(Bound {
             max_bytes: 1 << 20,
             max_time: Duration::from_secs(100_000),
             window_bytes: 1 << 20,
             memory_bytes: 1 << 20,
             spool_bytes: 1 << 20,
-        });
+        }));
     })
 }
 
