@@ -439,9 +439,9 @@ impl Superblock {
     pub(crate) fn content(&self) -> Vec<u8> {
         let mut own = self.clone();
         let told = &mut own.features.incompatible;
-        *told &= !(version::Features::EXTERNAL | version::SEEDED);
+        *told &= !(version::EXTERNAL | version::SEEDED);
         if self.external.is_some() {
-            *told |= version::Features::EXTERNAL;
+            *told |= version::EXTERNAL;
         }
         if self.seed.is_some() {
             *told |= version::SEEDED;
@@ -475,12 +475,12 @@ impl Superblock {
         let damaged = |_| BlockFault::Damaged { newest: None };
         let (mut parsed, mut rest): (Self, _) =
             postcard::take_from_bytes(content).map_err(damaged)?;
-        let seeded = parsed.features.incompatible & version::SEEDED != 0;
-        parsed.features.incompatible &= !version::SEEDED;
+        let told = parsed.features.incompatible;
+        parsed.features.incompatible &= !(version::EXTERNAL | version::SEEDED);
         if !parsed.features.understood() {
             return Err(BlockFault::Newer(version::LAYOUT));
         }
-        if parsed.features.incompatible & version::Features::EXTERNAL != 0 {
+        if told & version::EXTERNAL != 0 {
             let external: External;
             (external, rest) = postcard::take_from_bytes(rest).map_err(damaged)?;
             if external.disk_bytes < parsed.data_bytes {
@@ -488,7 +488,7 @@ impl Superblock {
             }
             parsed.external = Some(external);
         }
-        if seeded {
+        if told & version::SEEDED != 0 {
             parsed.seed = Some(postcard::from_bytes(rest).map_err(damaged)?);
         }
         let known = |at: usize, node| parsed.pairs[..at].iter().any(|pair| pair.node == node);
@@ -634,7 +634,8 @@ mod tests {
         };
         let found = read(&own).unwrap();
         assert_eq!(found.external, own.external);
-        assert_eq!(found.features.incompatible, version::Features::EXTERNAL);
+        let seen_by_others: Superblock = postcard::from_bytes(&own.content()).unwrap();
+        assert_eq!(seen_by_others.features.incompatible, version::EXTERNAL);
         let plain = Superblock {
             external: None,
             seed: None,

@@ -12,8 +12,10 @@ pub const LAYOUT: u16 = 1;
 /// Version of a member's two-slot file ([`crate::durable`]).
 pub const DURABLE: u16 = 1;
 
-/// Incompatible, on disks only: the superblock has a seed ([`crate::seed`]), which must be compared with the disk.
-pub const SEEDED: u32 = 1;
+/// Incompatible, of superblocks only: the metadata is on a device of its own, and the superblock names its disk.
+pub const EXTERNAL: u32 = 1;
+/// Incompatible, of superblocks only: it has a seed ([`crate::seed`]), which must be compared with the disk.
+pub const SEEDED: u32 = 2;
 
 /// Feature bits of one side: what it offers (`compatible`) and what the other must know (`incompatible`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -25,11 +27,6 @@ pub struct Features {
 }
 
 impl Features {
-    /// Incompatible, of a superblock: the metadata is on a device of its own, and the superblock names its disk.
-    pub const EXTERNAL: u32 = 1;
-    /// The incompatible bits that this release knows.
-    const KNOWN: u32 = Self::EXTERNAL;
-
     /// What everything of this release has. No feature beyond the base yet.
     pub const OURS: Self = Self {
         compatible: 0,
@@ -39,6 +36,6 @@ impl Features {
     /// True if every incompatible bit of the other side is known here.
     #[must_use]
     pub const fn understood(self) -> bool {
-        self.incompatible & !Self::KNOWN == 0
+        self.incompatible & !Self::OURS.incompatible == 0
     }
 }
