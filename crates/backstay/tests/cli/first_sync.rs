@@ -195,7 +195,8 @@ fn what_could_lose_something_is_refused() {
         &["--used-only"],
         "holds no ext2, ext3 or ext4",
     );
-    small.write(0, b"XFSB");
+    // Blocks of 4 KiB, 1000 of them.
+    small.write(0, b"XFSB\0\0\x10\0\0\0\0\0\0\0\x03\xe8");
     refused(
         &small,
         "node-a",
@@ -226,9 +227,8 @@ fn what_could_lose_something_is_refused() {
     refused(&other, "node-a", &["--used-only"], "in use by process");
 }
 
-/// A crash in the middle leaves no superblock of an earlier life over emptied bitmaps.
 #[test]
-fn a_disk_that_is_made_anew_is_no_replica_before_it_is_a_new_one() {
+fn a_disk_that_is_made_anew_shows_nothing_of_its_earlier_life() {
     let disk = Disk::made(8 * MIB, b"");
     disk.has_served(&[1, 40], &[3]);
     let layout = disk.layout();

@@ -454,3 +454,18 @@ fn either_device_fails_the_flush_and_its_own_writes() {
         assert_eq!(loss.lost + loss.torn, 0, "{name}");
     }
 }
+
+#[test]
+fn a_part_that_is_made_zeros_reads_as_zeros_and_nothing_else_does() {
+    let mut bench = Bench::new("zero-now", 4 << 20);
+    bench.write(0, 7, 4 << 20, true);
+    bench.disk.zero_now(8192, 2 << 20).unwrap();
+    bench.disk.write_zeros(3 << 20, (1 << 20) - 4096).unwrap();
+    let mut read = Buf::zeroed(4 << 20);
+    bench.disk.read_now(0, &mut read).unwrap();
+    let zeros = [8192..8192 + (2 << 20), 3 << 20..(4 << 20) - 4096];
+    for (at, byte) in read.iter().enumerate() {
+        let zero = zeros.iter().any(|range| range.contains(&at));
+        assert_eq!(*byte, if zero { 0 } else { 7 }, "byte {at}");
+    }
+}
