@@ -59,19 +59,3 @@ fn what_nobody_can_have_been_told_of_is_not_put_aside() {
     assert!(!world.has_report(A, put_aside));
     world.heal_and_check();
 }
-
-#[test]
-fn what_was_put_aside_is_not_put_aside_again_when_the_replicas_are_equal() {
-    let mut world = forced(true);
-    world.heal_and_check();
-    world.write(8192, 4096, false);
-    world.run();
-    world.crash(A, false);
-    world.run();
-    world.node(A).reports.clear();
-    // The record may say so until it is counted in.
-    world.boot(A, false);
-    world.run();
-    assert!(!world.has_report(A, put_aside));
-    world.heal_and_check();
-}

@@ -174,7 +174,7 @@ fn held_back_waits(w: &mut World) {
     w.pass(secs(10));
     let Some(bytes) = held_by_a(w) else {
         // It was taken out just before, or the link was silent between two writes.
-        w.must(w.in_sync() == 2, "nothing is held, so both may be promoted");
+        w.expect(secs(30), "both may be promoted", |w| w.in_sync() == 2);
         return w.come_back();
     };
     w.must(
