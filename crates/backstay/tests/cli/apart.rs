@@ -142,7 +142,7 @@ fn a_device_that_is_too_small_or_in_use_is_refused() {
     let apart = Apart::new();
     File::create(&apart.device)
         .expect("file")
-        .set_len(64 << 10)
+        .set_len(16 << 10)
         .expect("size");
     let ran = apart.create(&[]);
     assert!(

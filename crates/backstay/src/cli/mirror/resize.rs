@@ -193,6 +193,13 @@ fn look(args: &Args, disk: &Disk) -> Result<Box<Contents>, Failure> {
         // Whatever --from says: what is at the end is what a daemon uses.
         return Ok(contents);
     }
+    if let Found::Shrunk(superblock) = &at_end.replica
+        && let Some(why) = mismatch(disk.external().as_ref(), superblock)
+    {
+        return Err(cannot(args)
+            .cause(why)
+            .hint("volumes become larger only; give the disk its size back"));
+    }
     let hidden = at_end.places.iter().any(|place| {
         matches!(
             place.content,

@@ -336,3 +336,54 @@ impl Plan {
         mirror.metadata(self.me).cloned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_act_ends_the_freeze_and_waits_until_it_is_over() {
+        let freezer = Arc::new(Freezer::default());
+        freezer.end(THAW_LIMIT);
+        let (orders, told) = mpsc::channel();
+        assert!(freezer.begin(orders.clone()));
+        assert!(!freezer.begin(orders), "there is one at a time");
+        let thread = {
+            let freezer = Arc::clone(&freezer);
+            thread::spawn(move || {
+                let why = told.recv().expect("an order");
+                thread::sleep(PAUSE);
+                freezer.done();
+                why
+            })
+        };
+        freezer.end(THAW_LIMIT);
+        assert!(!freezer.is_on());
+        assert_eq!(thread.join().expect("it ends"), Thawed::Stopped);
+    }
+
+    #[test]
+    fn an_act_does_not_wait_for_ever() {
+        let freezer = Freezer::default();
+        let (orders, _told) = mpsc::channel();
+        assert!(freezer.begin(orders));
+        freezer.end(PAUSE);
+        assert!(freezer.is_on(), "who waits for it looks again");
+    }
+
+    /// Else the file system that the directory is in would stand still: the machine's own.
+    #[test]
+    fn a_directory_without_a_mount_is_not_frozen() {
+        let mount = std::env::temp_dir().join(format!("backstay-freeze-{}", std::process::id()));
+        let filesystem = Filesystem {
+            mirror: "pgdata".to_owned(),
+            mount: mount.clone(),
+            fstype: "ext4".to_owned(),
+            options: String::new(),
+        };
+        let opened = Place::open(&filesystem);
+        std::fs::remove_dir(&mount).expect("the directory was made");
+        let failure = opened.err().expect("nothing is mounted");
+        assert!(one_line(&failure).contains("nothing is mounted there"));
+    }
+}
