@@ -177,6 +177,9 @@ impl Bitmap {
 
     /// Has the region's marks written.
     pub(crate) fn want(&mut self, region: u32) {
+        if self.covers(region) {
+            return;
+        }
         let index = region_blocks(region).start / BITS_PER_BLOCK;
         let words = self.base.words(Self::bits_of(index));
         let on_its_way = self.writing.get(&index).is_some_and(|new| new == words);
@@ -482,7 +485,7 @@ mod tests {
         let last = BITS_PER_BLOCK - 10;
         for (mark, before) in [(last..last + 5, 0), (last + 5..BITS_PER_BLOCK, 5)] {
             bitmap.mark(mark);
-            bitmap.want(0);
+            bitmap.want(u32::try_from(last / BLOCKS_PER_REGION).unwrap());
             let older = disk.clone();
             let (index, offset, bytes) = bitmap.next_write(&layout()).unwrap();
             let at = usize::try_from(offset - layout().bitmap_offset(0, Slot::A)).unwrap();

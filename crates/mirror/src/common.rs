@@ -63,19 +63,19 @@ impl Machine {
         let Some(active) = self.active_mut() else {
             return;
         };
+        let Some(sessions) = sessions else {
+            active.common = Common::None;
+            return;
+        };
         let is_due = |(at, made)| at <= now && made != jobs;
         let known = match active.common {
             Common::None => None,
             Common::Done { again, .. } if again.is_some_and(is_due) => None,
             Common::Asked { sessions, .. } | Common::Done { sessions, .. } => Some(sessions),
         };
-        if known == sessions {
+        if known == Some(sessions) {
             return;
         }
-        let Some(sessions) = sessions else {
-            active.common = Common::None;
-            return;
-        };
         // Several may be made in the same sessions: an answer to an earlier one must not count for a later one.
         active.commons_made += 1;
         let name = SessionId(sessions ^ active.commons_made.rotate_left(48));
@@ -198,6 +198,8 @@ impl Machine {
             let Some(agreeing) = agreeing else {
                 return;
             };
+            // It has what the active has, and nothing else any more.
+            s.led = false;
             for (node, _) in agreeing.with {
                 if let Some(pair) = s.pair_mut(node) {
                     pair.offered = Some(agreeing.name);

@@ -19,7 +19,7 @@ use crate::machine::{JobId, Machine};
 use crate::nodes::NodeSet;
 use crate::peer::{Await, Peer, Phase};
 use crate::spool::{Body, Next, Outbox, Parcel, weight};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use wire::event::ReplicaLoss;
 use wire::mirror_frame::{FLAG_ORDERED, FLAG_RESYNC, Header, Kind};
 use wire::mutant::{self, Mutant};
@@ -49,8 +49,8 @@ pub(crate) struct Spool {
     /// Operations under way, with their buffers.
     ios: BTreeMap<IoId, BufId>,
     made: u64,
-    /// Of these: of sessions that are gone. No place is free before they end.
-    stale: BTreeSet<IoId>,
+    /// Of these: of sessions that are gone, and where. No place of the same follower is free before they end.
+    stale: BTreeMap<IoId, u64>,
     failed: bool,
 }
 
@@ -328,9 +328,10 @@ impl Machine {
             return Some(Body::Held(buf));
         }
         let spool = &mut self.spool;
-        let idle = !spool.failed && spool.stale.is_empty();
         let session = self.peers.get_mut(&node).and_then(|p| p.session_mut())?;
-        let usable = idle && memory <= bound.memory_bytes.saturating_mul(2);
+        let ring = &session.outbox.ring;
+        let idle = !spool.stale.values().any(|offset| ring.has(*offset));
+        let usable = !spool.failed && idle && memory <= bound.memory_bytes.saturating_mul(2);
         let len = u64::from(header.payload_len);
         let slot = usable.then(|| session.outbox.ring.take(len))??;
         let io = spool.begin(buf);
@@ -407,7 +408,7 @@ impl Machine {
             return;
         };
         self.spool.failed |= result.is_err();
-        if self.spool.stale.remove(&io) {
+        if self.spool.stale.remove(&io).is_some() {
             return self.let_go_of(buf);
         }
         let mut unneeded = None;

@@ -103,14 +103,18 @@ impl Outbox {
         Self {
             ahead: AHEAD_BYTES.min(bound.memory_bytes / 4),
             window: bound.window_bytes,
-            ring: Ring::new(place.saturating_mul(bound.spool_bytes), bound.spool_bytes),
+            ring: Ring::of(place, bound.spool_bytes / ALIGN * ALIGN),
             ..Self::default()
         }
     }
 
-    /// Operations of the spool that are under way for it.
-    pub(crate) fn under_way(&self) -> impl Iterator<Item = IoId> {
-        self.queue.iter().filter_map(|parcel| parcel.body.io())
+    /// Operations of the spool that are under way for it, and where.
+    pub(crate) fn under_way(&self) -> impl Iterator<Item = (IoId, u64)> {
+        let one = |parcel: &Parcel| match parcel.body {
+            Body::Writing(io, slot, _) | Body::Reading(io, slot, _) => Some((io, slot.offset)),
+            Body::Here(_) | Body::Held(_) | Body::Spooled(_) => None,
+        };
+        self.queue.iter().filter_map(one)
     }
 
     /// True if one more frame may wait.
@@ -240,13 +244,19 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// Of so many bytes from `start` on.
-    pub(crate) const fn new(start: u64, size: u64) -> Self {
+    /// The part at this place, of so many bytes, as all parts are.
+    pub(crate) const fn of(place: u64, size: u64) -> Self {
+        let start = place.saturating_mul(size);
         Self {
             start,
             end: start.saturating_add(size),
             slots: VecDeque::new(),
         }
+    }
+
+    /// True if an operation at this offset is in here.
+    pub(crate) const fn has(&self, offset: u64) -> bool {
+        self.start <= offset && offset < self.end
     }
 
     /// A place of at least `len` bytes; none if the ring is full.
@@ -314,7 +324,7 @@ mod tests {
 
     #[test]
     fn no_two_places_in_use_overlap() {
-        let mut ring = Ring::new(8 * ALIGN, 16 * ALIGN);
+        let mut ring = Ring::of(1, 16 * ALIGN);
         let mut used: VecDeque<Slot> = VecDeque::new();
         let mut dice = 7_u64;
         let mut full = 0;
@@ -323,7 +333,7 @@ mod tests {
             let len = (dice >> 33) % (5 * ALIGN) + 1;
             match ring.take(len) {
                 Some(slot) => {
-                    assert!(slot.offset >= 8 * ALIGN && slot.offset + slot.len <= 24 * ALIGN);
+                    assert!(slot.offset >= 16 * ALIGN && slot.offset + slot.len <= 32 * ALIGN);
                     let apart = |o: &Slot| {
                         slot.offset + slot.len <= o.offset || o.offset + o.len <= slot.offset
                     };

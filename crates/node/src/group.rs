@@ -371,6 +371,8 @@ impl Group {
             }
             if self.is_serving() {
                 self.drive_sets(cx);
+            } else if let Some(heir) = self.ends_in_order() {
+                self.shed(cx, heir);
             }
             self.drive_lease(cx);
         }

@@ -183,7 +183,7 @@ impl Group {
     fn on_peer_lost(&mut self, cx: Around<'_>, mirror: u8, node: NodeId, why: ReplicaLoss) {
         self.journal.push(cx.now, What::ReplicaLost { node, why });
         let ignored = mutant::on(Mutant::StuckPeerKept) && why == ReplicaLoss::Silent;
-        let serving = self.is_serving();
+        let serving = self.is_serving() || self.ends_in_order().is_some();
         let mate = self.mates.entry(node).or_default();
         mate.synced.remove(&mirror);
         mate.counted.remove(&mirror);
@@ -207,6 +207,25 @@ impl Group {
                 self.drive_grow(cx, &record);
                 self.refresh(cx, &record);
             } else {
+                self.growing = None;
+                self.shrink(cx, &record, &gone);
+            }
+        }
+        if let Some(record) = self.register.confirmed().cloned() {
+            self.tell_sets(&record);
+        }
+    }
+
+    /// While the group ends in order, whoever goes is taken out as while it serves, or the end would wait for it; but not the one
+    /// that it ends for.
+    pub(super) fn shed(&mut self, cx: Around<'_>, heir: Option<NodeId>) {
+        let Some(record) = self.register.confirmed().cloned() else {
+            return;
+        };
+        if self.pending.is_none() && cx.now >= self.retry_at {
+            let mut gone: Vec<NodeId> = record.promotable().into_iter().collect();
+            gone.retain(|id| self.is_lost(*id) && Some(*id) != heir);
+            if !gone.is_empty() {
                 self.growing = None;
                 self.shrink(cx, &record, &gone);
             }

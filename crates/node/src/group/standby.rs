@@ -236,7 +236,10 @@ impl Group {
         // do if it does not.
         let patience =
             self.timing.suspect.saturating_mul(3) + self.timing.lease + self.timing.margin;
-        if silent < patience && self.has_better_heir(cx, &record) {
+        let mine = record.members.get(&self.me).map(|member| member.sync);
+        // One that may lack something waits for as long as another could serve with all of it.
+        let patient = silent < patience || mine == Some(Sync::AsyncEligible);
+        if patient && self.has_better_heir(cx, &record) {
             return;
         }
         self.begin_takeover(cx, &record, silent);

@@ -5,8 +5,8 @@ use crate::config::ResourceKind;
 use crate::io::ResourceAct;
 use mirror::control::Command;
 use std::collections::BTreeSet;
-use wire::NodeId;
 use wire::event::{Phase, ReplicaLoss};
+use wire::{NodeId, Sync};
 
 impl Group {
     /// The confirmed record names this node: activates the mirrors.
@@ -34,7 +34,10 @@ impl Group {
         // What an eligible follower lacks, or has and this node lacks, is known only after a copy, which would make it a mixture:
         // it is taken out first, and comes back when it is equal (R9, R11).
         for id in &required {
-            if *id != self.me && self.config.are_apart(self.me, *id) {
+            // The configuration may have changed since it was counted in.
+            let label = record.members.get(id).map(|member| member.sync);
+            let behind = label == Some(Sync::AsyncEligible) || self.config.are_apart(self.me, *id);
+            if *id != self.me && behind {
                 self.lose(*id, ReplicaLoss::Closed);
             }
         }

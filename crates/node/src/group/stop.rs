@@ -153,6 +153,18 @@ impl Group {
         self.drive(cx);
     }
 
+    /// While resources and mirrors end in order: for whom, if for anybody.
+    pub(super) fn ends_in_order(&self) -> Option<Option<NodeId>> {
+        let State::Stopping { why, step } = &self.state else {
+            return None;
+        };
+        match (step, why) {
+            (Stopping::Yielding | Stopping::Proposing, _) | (_, StopWhy::DiskFailed { .. }) => None,
+            (_, StopWhy::HandOver { to, .. }) => Some(Some(*to)),
+            (_, StopWhy::Hold(_)) => Some(None),
+        }
+    }
+
     pub(super) fn continue_stop(&mut self, cx: Around<'_>) {
         let State::Stopping { why, step } = self.state.clone() else {
             return;

@@ -3,7 +3,7 @@
 use super::{Scenario, millis, secs};
 use crate::fault::Fault;
 use crate::options::{Level, Options};
-use crate::world::{A, B, World};
+use crate::world::{A, B, W, World};
 use wire::ByteCount;
 use wire::control::GroupRequest;
 
@@ -21,6 +21,11 @@ pub(super) const ALL: &[Scenario] = &[
     plain("async_cut_off_is_put_aside", cut_off_is_put_aside),
     plain("async_held_back_waits_for_a_person", held_back_waits),
     plain("async_moves_lose_nothing", moves_lose_nothing),
+    far("far_one_goes_while_the_group_moves", far_one_goes_in_a_move),
+    far(
+        "far_one_takes_over_only_alone",
+        far_one_takes_over_only_alone,
+    ),
     plain("async_epochs_stay_in_order", epochs_stay_in_order).with(|o| {
         o.level = Level::Async;
         o.hot_regions = 3;
@@ -30,6 +35,14 @@ pub(super) const ALL: &[Scenario] = &[
 
 const fn plain(name: &'static str, story: fn(&mut World)) -> Scenario {
     Scenario::of(name, story).with(|o: &mut Options| o.level = Level::Async)
+}
+
+/// Two replicas that wait for each other, and a third that nobody waits for.
+const fn far(name: &'static str, story: fn(&mut World)) -> Scenario {
+    Scenario::of(name, story).with(|o: &mut Options| {
+        o.level = Level::Async;
+        o.replicas = 3;
+    })
 }
 
 /// The active dies while its standby is eligible: the standby takes over, and the old active comes back as a follower.
@@ -125,6 +138,39 @@ fn moves_lose_nothing(w: &mut World) {
             "nothing was missing after a planned move",
         );
     }
+    w.come_back();
+}
+
+/// Nobody waits for the far one: a move between the near ones ends though it is cut off just then.
+fn far_one_goes_in_a_move(w: &mut World) {
+    w.expect(secs(20), "all three count", |w| w.in_sync() == 3);
+    w.make(Fault::Isolate(W, secs(30)));
+    let wait = w.rng.millis(0, 400);
+    w.pass(wait);
+    w.make(Fault::Move);
+    w.expect(secs(10), "B serves", |w| w.serves(B));
+    w.must(w.checkers.cut_off == 0, "nothing is missing");
+    w.come_back();
+}
+
+/// The far one is up first when the active dies, and waits for the near one, whose disk hangs for a while; it serves when that one has
+/// gone as well, and one of the others can vote.
+fn far_one_takes_over_only_alone(w: &mut World) {
+    w.expect(secs(20), "all three count", |w| w.in_sync() == 3);
+    w.make(Fault::DiskHang(B, secs(3)));
+    w.make(Fault::Power(A, secs(12)));
+    w.expect(secs(15), "B serves", |w| w.serves(B));
+    w.must(w.checkers.cut_off == 0, "nothing is missing");
+    w.expect(secs(60), "all three count again", |w| w.in_sync() == 3);
+    let (serving, other) = if w.active() == Some(A) {
+        (A, B)
+    } else {
+        (B, A)
+    };
+    w.make(Fault::DiskHang(other, secs(40)));
+    w.expect(secs(20), "the near standby is out", |w| w.in_sync() == 2);
+    w.make(Fault::Power(serving, secs(20)));
+    w.expect(secs(15), "the far one serves", |w| w.serves(W));
     w.come_back();
 }
 
