@@ -140,7 +140,7 @@ fn only_its_own_keys(action: &str, body: &GroupRequestBody) -> Result<(), Refusa
         (
             "mirror",
             body.mirror.is_some(),
-            &["verify", "resync", "demote"],
+            &["verify", "resync", "demote", "promote"],
         ),
         ("repair", body.repair.is_some(), &["verify"]),
         ("full", body.full.is_some(), &["resync"]),
