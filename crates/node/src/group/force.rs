@@ -9,7 +9,10 @@ use wire::control::RequestFault;
 use wire::event::{Act, Because, Rule, Seen};
 use wire::mutant::{self, Mutant};
 use wire::record::Intent;
-use wire::{NodeId, Record, Sync};
+use wire::{Duration, NodeId, Record, Sync};
+
+/// How long a person's word holds. The active may be switched on again later, and serve what nobody else then has.
+const WORD_HOLDS: Duration = Duration::from_secs(5);
 
 impl Group {
     /// Begins it, or says why not.
@@ -42,6 +45,14 @@ impl Group {
     }
 
     fn fault_to_force(&self, cx: Around<'_>, record: &Record) -> Option<RequestFault> {
+        let wanted = !matches!(record.intent, Intent::Hold(_));
+        let promotable = wanted && self.obstacle().is_none();
+        let promotable = promotable.then_some(RequestFault::Promotable(self.me));
+        self.fault_while_forcing(cx, record).or(promotable)
+    }
+
+    /// What must not be so from the asking to the end.
+    fn fault_while_forcing(&self, cx: Around<'_>, record: &Record) -> Option<RequestFault> {
         if self.is_heard_anywhere(cx, record.active) {
             return Some(RequestFault::Alive(record.active));
         }
@@ -50,10 +61,6 @@ impl Group {
         }
         if let Some(obstacle) = self.obstacle_to_force() {
             return Some(RequestFault::Target(self.me, obstacle));
-        }
-        let wanted = !matches!(record.intent, Intent::Hold(_));
-        if wanted && self.obstacle().is_none() {
-            return Some(RequestFault::Promotable(self.me));
         }
         let waits = self.lease_may_run(cx, record) || cx.now < self.retry_at;
         waits.then_some(RequestFault::LeaseRunning)
@@ -83,19 +90,61 @@ impl Group {
             .decide(cx.now, act, Rule::Forced, seen, rejected);
         // What it has may have been acknowledged.
         self.deposed = None;
+        self.forced_until = cx.now + WORD_HOLDS;
         self.fence(cx, AfterFence::Force);
     }
 
     /// Nothing of the old epoch is under way here any more, if `ready`.
     pub(super) fn continue_forced(&mut self, cx: Around<'_>, record: &Record, ready: bool) {
-        let back = cx.links.is_up(cx.now, record.active);
-        if back || self.obstacle_to_force().is_some() {
-            self.journal.abandon();
-            return self.enter_standby(cx, record);
-        }
-        if ready {
+        if self.word_is_over(cx, record) {
+            self.give_up_forced(cx, record);
+        } else if ready {
             self.propose_forced(cx, record);
         }
+    }
+
+    /// It is proposed, and not decided.
+    pub(super) fn watch_forced(&mut self, cx: Around<'_>) {
+        let Some(record) = self.register.confirmed().cloned() else {
+            return;
+        };
+        if self.word_is_over(cx, &record) {
+            self.register.give_up();
+            self.pending = None;
+            self.give_up_forced(cx, &record);
+        }
+    }
+
+    fn word_is_over(&self, cx: Around<'_>, record: &Record) -> bool {
+        cx.now >= self.forced_until || self.fault_while_forcing(cx, record).is_some()
+    }
+
+    /// Follows again. What a voter accepted already can still be decided: it stays unresolved, and nobody gets a lease from here
+    /// until that is known (R8).
+    fn give_up_forced(&mut self, cx: Around<'_>, record: &Record) {
+        let fault = self.fault_while_forcing(cx, record);
+        let because = if let Some(RequestFault::Target(_, obstacle)) = fault {
+            Because::NotPromotable(obstacle)
+        } else if fault == Some(RequestFault::LeaseRunning) {
+            Because::LeaseRunning
+        } else if fault == Some(RequestFault::Alive(record.active)) {
+            Because::WouldLose
+        } else {
+            Because::NoMajority
+        };
+        let silent = cx.links.silent(cx.now, record.active);
+        let seen = vec![
+            Seen::Silent(record.active, silent),
+            Seen::AtEpoch(record.epoch),
+        ];
+        let rejected = vec![(Act::TakeOver(record.active), because)];
+        self.journal
+            .decide(cx.now, Act::Wait, Rule::Forced, seen, rejected);
+        self.journal.abandon();
+        let open = self.takeover_unresolved();
+        self.lease
+            .block_grants(open && !mutant::on(Mutant::GrantWhileTaking));
+        self.enter_standby(cx, record);
     }
 
     /// R3: the new set is this replica alone. Whoever counted before may hold what it has not.
@@ -119,6 +168,6 @@ impl Group {
             mine.failed = false;
         }
         self.change_state(cx.now, State::Taking(Taking::Proposing));
-        self.propose(cx, next, Pending::TakeOver);
+        self.propose(cx, next, Pending::Force);
     }
 }

@@ -329,6 +329,9 @@ impl Group {
     }
 
     pub(super) fn continue_taking(&mut self, cx: Around<'_>) {
+        if self.pending == Some(Pending::Force) {
+            return self.watch_forced(cx);
+        }
         let State::Taking(Taking::Fencing { left, then }) = &self.state else {
             return;
         };
@@ -404,7 +407,7 @@ impl Group {
         self.retry_at = cx.now + after;
         match self.pending.take() {
             Some(Pending::Bootstrap) => self.change_state(cx.now, State::Settling),
-            Some(Pending::TakeOver) => {
+            Some(Pending::TakeOver | Pending::Force) => {
                 self.journal.abandon();
                 if let Some(record) = self.register.confirmed().cloned() {
                     self.enter_standby(cx, &record);

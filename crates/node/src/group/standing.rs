@@ -79,6 +79,9 @@ impl Group {
         let Some(record) = self.register.confirmed() else {
             return Some(Obstacle::NoRegister);
         };
+        if !self.register.votes() {
+            return Some(Obstacle::NoVote);
+        }
         let wrong = self.wrong_disk().map(Obstacle::WrongDisk);
         let disk = wrong.or_else(|| self.disk_obstacle());
         disk.or_else(|| self.content_obstacle(record))

@@ -4,7 +4,7 @@ use super::{Scenario, millis, secs};
 use crate::fault::Fault;
 use crate::options::Level;
 use crate::world::{A, B, W, World};
-use wire::control::GroupRequest;
+use wire::control::{GroupRequest, Role};
 
 pub(super) const ALL: &[Scenario] = &[
     Scenario::of("forced_promotion", forced).with(|o| o.forced = true),
@@ -13,6 +13,7 @@ pub(super) const ALL: &[Scenario] = &[
         o.level = Level::Async;
     }),
     Scenario::of("forced_promotion_is_refused", refused),
+    Scenario::of("forced_promotion_does_not_wait_for_days", stale),
 ];
 
 const PROMOTE_B: GroupRequest = GroupRequest::Promote { node: B, off: A };
@@ -42,6 +43,23 @@ fn refused(w: &mut World) {
     w.make(Fault::Isolate(W, secs(6)));
     w.pass(secs(3));
     nothing_comes_of_it(w, "B has no majority");
+    w.come_back();
+}
+
+/// Nobody answers the proposal. A was off when a person said so, and is not when it could be decided.
+fn stale(w: &mut World) {
+    b_is_out(w);
+    w.make(Fault::Power(A, secs(12)));
+    w.pass(secs(4));
+    w.ask(B, PROMOTE_B);
+    w.make(Fault::Isolate(W, secs(20)));
+    w.pass(secs(7));
+    w.must(
+        w.role(B) == Some(Role::Standby),
+        "B does not wait any longer",
+    );
+    w.pass(secs(10));
+    w.must(w.active() == Some(A), "nothing comes of it later");
     w.come_back();
 }
 
