@@ -394,6 +394,12 @@ pub enum RequestFault {
     NotHeldBack(NodeId),
     /// The node's replica holds back so much, which is not what the person was shown.
     OtherHeldBack(NodeId, ByteCount),
+    /// The node is alive, and its replica holds what this one lacks.
+    Better(NodeId),
+    /// It is carried out only when it is asked on this node.
+    AskThere(NodeId),
+    /// The record is not the one that the person was shown.
+    OtherRecord,
 }
 
 #[cfg(test)]

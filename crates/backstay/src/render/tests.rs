@@ -564,6 +564,9 @@ fn what_a_person_asks_of_a_mirror_has_words() {
         RequestFault::NameOne,
         RequestFault::NotHeldBack(B),
         RequestFault::OtherHeldBack(B, bytes),
+        RequestFault::Better(B),
+        RequestFault::AskThere(B),
+        RequestFault::OtherRecord,
         RequestFault::Target(B, Obstacle::HeldBack(bytes)),
     ];
     let let_go = What::LetGo {

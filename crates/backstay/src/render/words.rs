@@ -278,6 +278,9 @@ impl Words<'_> {
                 ];
                 fill(self.lang, "fault.other-held-back", &args)
             }
+            RequestFault::Better(node) => self.with_node("fault.better", node),
+            RequestFault::AskThere(node) => self.with_node("fault.ask-there", node),
+            RequestFault::OtherRecord => self.plain("fault.other-record"),
         }
     }
 

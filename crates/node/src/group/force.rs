@@ -5,7 +5,7 @@
 //! lost by it is noted in the record: that is put aside, or held back, when it returns.
 
 use super::{AfterFence, Around, Group, Pending, State, Taking};
-use wire::control::RequestFault;
+use wire::control::{Obstacle, RequestFault};
 use wire::event::{Act, Because, Rule, Seen};
 use wire::mutant::{self, Mutant};
 use wire::record::Intent;
@@ -62,8 +62,42 @@ impl Group {
         if let Some(obstacle) = self.obstacle_to_force() {
             return Some(RequestFault::Target(self.me, obstacle));
         }
+        if let Some(better) = self.better_alive(cx, record) {
+            return Some(RequestFault::Better(better));
+        }
         let waits = self.lease_may_run(cx, record) || cx.now < self.retry_at;
         waits.then_some(RequestFault::LeaseRunning)
+    }
+
+    /// Another member that counts for more by the record, and is alive. If its own replica is what stands against it, it is of no
+    /// more use than one that is off.
+    fn better_alive(&self, cx: Around<'_>, record: &Record) -> Option<NodeId> {
+        let mine = record.members.get(&self.me)?.sync;
+        let better = |id: NodeId, sync: Sync| sync.counts() && sync < mine && id != record.active;
+        let alive = |id: NodeId| self.is_heard_anywhere(cx, id) && !self.has_bad_replica(id);
+        let mut others = record.members.iter().map(|(id, member)| (*id, member.sync));
+        let found = others.find(|(id, sync)| better(*id, *sync) && alive(*id));
+        found.map(|(id, _)| id)
+    }
+
+    /// By the last that the node said of itself.
+    fn has_bad_replica(&self, node: NodeId) -> bool {
+        let said = self.peers.get(&node).and_then(|(_, beat)| beat.obstacle);
+        said.is_some_and(|obstacle| match obstacle {
+            Obstacle::Inconsistent
+            | Obstacle::DiskFailed
+            | Obstacle::RolledBack
+            | Obstacle::WrongDisk(_) => true,
+            Obstacle::OutOfSync
+            | Obstacle::InstanceOpen
+            | Obstacle::FailedHere
+            | Obstacle::NotAttached
+            | Obstacle::AsyncBehind
+            | Obstacle::NoVote
+            | Obstacle::NoRegister
+            | Obstacle::Silent
+            | Obstacle::HeldBack(_) => false,
+        })
     }
 
     /// True if this node hears the other, or one does that it hears.
@@ -147,20 +181,19 @@ impl Group {
         self.enter_standby(cx, record);
     }
 
-    /// R3: the new set is this replica alone. Whoever counted before may hold what it has not.
+    /// R3: the new set is this replica alone. Any other may hold what it has not: who counted last, this node may never have been
+    /// told.
     fn propose_forced(&mut self, cx: Around<'_>, record: &Record) {
         let nonce = self.next_nonce();
         let (me, generation) = (self.me, self.generation());
-        let counted = self.register.could_be_promoted();
         let mut next = record.successor(nonce);
         next.active = me;
         next.intent = Intent::Serve;
         for (id, member) in &mut next.members {
-            let left_behind = counted.contains(id) && !mutant::on(Mutant::ForcedForgets);
             member.sync = match member.sync.taken_out() {
                 _ if *id == me => Sync::InSync,
-                Sync::Out if left_behind => Sync::CutOff,
-                out @ (Sync::InSync | Sync::AsyncEligible | Sync::Out | Sync::CutOff) => out,
+                out if mutant::on(Mutant::ForcedForgets) => out,
+                _ => Sync::CutOff,
             };
         }
         if let Some(mine) = next.members.get_mut(&me) {

@@ -4,6 +4,7 @@ use super::{Scenario, millis, secs};
 use crate::fault::Fault;
 use crate::options::Level;
 use crate::world::{A, B, W, World};
+use wire::Sync;
 use wire::control::{GroupRequest, Role};
 
 pub(super) const ALL: &[Scenario] = &[
@@ -13,6 +14,12 @@ pub(super) const ALL: &[Scenario] = &[
         o.level = Level::Async;
     }),
     Scenario::of("forced_promotion_is_refused", refused),
+    Scenario::of("forced_promotion_is_refused_beside_a_better_one", beside)
+        .with(|o| o.replicas = 3),
+    Scenario::of("forced_promotion_leaves_all_others_behind", all_others).with(|o| {
+        o.replicas = 3;
+        o.forced = true;
+    }),
     Scenario::of("forced_promotion_does_not_wait_for_days", stale),
 ];
 
@@ -54,12 +61,45 @@ fn stale(w: &mut World) {
     w.ask(B, PROMOTE_B);
     w.make(Fault::Isolate(W, secs(20)));
     w.pass(secs(7));
-    w.must(
-        w.role(B) == Some(Role::Standby),
-        "B does not wait any longer",
-    );
+    let standby = w.role(B) == Some(Role::Standby);
+    w.must(standby, "B does not wait any longer");
     w.pass(secs(10));
     w.must(w.active() == Some(A), "nothing comes of it later");
+    w.come_back();
+}
+
+/// The group is held, A is off, and of the other two only B is out: it is not B that is to serve.
+fn beside(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::Power(B, secs(6)));
+    w.expect(secs(5), "B is taken out", |w| w.in_sync() == 2);
+    w.ask(A, GroupRequest::Stop);
+    w.expect(secs(5), "the group is held", |w| {
+        w.role(A) == Some(Role::Held)
+    });
+    w.make(Fault::Power(A, secs(15)));
+    w.pass(secs(9));
+    nothing_comes_of_it(w, "the third is in sync, and alive");
+    w.expect(secs(15), "A is held again", |w| {
+        w.role(A) == Some(Role::Held)
+    });
+    w.ask(A, GroupRequest::Start);
+    w.come_back();
+}
+
+/// Both others are out when A dies: whatever B knows of the third, that may hold what B has not.
+fn all_others(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::MirrorCut(secs(20)));
+    w.expect(secs(6), "both are taken out", |w| w.in_sync() == 1);
+    w.make(Fault::Power(A, secs(15)));
+    w.pass(secs(5));
+    w.ask(B, PROMOTE_B);
+    w.expect(secs(10), "B serves", |w| w.serves(B));
+    let newest = w.checkers.epochs_rise.newest();
+    let others = newest.map(|r| r.members.iter().filter(|(id, _)| **id != r.active));
+    let cut_off = others.is_some_and(|mut all| all.all(|(_, m)| m.sync == Sync::CutOff));
+    w.must(cut_off, "every other one is cut off by the record");
     w.come_back();
 }
 

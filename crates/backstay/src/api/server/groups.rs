@@ -256,6 +256,9 @@ fn refused(snapshot: &Snapshot, fault: RequestFault) -> Refusal {
         RequestFault::NameOne => "name-one",
         RequestFault::NotHeldBack(_) => "not-held-back",
         RequestFault::OtherHeldBack(..) => "other-held-back",
+        RequestFault::Better(_) => "better",
+        RequestFault::AskThere(_) => "ask-there",
+        RequestFault::OtherRecord => "other-record",
     };
     Refusal::new(FaultKind::Refused, words.fault(fault)).reason(reason)
 }
