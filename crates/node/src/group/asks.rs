@@ -60,10 +60,13 @@ impl Group {
         self.drive(cx);
     }
 
-    /// Who carries a request out: the active, or the node whose own replica it is about.
+    /// Who carries a request out: the active. What a person confirms of one node's replica is not passed on: it might be carried
+    /// out after the asking node gave up, and said so.
     fn carrier(&self, request: GroupRequest) -> Option<NodeId> {
         match request {
-            GroupRequest::Demote { node, .. } | GroupRequest::Promote { node, .. } => Some(node),
+            GroupRequest::Demote { node, .. } | GroupRequest::Promote { node, .. } => {
+                (node == self.me).then_some(node)
+            }
             GroupRequest::Move(_)
             | GroupRequest::Start
             | GroupRequest::Stop
@@ -116,7 +119,16 @@ impl Group {
             .find(|(known, _)| *known == id)
             .map(|(_, r)| *r);
         let result = known.unwrap_or_else(|| {
-            let result = self.carry_out(cx, request);
+            let result = match request {
+                GroupRequest::Demote { node, .. } | GroupRequest::Promote { node, .. } => {
+                    Err(RequestFault::AskThere(node))
+                }
+                GroupRequest::Move(_)
+                | GroupRequest::Start
+                | GroupRequest::Stop
+                | GroupRequest::Verify { .. }
+                | GroupRequest::Resync { .. } => self.carry_out(cx, request),
+            };
             self.journal.push(
                 cx.now,
                 What::Asked {
@@ -340,7 +352,7 @@ impl Group {
 const fn nobody_for(request: GroupRequest) -> RequestFault {
     match request {
         GroupRequest::Demote { node, .. } | GroupRequest::Promote { node, .. } => {
-            RequestFault::Silent(node)
+            RequestFault::AskThere(node)
         }
         GroupRequest::Move(_)
         | GroupRequest::Start

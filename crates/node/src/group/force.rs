@@ -26,7 +26,7 @@ impl Group {
             return Err(RequestFault::NoMajority);
         };
         if node != self.me {
-            return Err(RequestFault::Silent(node));
+            return Err(RequestFault::AskThere(node));
         }
         if record.active == self.me {
             return Err(RequestFault::Already);

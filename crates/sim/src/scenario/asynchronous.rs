@@ -191,6 +191,10 @@ fn held_back_waits(w: &mut World) {
     let unchanged = held_by_a(w) == Some(bytes);
     w.must(unchanged, "that is not what A holds");
     w.ask(B, demote(bytes));
+    w.pass(secs(3));
+    let unchanged = held_by_a(w) == Some(bytes);
+    w.must(unchanged, "B does not pass it on");
+    w.ask(A, demote(bytes));
     w.expect(secs(30), "A may be promoted again", |w| w.in_sync() == 2);
     let over = held_by_a(w).is_none();
     w.must(over, "A holds nothing back any more");

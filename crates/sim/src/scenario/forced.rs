@@ -32,6 +32,9 @@ fn forced(w: &mut World) {
     w.make(Fault::Power(A, secs(15)));
     w.pass(secs(5));
     w.must(w.active() == Some(A), "nobody is promoted by itself");
+    w.ask(W, PROMOTE_B);
+    w.pass(secs(1));
+    w.must(w.active() == Some(A), "the witness does not pass it on");
     w.ask(B, PROMOTE_B);
     w.expect(secs(10), "B serves", |w| w.serves(B));
     w.come_back();

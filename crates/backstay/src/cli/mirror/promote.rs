@@ -20,7 +20,7 @@ use crate::render::amount;
 pub struct Args {
     /// Mirror; the whole group that it belongs to is served from the node
     mirror: String,
-    /// Node that is to serve
+    /// Node that is to serve: this one, except with --dry-run
     #[arg(long, value_name = "NODE")]
     node: String,
     /// Why, for the event log
@@ -78,6 +78,7 @@ pub(super) fn run(args: &Args, global: &Global, ui: &Ui) -> Outcome {
     };
     show(ui, &document);
     if !args.dry_run {
+        connect::check_asked_there(&status, &args.node)?;
         let sentence = format!("{}{OFF}", document.off);
         let question = format!("type `{sentence}` if it is, and to go on");
         let typed = Typed {
