@@ -277,13 +277,18 @@ impl World {
             let local = machine.local(now);
             let view = machine.process.as_ref().map(|it| it.node.view(local));
             let group = view.and_then(|view| view.groups.into_iter().next());
-            let held = group.and_then(|group| group.held_back.get(&node).copied());
-            if let Some(bytes) = held {
+            let Some(group) = group else {
+                continue;
+            };
+            let held = group.held_back.get(&node).copied();
+            let epoch = group.record.map(|record| record.epoch);
+            if let (Some(bytes), Some(epoch)) = (held, epoch) {
                 let mirror = 0;
                 let request = GroupRequest::Demote {
                     mirror,
                     node,
                     bytes,
+                    epoch,
                 };
                 self.ask(node, request);
             }

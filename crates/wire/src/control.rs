@@ -349,6 +349,8 @@ pub enum GroupRequest {
         node: NodeId,
         /// The active by the record, of which the person says that it is off.
         off: NodeId,
+        /// Epoch of the record that the person was shown; refused if it is another by now.
+        epoch: Epoch,
     },
     /// Let go what a replica holds back, so that it follows. Carried out by its own node.
     Demote {
@@ -358,6 +360,8 @@ pub enum GroupRequest {
         node: NodeId,
         /// What the person was shown; refused if it is not what is held back.
         bytes: ByteCount,
+        /// Epoch of the record that the person was shown; refused if it is another by now.
+        epoch: Epoch,
     },
 }
 

@@ -541,6 +541,7 @@ fn what_a_person_asks_of_a_mirror_has_words() {
         names: &names,
     };
     let (mirror, node, bytes) = (0, B, ByteCount(8192));
+    let epoch = Epoch(7);
     let resync = |node, full| GroupRequest::Resync { mirror, node, full };
     let requests = [
         resync(None, false),
@@ -551,8 +552,13 @@ fn what_a_person_asks_of_a_mirror_has_words() {
             mirror,
             node,
             bytes,
+            epoch,
         },
-        GroupRequest::Promote { node, off: A },
+        GroupRequest::Promote {
+            node,
+            off: A,
+            epoch,
+        },
     ];
     let faults = [
         RequestFault::Silent(B),

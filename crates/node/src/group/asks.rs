@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use wire::control::{GroupRequest, Message, RequestFault};
 use wire::event::What;
 use wire::record::{Hold, Intent};
-use wire::{ByteCount, Duration, NodeId, Nonce, Time};
+use wire::{ByteCount, Duration, Epoch, NodeId, Nonce, Time};
 
 /// How long a request is passed on before it is answered with "no active".
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -174,8 +174,9 @@ impl Group {
                 mirror,
                 node,
                 bytes,
-            } => self.ask_demote(mirror, node, bytes),
-            GroupRequest::Promote { node, off } => self.ask_promote(cx, node, off),
+                epoch,
+            } => self.ask_demote(mirror, node, (bytes, epoch)),
+            GroupRequest::Promote { node, off, epoch } => self.ask_promote(cx, node, (off, epoch)),
             GroupRequest::Start => match self.state {
                 State::Held => self.ask_start(cx),
                 State::Active { .. } => Err(RequestFault::Already),
@@ -272,7 +273,7 @@ impl Group {
         &mut self,
         mirror: u8,
         node: NodeId,
-        bytes: ByteCount,
+        (bytes, epoch): (ByteCount, Epoch),
     ) -> Result<(), RequestFault> {
         let replica = self.replicas.get(usize::from(mirror));
         let held = replica.and_then(|it| it.held_back);
@@ -280,6 +281,9 @@ impl Group {
         let held = held.ok_or(RequestFault::NotHeldBack(node))?;
         if held != bytes {
             return Err(RequestFault::OtherHeldBack(node, held));
+        }
+        if self.register.confirmed().map(|r| r.epoch) != Some(epoch) {
+            return Err(RequestFault::OtherRecord);
         }
         if self.state != State::Standby {
             return Err(RequestFault::Busy);

@@ -9,7 +9,7 @@ use wire::control::{Obstacle, RequestFault};
 use wire::event::{Act, Because, Rule, Seen};
 use wire::mutant::{self, Mutant};
 use wire::record::Intent;
-use wire::{Duration, NodeId, Record, Sync};
+use wire::{Duration, Epoch, NodeId, Record, Sync};
 
 /// How long a person's word holds. The active may be switched on again later, and serve what nobody else then has.
 const WORD_HOLDS: Duration = Duration::from_secs(5);
@@ -20,7 +20,7 @@ impl Group {
         &mut self,
         cx: Around<'_>,
         node: NodeId,
-        off: NodeId,
+        (off, epoch): (NodeId, Epoch),
     ) -> Result<(), RequestFault> {
         let Some(record) = self.register.confirmed().cloned() else {
             return Err(RequestFault::NoMajority);
@@ -33,6 +33,9 @@ impl Group {
         }
         if record.active != off {
             return Err(RequestFault::OtherActive(record.active));
+        }
+        if record.epoch != epoch {
+            return Err(RequestFault::OtherRecord);
         }
         if self.state != State::Standby || self.pending.is_some() {
             return Err(RequestFault::Busy);

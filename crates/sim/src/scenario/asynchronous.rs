@@ -181,10 +181,12 @@ fn held_back_waits(w: &mut World) {
         w.in_sync() == 1,
         "A is not made equal before a person decides",
     );
+    let epoch = w.known_epoch(A);
     let demote = |bytes| GroupRequest::Demote {
         mirror: 0,
         node: A,
         bytes,
+        epoch,
     };
     w.ask(A, demote(ByteCount(bytes.0 + 4096)));
     w.pass(secs(3));

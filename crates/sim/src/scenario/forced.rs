@@ -4,8 +4,8 @@ use super::{Scenario, millis, secs};
 use crate::fault::Fault;
 use crate::options::Level;
 use crate::world::{A, B, W, World};
-use wire::Sync;
 use wire::control::{GroupRequest, Role};
+use wire::{Epoch, Sync};
 
 pub(super) const ALL: &[Scenario] = &[
     Scenario::of("forced_promotion", forced).with(|o| o.forced = true),
@@ -23,7 +23,14 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario::of("forced_promotion_does_not_wait_for_days", stale),
 ];
 
-const PROMOTE_B: GroupRequest = GroupRequest::Promote { node: B, off: A };
+/// As a person who was shown what the node knows.
+fn promote_b(w: &mut World) -> GroupRequest {
+    GroupRequest::Promote {
+        node: B,
+        off: A,
+        epoch: w.known_epoch(B),
+    }
+}
 
 /// B is out when A dies. Only a person's word promotes it; when A returns, what it acknowledged alone is put aside.
 fn forced(w: &mut World) {
@@ -32,10 +39,21 @@ fn forced(w: &mut World) {
     w.make(Fault::Power(A, secs(15)));
     w.pass(secs(5));
     w.must(w.active() == Some(A), "nobody is promoted by itself");
-    w.ask(W, PROMOTE_B);
+    let ask = promote_b(w);
+    w.ask(W, ask);
     w.pass(secs(1));
     w.must(w.active() == Some(A), "the witness does not pass it on");
-    w.ask(B, PROMOTE_B);
+    w.ask(
+        B,
+        GroupRequest::Promote {
+            node: B,
+            off: A,
+            epoch: Epoch(1),
+        },
+    );
+    w.pass(secs(1));
+    w.must(w.active() == Some(A), "that is not the record by now");
+    w.ask(B, ask);
     w.expect(secs(10), "B serves", |w| w.serves(B));
     w.come_back();
 }
@@ -61,7 +79,8 @@ fn stale(w: &mut World) {
     b_is_out(w);
     w.make(Fault::Power(A, secs(12)));
     w.pass(secs(4));
-    w.ask(B, PROMOTE_B);
+    let ask = promote_b(w);
+    w.ask(B, ask);
     w.make(Fault::Isolate(W, secs(20)));
     w.pass(secs(7));
     let standby = w.role(B) == Some(Role::Standby);
@@ -97,7 +116,8 @@ fn all_others(w: &mut World) {
     w.expect(secs(6), "both are taken out", |w| w.in_sync() == 1);
     w.make(Fault::Power(A, secs(15)));
     w.pass(secs(5));
-    w.ask(B, PROMOTE_B);
+    let ask = promote_b(w);
+    w.ask(B, ask);
     w.expect(secs(10), "B serves", |w| w.serves(B));
     let newest = w.checkers.epochs_rise.newest();
     let others = newest.map(|r| r.members.iter().filter(|(id, _)| **id != r.active));
@@ -113,7 +133,8 @@ fn b_is_out(w: &mut World) {
 }
 
 fn nothing_comes_of_it(w: &mut World, why: &str) {
-    w.ask(B, PROMOTE_B);
+    let ask = promote_b(w);
+    w.ask(B, ask);
     w.pass(secs(1));
     w.must(w.active() == Some(A), why);
 }

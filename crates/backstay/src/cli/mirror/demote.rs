@@ -75,7 +75,8 @@ pub(super) fn run(args: &Args, global: &Global, ui: &Ui) -> Outcome {
             yes: args.yes,
         };
         connect::confirm_typed(ui, &typed)?;
-        ask(args, &client, &one.group, held)?;
+        let epoch = connect::shown_epoch(&status, &one.group);
+        ask(args, &client, &one.group, (held, epoch))?;
         ui.talk(format_args!(
             "taken: {node} follows; `backstay mirror status` shows how far it is"
         ));
@@ -129,11 +130,17 @@ fn show(ui: &Ui, one: &GroupMirror, held: &HeldView) {
     ));
 }
 
-fn ask(args: &Args, client: &Client, group: &str, held: &HeldView) -> Result<(), Failure> {
+fn ask(
+    args: &Args,
+    client: &Client,
+    group: &str,
+    (held, epoch): (&HeldView, Option<u64>),
+) -> Result<(), Failure> {
     let body = GroupRequestBody {
         mirror: Some(args.mirror.clone()),
         node: Some(held.node.clone()),
         bytes: Some(held.bytes),
+        epoch,
         confirm: Some(args.mirror.clone()),
         reason: args.reason.clone(),
         ..GroupRequestBody::default()
