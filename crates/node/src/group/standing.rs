@@ -76,6 +76,9 @@ impl Group {
 
     /// What stands against it whatever the record says of the sets: a person's word does not change it (G4).
     pub(super) fn obstacle_to_force(&self) -> Option<Obstacle> {
+        if mutant::on(Mutant::ForcedMixture) {
+            return None;
+        }
         let Some(record) = self.register.confirmed() else {
             return Some(Obstacle::NoRegister);
         };

@@ -14,6 +14,7 @@ pub(super) const ALL: &[Scenario] = &[
         o.level = Level::Async;
     }),
     Scenario::of("forced_promotion_is_refused", refused),
+    Scenario::of("forced_promotion_of_a_mixture_is_refused", mixture),
     Scenario::of("forced_promotion_is_refused_beside_a_better_one", beside)
         .with(|o| o.replicas = 3),
     Scenario::of("forced_promotion_leaves_all_others_behind", all_others).with(|o| {
@@ -87,6 +88,20 @@ fn stale(w: &mut World) {
     w.must(standby, "B does not wait any longer");
     w.pass(secs(10));
     w.must(w.active() == Some(A), "nothing comes of it later");
+    w.come_back();
+}
+
+/// The active dies in the middle of a resync: no word of a person makes B a point in the history.
+fn mixture(w: &mut World) {
+    w.pass(secs(1));
+    w.make(Fault::MirrorSlow(secs(20)));
+    w.make(Fault::Power(B, secs(2)));
+    let chunks = w.checkers.chunks;
+    w.expect(secs(9), "a resync copies", |w| w.checkers.chunks > chunks);
+    w.make(Fault::Power(A, secs(10)));
+    w.pass(secs(5));
+    w.must_be_marked(B);
+    nothing_comes_of_it(w, "B is a mixture");
     w.come_back();
 }
 
