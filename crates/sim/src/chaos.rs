@@ -280,10 +280,10 @@ impl World {
             let Some(group) = group else {
                 continue;
             };
-            let held = group.held_back.get(&node).copied();
-            let epoch = group.record.map(|record| record.epoch);
-            if let (Some(bytes), Some(epoch)) = (held, epoch) {
-                let mirror = 0;
+            let Some(epoch) = group.record.map(|record| record.epoch) else {
+                continue;
+            };
+            for (mirror, bytes) in group.held_here {
                 let request = GroupRequest::Demote {
                     mirror,
                     node,

@@ -2,7 +2,7 @@
 
 use super::{Around, Group, Replica, Starting, State, Stopping};
 use mirror::control::Held;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use wire::control::{GroupBeat, Obstacle, Role, WrongDisk};
 use wire::event::What;
 use wire::mutant::{self, Mutant};
@@ -131,6 +131,13 @@ impl Group {
     /// True if a replica here waits for a person, because of what a failover cut off.
     pub(crate) fn is_held_back(&self) -> bool {
         self.replicas.iter().any(|it| it.held_back.is_some())
+    }
+
+    /// What the replicas here hold back, by the mirror's number.
+    pub(crate) fn held_here(&self) -> BTreeMap<u8, ByteCount> {
+        let held = (0..).zip(&self.replicas);
+        held.filter_map(|(mirror, it)| Some((mirror, it.held_back?)))
+            .collect()
     }
 
     /// A replica waits for a person, or does so no more.
