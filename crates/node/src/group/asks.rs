@@ -233,6 +233,12 @@ impl Group {
             ([_, _, ..], true) => return Err(RequestFault::NameOne),
             (_, false) | ([] | [_], true) => {}
         }
+        // One that is about to count is not made a mixture any more: nothing would come of it.
+        let counting = self.register.could_be_promoted();
+        let joins = |node: &NodeId| self.growing == Some(*node) || counting.contains(node);
+        if full && behind.iter().any(joins) {
+            return Err(RequestFault::Busy);
+        }
         for node in behind {
             self.tell_mirror(mirror, Command::Resync { node, full });
         }
