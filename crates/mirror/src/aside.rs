@@ -174,7 +174,8 @@ impl Machine {
         }
     }
 
-    /// A person lets go what is held. The disk says so from here on, so that a restart does not ask again.
+    /// A person lets go what is held. The disk says so from here on, so that a restart does not ask again; after a forced promotion
+    /// it does, if the record changed before this replica followed: no epoch on the disk tells what was let go.
     pub(crate) fn on_demote(&mut self) {
         let Some(held) = self.held().cloned() else {
             return;
