@@ -78,11 +78,12 @@ fn refused(w: &mut World) {
 /// Nobody answers the proposal. A was off when a person said so, and is not when it could be decided.
 fn stale(w: &mut World) {
     b_is_out(w);
-    w.make(Fault::Power(A, secs(12)));
-    w.pass(secs(4));
+    w.make(Fault::Power(A, secs(14)));
+    w.pass(secs(5));
     let ask = promote_b(w);
     w.ask(B, ask);
     w.make(Fault::Isolate(W, secs(20)));
+    w.expect(secs(1), "B begins", |w| w.role(B) == Some(Role::Promoting));
     w.pass(secs(7));
     let standby = w.role(B) == Some(Role::Standby);
     w.must(standby, "B does not wait any longer");
@@ -110,6 +111,7 @@ fn beside(w: &mut World) {
     w.pass(secs(1));
     w.make(Fault::Power(B, secs(6)));
     w.expect(secs(5), "B is taken out", |w| w.in_sync() == 2);
+    w.pass(millis(500));
     w.ask(A, GroupRequest::Stop);
     w.expect(secs(5), "the group is held", |w| {
         w.role(A) == Some(Role::Held)
