@@ -533,6 +533,24 @@ fn every_wrong_disk_has_words_and_a_way_out() {
     }
 }
 
+fn faults_of_a_mirror(bytes: ByteCount) -> Vec<RequestFault> {
+    vec![
+        RequestFault::Silent(B),
+        RequestFault::Alive(B),
+        RequestFault::OtherActive(B),
+        RequestFault::NoMajority,
+        RequestFault::LeaseRunning,
+        RequestFault::Promotable(B),
+        RequestFault::NameOne,
+        RequestFault::NotHeldBack(B),
+        RequestFault::OtherHeldBack(B, bytes),
+        RequestFault::Better(B),
+        RequestFault::AskThere(B),
+        RequestFault::OtherRecord,
+        RequestFault::Target(B, Obstacle::HeldBack(bytes)),
+    ]
+}
+
 #[test]
 fn what_a_person_asks_of_a_mirror_has_words() {
     let names = names();
@@ -560,21 +578,6 @@ fn what_a_person_asks_of_a_mirror_has_words() {
             epoch,
         },
     ];
-    let faults = [
-        RequestFault::Silent(B),
-        RequestFault::Alive(B),
-        RequestFault::OtherActive(B),
-        RequestFault::NoMajority,
-        RequestFault::LeaseRunning,
-        RequestFault::Promotable(B),
-        RequestFault::NameOne,
-        RequestFault::NotHeldBack(B),
-        RequestFault::OtherHeldBack(B, bytes),
-        RequestFault::Better(B),
-        RequestFault::AskThere(B),
-        RequestFault::OtherRecord,
-        RequestFault::Target(B, Obstacle::HeldBack(bytes)),
-    ];
     let let_go = What::LetGo {
         mirror,
         ranges: vec![wire::ByteRange::new(4096, 8192).expect("a range")],
@@ -595,7 +598,8 @@ fn what_a_person_asks_of_a_mirror_has_words() {
         "{let_go}"
     );
     let asked = requests.map(|request| words.request(Some(DB), request));
-    let refused = faults.map(|fault| words.fault(fault));
+    let refused = faults_of_a_mirror(bytes).into_iter();
+    let refused = refused.map(|fault| words.fault(fault));
     let rule = words.rule(Rule::Forced);
     let remedy = words.remedy(DB, B, Obstacle::HeldBack(bytes));
     let mut seen = std::collections::BTreeSet::new();

@@ -193,10 +193,12 @@ impl Group {
         next.active = me;
         next.intent = Intent::Serve;
         for (id, member) in &mut next.members {
-            member.sync = match member.sync.taken_out() {
-                _ if *id == me => Sync::InSync,
-                out if mutant::on(Mutant::ForcedForgets) => out,
-                _ => Sync::CutOff,
+            member.sync = if *id == me {
+                Sync::InSync
+            } else if mutant::on(Mutant::ForcedForgets) {
+                member.sync.taken_out()
+            } else {
+                Sync::CutOff
             };
         }
         if let Some(mine) = next.members.get_mut(&me) {

@@ -379,11 +379,13 @@ impl Group {
             // acknowledged and are there. The former active comes back by a resync.
             let kept = member.sync == Sync::InSync && *id != record.active && self.is_fit(cx, *id);
             let kept = kept && !self.config.are_apart(me, *id);
-            member.sync = match member.sync {
-                _ if *id == me || kept => Sync::InSync,
+            member.sync = if *id == me || kept {
+                Sync::InSync
+            } else if behind && member.sync.counts() {
                 // R11: whoever counted may have what this node lacks.
-                sync if behind && sync.counts() => Sync::CutOff,
-                sync => sync.taken_out(),
+                Sync::CutOff
+            } else {
+                member.sync.taken_out()
             };
             if *id == me {
                 member.generation = generation;
