@@ -5,6 +5,7 @@
 //! lost by it is noted in the record: that is put aside, or held back, when it returns.
 
 use super::{AfterFence, Around, Group, Pending, State, Taking};
+use cluster::register::RegisterInput;
 use wire::control::{Obstacle, RequestFault};
 use wire::event::{Act, Because, Rule, Seen};
 use wire::mutant::{self, Mutant};
@@ -148,6 +149,8 @@ impl Group {
         if self.word_is_over(cx, &record) {
             self.register.give_up();
             self.pending = None;
+            // What was not sent yet is withdrawn on the disk, too.
+            self.tell_register(cx, RegisterInput::Wake);
             self.give_up_forced(cx, &record);
         }
     }
