@@ -261,6 +261,12 @@ impl Register {
         self.barrier_needed
     }
 
+    /// False if this member may change nothing, because its file was lost or is older than it was (R14).
+    #[must_use]
+    pub const fn votes(&self) -> bool {
+        self.config.voting
+    }
+
     /// True if neither a proposal nor a read is under way.
     #[must_use]
     pub const fn is_idle(&self) -> bool {

@@ -22,7 +22,7 @@ use crate::runs::Places;
 use wire::layout::ReplicaState;
 use wire::mutant::{self, Mutant};
 use wire::units::{BLOCK_BYTES, REGION_BYTES};
-use wire::{ByteCount, ByteRange};
+use wire::{ByteCount, ByteRange, NodeId};
 
 /// After a forced promotion of a synchronous mirror, which has no bound, more than this is not put aside: a person decides.
 const CUT_OFF_BYTES_MAX: u64 = 64 << 20;
@@ -43,8 +43,20 @@ pub(crate) enum Aside {
 }
 
 impl Machine {
+    /// What there is to put aside depends on who is followed: the verdict for another active says nothing. What is being copied is
+    /// copied first.
+    pub(crate) fn judge_anew(&mut self, active: NodeId) {
+        let judged = matches!(self.aside, Aside::Clear | Aside::Held(_));
+        if judged && self.aside_for != Some(active) {
+            self.aside = Aside::Unknown;
+        }
+    }
+
     /// True once nothing that only this replica has would be lost by following. Sets in motion what is needed for that.
     pub(crate) fn has_put_aside(&mut self) -> bool {
+        if let Some(active) = self.active_followed() {
+            self.judge_anew(active);
+        }
         match self.aside {
             Aside::Clear => true,
             Aside::Held(_) => mutant::on(Mutant::HeldBackFollows),
@@ -54,6 +66,7 @@ impl Machine {
     }
 
     fn begin_aside(&mut self) -> bool {
+        self.aside_for = self.active_followed();
         let own = self.superblock.get();
         // A mixture was begun to be overwritten: it was put aside before that.
         let whole = own.state == ReplicaState::Consistent;
@@ -161,7 +174,8 @@ impl Machine {
         }
     }
 
-    /// A person lets go what is held. The disk says so from here on, so that a restart does not ask again.
+    /// A person lets go what is held. The disk says so from here on, so that a restart does not ask again; after a forced promotion
+    /// it does, if the record changed before this replica followed: no epoch on the disk tells what was let go.
     pub(crate) fn on_demote(&mut self) {
         let Some(held) = self.held().cloned() else {
             return;

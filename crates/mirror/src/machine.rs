@@ -122,6 +122,8 @@ pub(crate) struct Machine {
     /// Asynchronous: the nodes that this one does not wait for.
     pub(crate) apart: NodeSet,
     pub(crate) aside: Aside,
+    /// The active for which that was judged.
+    pub(crate) aside_for: Option<NodeId>,
     /// A forced promotion may have left behind what this replica has.
     pub(crate) cut_off: bool,
 }
@@ -189,6 +191,7 @@ impl Machine {
             spool: Spool::default(),
             apart,
             aside: Aside::Unknown,
+            aside_for: None,
             cut_off: false,
         }
     }

@@ -102,6 +102,7 @@ impl Standby {
 impl Machine {
     pub(crate) fn follow(&mut self, active: NodeId) {
         self.bump_generation();
+        self.judge_anew(active);
         self.role = Role::Standby(Standby::new(active));
     }
 

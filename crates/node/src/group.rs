@@ -108,6 +108,8 @@ pub struct Group {
     sets_sent: Option<(Epoch, BTreeSet<NodeId>)>,
     /// A lease stood against the latest proposal: nothing is proposed before.
     retry_at: Time,
+    /// When a person's word that the active is off holds no more: what it did not bring about by then is given up.
+    forced_until: Time,
     /// What gate and device were told last.
     lease_told: Time,
     frozen: bool,
@@ -160,6 +162,7 @@ impl Group {
             growing: None,
             sets_sent: None,
             retry_at: Time::ZERO,
+            forced_until: Time::ZERO,
             lease_told: Time::ZERO,
             frozen: false,
             frozen_at: now,
@@ -345,6 +348,9 @@ impl Group {
             if reconcile > now {
                 at = at.min(reconcile);
             }
+        }
+        if matches!(self.state, State::Taking(_)) && self.forced_until > now {
+            at = at.min(self.forced_until);
         }
         if matches!(self.state, State::Standby)
             && let Some((_, left)) = self.lease.takeover_obstacle(now, self.me)

@@ -6,8 +6,8 @@
 //! Map: [`Node`] (`machine.rs`) routes inputs and composes datagrams; [`group`] is the life of one group on this node,
 //! with one file per duty: its states (`state.rs`), the register (`record.rs`), following and taking over (`standby.rs`),
 //! serving (`active.rs`), starting and stopping resources (`start.rs`, `stop.rs`), changes of the sets (`sets.rs`), what
-//! people ask (`asks.rs`), what beats and status say (`standing.rs`); [`explain`] turns decisions into events; [`view`]
-//! is what status shows.
+//! people ask (`asks.rs`), a promotion by force (`force.rs`), what beats and status say (`standing.rs`); [`explain`] turns
+//! decisions into events; [`view`] is what status shows.
 #![forbid(unsafe_code)]
 
 pub mod config;

@@ -48,8 +48,10 @@ pub struct GroupView {
     pub can_fail_over: bool,
     /// If not: the closest standby and what stands against it.
     pub why_not: Option<(NodeId, Obstacle)>,
-    /// Nodes that hold back what a failover cut off, and how much; this node's own is exact.
+    /// Other nodes that hold back what a failover cut off in one of the mirrors, and how much.
     pub held_back: BTreeMap<NodeId, ByteCount>,
+    /// What this node's replicas hold back, by the mirror's number.
+    pub held_here: BTreeMap<u8, ByteCount>,
     /// For how long, at least, the record has this node's replicas out; none while they may be promoted.
     pub out_for: Option<Duration>,
     /// Resources that run on this node, by index.
@@ -121,16 +123,17 @@ impl Node {
             serving,
             why_not,
             held_back,
+            held_here: group.held_here(),
             out_for: group.out_since.map(|since| now.since(since)),
             running,
             changing,
         }
     }
 
+    /// A beat names the first obstacle of the group, and so at most one amount.
     fn held_back(&self, now: Time, group: &Group) -> BTreeMap<NodeId, ByteCount> {
         let heard = (group.peers.iter()).filter(|(id, _)| self.links.is_up(now, **id));
-        let others = heard.filter_map(|(id, (_, beat))| Some((*id, beat.obstacle?)));
-        let own = group.obstacle().map(|obstacle| (self.config.me, obstacle));
+        let said = heard.filter_map(|(id, (_, beat))| Some((*id, beat.obstacle?)));
         let held = |(id, obstacle)| match obstacle {
             Obstacle::HeldBack(bytes) => Some((id, bytes)),
             Obstacle::OutOfSync
@@ -146,6 +149,6 @@ impl Node {
             | Obstacle::Silent
             | Obstacle::WrongDisk(_) => None,
         };
-        others.chain(own).filter_map(held).collect()
+        said.filter_map(held).collect()
     }
 }

@@ -277,13 +277,18 @@ impl World {
             let local = machine.local(now);
             let view = machine.process.as_ref().map(|it| it.node.view(local));
             let group = view.and_then(|view| view.groups.into_iter().next());
-            let held = group.and_then(|group| group.held_back.get(&node).copied());
-            if let Some(bytes) = held {
-                let mirror = 0;
+            let Some(group) = group else {
+                continue;
+            };
+            let Some(epoch) = group.record.map(|record| record.epoch) else {
+                continue;
+            };
+            for (mirror, bytes) in group.held_here {
                 let request = GroupRequest::Demote {
                     mirror,
                     node,
                     bytes,
+                    epoch,
                 };
                 self.ask(node, request);
             }

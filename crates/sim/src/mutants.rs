@@ -177,6 +177,7 @@ const fn hunted(mutant: Mutant) -> (&'static str, &'static [&'static str]) {
         Mutant::CutOffForgotten => ("G3", &["async_cut_off_is_put_aside"]),
         Mutant::HeldBackFollows => ("G3", &["async_held_back_waits_for_a_person"]),
         Mutant::ForcedForgets => ("R17", &["forced_promotion"]),
+        Mutant::ForcedMixture => ("G4", &["forced_promotion_of_a_mixture_is_refused"]),
         Mutant::EpochsUnordered => ("R11", &["async_epochs_stay_in_order"]),
         Mutant::ThirdForgotten => ("R10", &["what_the_third_missed_is_remembered"]),
         Mutant::GateIgnoresLease => ("R12", &["paused_active_answers_nothing"]),

@@ -15,7 +15,7 @@ use crate::world::{B, GROUP, W, World};
 use node::view::{GroupView, View};
 use wire::control::{Obstacle, Role};
 use wire::durable::{Durable, GroupDurable};
-use wire::{Duration, NodeId, Version};
+use wire::{Duration, Epoch, NodeId, Version};
 
 /// One of them.
 #[derive(Clone, Copy, Debug)]
@@ -115,6 +115,12 @@ impl World {
     fn obstacle(&mut self, at: NodeId) -> Option<Obstacle> {
         let group = self.group(at).filter(|group| !group.can_fail_over)?;
         group.why_not.map(|(_, obstacle)| obstacle)
+    }
+
+    /// Epoch of the record that a node shows; the first if it shows none.
+    fn known_epoch(&mut self, at: NodeId) -> Epoch {
+        let record = self.group(at).and_then(|group| group.record);
+        record.map_or(Epoch(1), |record| record.epoch)
     }
 
     /// True if a node hears another at the moment.

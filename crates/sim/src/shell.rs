@@ -7,7 +7,7 @@ use crate::queue::{Event, ToEngine, ToProcess};
 use crate::world::{GROUP, World};
 use node::{Input, Output, ResourceAct};
 use std::rc::Rc;
-use wire::control::{Datagram, LinkId};
+use wire::control::{Datagram, GroupRequest, LinkId};
 use wire::event::{Act as Decided, What};
 use wire::problem::Problem;
 use wire::{Duration, Epoch, NodeId, Time};
@@ -185,6 +185,11 @@ impl World {
                 self.judge("epochs_rise", verdict);
                 self.checkers.one_failover.saw(record);
             }
+            What::Asked {
+                request: GroupRequest::Promote { node, epoch, .. },
+                result: Ok(()),
+                ..
+            } => self.checkers.epochs_rise.forced = Some((*node, *epoch)),
             What::ProblemBegan(Problem::NoVote { .. }) => {
                 self.violate("epochs_rise", format!("the register says so on {at:?}"));
             }
@@ -411,14 +416,11 @@ impl World {
     }
 
     /// A person asks for something on this node.
-    pub(crate) fn ask(&mut self, at: NodeId, request: wire::control::GroupRequest) {
+    pub(crate) fn ask(&mut self, at: NodeId, request: GroupRequest) {
         let Some(life) = self.machine(at).life() else {
             return;
         };
         let id = wire::Nonce(self.rng.bits());
-        if let wire::control::GroupRequest::Promote { node, .. } = request {
-            self.checkers.epochs_rise.forced = Some(node);
-        }
         self.say(at, &format!("a person asks for {request:?} ({})", id.0));
         let input = Input::Ask {
             id,

@@ -349,6 +349,8 @@ pub enum GroupRequest {
         node: NodeId,
         /// The active by the record, of which the person says that it is off.
         off: NodeId,
+        /// Epoch of the record that the person was shown; refused if it is another by now.
+        epoch: Epoch,
     },
     /// Let go what a replica holds back, so that it follows. Carried out by its own node.
     Demote {
@@ -358,6 +360,8 @@ pub enum GroupRequest {
         node: NodeId,
         /// What the person was shown; refused if it is not what is held back.
         bytes: ByteCount,
+        /// Epoch of the record that the person was shown; refused if it is another by now.
+        epoch: Epoch,
     },
 }
 
@@ -394,6 +398,12 @@ pub enum RequestFault {
     NotHeldBack(NodeId),
     /// The node's replica holds back so much, which is not what the person was shown.
     OtherHeldBack(NodeId, ByteCount),
+    /// The node is alive, and its replica holds what this one lacks.
+    Better(NodeId),
+    /// It is carried out only when it is asked on this node.
+    AskThere(NodeId),
+    /// The record is not the one that the person was shown.
+    OtherRecord,
 }
 
 #[cfg(test)]

@@ -91,13 +91,15 @@ pub enum Mutant {
     HeldBackFollows,
     /// R17: who may hold what a forced promotion left behind is not noted.
     ForcedForgets,
+    /// G4: a person's word promotes a mixture, a failed disk, or one older than the record.
+    ForcedMixture,
     /// R10, three replicas: a standby forgets a region that only some of the others have durably.
     ThirdForgotten,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::AckKnownSetOnly,
         Self::UnchangedResolves,
         Self::PromoteOutOfSync,
@@ -140,6 +142,7 @@ impl Mutant {
         Self::CutOffForgotten,
         Self::HeldBackFollows,
         Self::ForcedForgets,
+        Self::ForcedMixture,
         Self::ThirdForgotten,
     ];
 }

@@ -107,7 +107,7 @@ impl Record {
         let mut heirs: Vec<(Sync, NodeId)> = self
             .members
             .iter()
-            .filter(|(_, m)| m.sync != Sync::Out)
+            .filter(|(_, m)| m.sync.counts())
             .map(|(id, m)| (m.sync, *id))
             .collect();
         heirs.sort_unstable();
@@ -163,5 +163,30 @@ impl Record {
             return Some("a member's id is out of range");
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_cut_off_is_no_heir() {
+        let syncs = [Sync::CutOff, Sync::AsyncEligible, Sync::Out, Sync::InSync];
+        let member = |sync| Member {
+            sync,
+            generation: Generation(1),
+            failed: false,
+        };
+        let record = Record {
+            version: Version(2),
+            epoch: Epoch(2),
+            active: NodeId(3),
+            members: (0..).map(NodeId).zip(syncs.map(member)).collect(),
+            intent: Intent::Serve,
+            nonce: Nonce(1),
+        };
+        assert_eq!(record.heirs(), [NodeId(3), NodeId(1)]);
+        assert_eq!(record.promotable(), record.heirs().into_iter().collect());
     }
 }

@@ -34,6 +34,9 @@ pub struct GroupRequestBody {
     /// Only for `demote`: how many bytes the person was shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// Only for `demote` and `promote`: epoch of the record that the person was shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
     /// What the person typed: for `demote` the mirror's name; for `promote` `NODE is off`, with the active by the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm: Option<String>,

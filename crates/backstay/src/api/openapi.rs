@@ -287,7 +287,8 @@ fn request_schemas() -> Value {
             "type": "object",
             "properties": {
                 "to": { "type": "string" }, "mirror": { "type": "string" }, "repair": { "type": "boolean" }, "full": { "type": "boolean" },
-                "node": { "type": "string" }, "bytes": { "type": "integer" }, "confirm": { "type": "string" },
+                "node": { "type": "string" }, "bytes": { "type": "integer" }, "epoch": { "type": "integer" },
+                "confirm": { "type": "string" },
                 "reason": { "type": "string", "maxLength": 500 },
             },
             "additionalProperties": false,

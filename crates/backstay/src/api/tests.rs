@@ -204,17 +204,24 @@ fn letting_writes_go_takes_what_was_shown_and_the_typed_name() {
             404,
         ),
         ("{\"bytes\":4096}", 400),
+        (
+            "{\"mirror\":\"pgdata\",\"bytes\":4096,\"confirm\":\"pgdata\"}",
+            400,
+        ),
     ];
     for (body, expected) in cases {
         assert_eq!(server.call("POST", path, body).0, expected, "{body}");
     }
     assert!(server.asked.try_recv().is_err(), "none of them was taken");
-    let body = "{\"mirror\":\"pgdata\",\"bytes\":4096,\"confirm\":\"pgdata\",\"node\":\"node-b\"}";
-    assert_eq!(server.call("POST", path, body).0, 202);
+    let body = json!({
+        "mirror": "pgdata", "bytes": 4096, "epoch": 7, "confirm": "pgdata", "node": "node-b",
+    });
+    assert_eq!(server.call("POST", path, &body.to_string()).0, 202);
     let expected = GroupRequest::Demote {
         mirror: 0,
         node: NodeId(1),
         bytes: wire::ByteCount(4096),
+        epoch: wire::Epoch(7),
     };
     assert_eq!(server.asked.recv().expect("a request").1, expected);
 }
@@ -224,9 +231,11 @@ fn a_forced_promotion_names_the_node_that_is_off() {
     let server = Server::start(ready(), Ok(()));
     let path = "/api/v1/groups/db/promote";
     let body = |confirm: &str| {
-        let body = json!({ "mirror": "pgdata", "node": "node-b", "confirm": confirm });
+        let body = json!({ "mirror": "pgdata", "node": "node-b", "epoch": 7, "confirm": confirm });
         body.to_string()
     };
+    let unseen = json!({ "mirror": "pgdata", "node": "node-b", "confirm": "node-a is off" });
+    assert_eq!(server.call("POST", path, &unseen.to_string()).0, 400);
     for (confirm, expected) in [("", 400), ("node-a", 400), ("yes", 400), ("x is off", 404)] {
         assert_eq!(server.call("POST", path, &body(confirm)).0, expected);
     }
@@ -235,6 +244,7 @@ fn a_forced_promotion_names_the_node_that_is_off() {
     let expected = GroupRequest::Promote {
         node: NodeId(1),
         off: NodeId(0),
+        epoch: wire::Epoch(7),
     };
     assert_eq!(server.asked.recv().expect("a request").1, expected);
 }
@@ -420,9 +430,11 @@ fn every_described_path_exists() {
         let path = path.replace("{group}", "db").replace("{event}", "1");
         let body = match path.rsplit('/').next() {
             Some("verify" | "resync") => "{\"mirror\":\"pgdata\"}",
-            Some("demote") => "{\"mirror\":\"pgdata\",\"confirm\":\"pgdata\",\"bytes\":1}",
+            Some("demote") => {
+                "{\"mirror\":\"pgdata\",\"confirm\":\"pgdata\",\"bytes\":1,\"epoch\":7}"
+            }
             Some("promote") => {
-                "{\"mirror\":\"pgdata\",\"node\":\"node-b\",\"confirm\":\"node-a is off\"}"
+                "{\"mirror\":\"pgdata\",\"node\":\"node-b\",\"epoch\":7,\"confirm\":\"node-a is off\"}"
             }
             Some(_) | None => "",
         };

@@ -178,6 +178,24 @@ pub(super) fn check_data_node(status: &Status, name: &str) -> Result<(), Failure
         .exit(Exit::Usage))
 }
 
+/// Epoch of the record that the person is shown: what is confirmed is confirmed of that record.
+pub(super) fn shown_epoch(status: &Status, group: &str) -> Option<u64> {
+    let group = status.groups.iter().find(|it| it.name == group);
+    group.and_then(|group| group.epoch)
+}
+
+/// What a person confirms of a node's own replica is asked on that node.
+pub(super) fn check_asked_there(status: &Status, name: &str) -> Result<(), Failure> {
+    if status.node.as_deref() == Some(name) {
+        return Ok(());
+    }
+    let here = status.node.as_deref().unwrap_or("this node");
+    Err(Failure::new(format!("{here} does not pass this on"))
+        .cause("it might be carried out after nobody waits for it any more")
+        .hint(format!("run it on {name}; --dry-run works here, too"))
+        .exit(Exit::Usage))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

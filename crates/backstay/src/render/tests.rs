@@ -533,6 +533,24 @@ fn every_wrong_disk_has_words_and_a_way_out() {
     }
 }
 
+fn faults_of_a_mirror(bytes: ByteCount) -> Vec<RequestFault> {
+    vec![
+        RequestFault::Silent(B),
+        RequestFault::Alive(B),
+        RequestFault::OtherActive(B),
+        RequestFault::NoMajority,
+        RequestFault::LeaseRunning,
+        RequestFault::Promotable(B),
+        RequestFault::NameOne,
+        RequestFault::NotHeldBack(B),
+        RequestFault::OtherHeldBack(B, bytes),
+        RequestFault::Better(B),
+        RequestFault::AskThere(B),
+        RequestFault::OtherRecord,
+        RequestFault::Target(B, Obstacle::HeldBack(bytes)),
+    ]
+}
+
 #[test]
 fn what_a_person_asks_of_a_mirror_has_words() {
     let names = names();
@@ -541,6 +559,7 @@ fn what_a_person_asks_of_a_mirror_has_words() {
         names: &names,
     };
     let (mirror, node, bytes) = (0, B, ByteCount(8192));
+    let epoch = Epoch(7);
     let resync = |node, full| GroupRequest::Resync { mirror, node, full };
     let requests = [
         resync(None, false),
@@ -551,20 +570,13 @@ fn what_a_person_asks_of_a_mirror_has_words() {
             mirror,
             node,
             bytes,
+            epoch,
         },
-        GroupRequest::Promote { node, off: A },
-    ];
-    let faults = [
-        RequestFault::Silent(B),
-        RequestFault::Alive(B),
-        RequestFault::OtherActive(B),
-        RequestFault::NoMajority,
-        RequestFault::LeaseRunning,
-        RequestFault::Promotable(B),
-        RequestFault::NameOne,
-        RequestFault::NotHeldBack(B),
-        RequestFault::OtherHeldBack(B, bytes),
-        RequestFault::Target(B, Obstacle::HeldBack(bytes)),
+        GroupRequest::Promote {
+            node,
+            off: A,
+            epoch,
+        },
     ];
     let let_go = What::LetGo {
         mirror,
@@ -586,7 +598,8 @@ fn what_a_person_asks_of_a_mirror_has_words() {
         "{let_go}"
     );
     let asked = requests.map(|request| words.request(Some(DB), request));
-    let refused = faults.map(|fault| words.fault(fault));
+    let refused = faults_of_a_mirror(bytes).into_iter();
+    let refused = refused.map(|fault| words.fault(fault));
     let rule = words.rule(Rule::Forced);
     let remedy = words.remedy(DB, B, Obstacle::HeldBack(bytes));
     let mut seen = std::collections::BTreeSet::new();

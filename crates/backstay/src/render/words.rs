@@ -226,7 +226,7 @@ impl Words<'_> {
                 ];
                 self.fill(key, &args)
             }
-            GroupRequest::Promote { node, off } => {
+            GroupRequest::Promote { node, off, .. } => {
                 let args = [
                     ("node", self.names.node(node)),
                     ("off", self.names.node(off)),
@@ -237,6 +237,7 @@ impl Words<'_> {
                 mirror,
                 node,
                 bytes,
+                ..
             } => {
                 let args = [
                     ("mirror", self.mirror(group, mirror)),
@@ -278,6 +279,9 @@ impl Words<'_> {
                 ];
                 fill(self.lang, "fault.other-held-back", &args)
             }
+            RequestFault::Better(node) => self.with_node("fault.better", node),
+            RequestFault::AskThere(node) => self.with_node("fault.ask-there", node),
+            RequestFault::OtherRecord => self.plain("fault.other-record"),
         }
     }
 

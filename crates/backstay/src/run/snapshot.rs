@@ -187,7 +187,7 @@ fn group_state(
         mirrors: mirrors
             .map(|(index, name)| {
                 let figures = figures.get(&(group.id, index));
-                mirror_state(name, view.me, group, role, figures)
+                mirror_state(name, (view.me, index), group, role, figures)
             })
             .collect(),
         addresses: addresses.collect(),
@@ -238,16 +238,21 @@ fn address_state(
     }
 }
 
+/// Who holds writes of this mirror back. What another node holds may be of another mirror of the group: its beats do not say.
+fn held_back(group: &GroupView, (me, mirror): (NodeId, u8)) -> Vec<(NodeId, ByteCount)> {
+    let others = group.held_back.iter().map(|(node, bytes)| (*node, *bytes));
+    let here = group.held_here.get(&mirror).map(|bytes| (me, *bytes));
+    others.chain(here).collect()
+}
+
 fn mirror_state(
     name: String,
-    me: NodeId,
+    (me, number): (NodeId, u8),
     group: &GroupView,
     role: Role,
     figures: Option<&Figures>,
 ) -> MirrorState {
-    let held_back = (group.held_back.iter())
-        .map(|(node, bytes)| (*node, *bytes))
-        .collect();
+    let held_back = held_back(group, (me, number));
     let Some(figures) = figures else {
         return MirrorState {
             name,
@@ -319,5 +324,31 @@ fn verify_state(figures: &VerifyFigures) -> VerifyView {
             .iter()
             .map(|range| (range.offset(), range.len()))
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mirror_shows_what_its_own_replica_holds_back() {
+        let (me, other) = (NodeId(0), NodeId(1));
+        let group = GroupView {
+            id: GroupId(0),
+            record: None,
+            roles: [].into(),
+            serving: None,
+            can_fail_over: false,
+            why_not: None,
+            held_back: [(other, ByteCount(4096))].into(),
+            held_here: [(1, ByteCount(8192))].into(),
+            out_for: None,
+            running: [].into(),
+            changing: None,
+        };
+        let theirs = (other, ByteCount(4096));
+        assert_eq!(held_back(&group, (me, 0)), [theirs]);
+        assert_eq!(held_back(&group, (me, 1)), [theirs, (me, ByteCount(8192))]);
     }
 }

@@ -327,3 +327,21 @@ fn a_replica_that_holds_nothing_back_is_not_demoted() {
     assert!(!let_go(A) && !let_go(B));
     world.heal_and_check();
 }
+
+#[test]
+fn what_is_held_for_one_active_is_judged_anew_for_another() {
+    let mut world = held_back();
+    let follow = Command::Follow {
+        epoch: world.control.epoch,
+        active: C,
+        cut_off: false,
+    };
+    world.command(A, follow);
+    world.settle_disk(A);
+    assert!(world.machine(A).unwrap().held().is_none());
+    world.assign(A);
+    world.run();
+    assert_eq!(reported(&world, holds), 2);
+    world.command(A, Command::Demote);
+    world.heal_and_check();
+}

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use wire::control::{GroupRequest, Message, RequestFault};
 use wire::event::What;
 use wire::record::{Hold, Intent};
-use wire::{ByteCount, Duration, NodeId, Nonce, Time};
+use wire::{ByteCount, Duration, Epoch, NodeId, Nonce, Time};
 
 /// How long a request is passed on before it is answered with "no active".
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -60,10 +60,13 @@ impl Group {
         self.drive(cx);
     }
 
-    /// Who carries a request out: the active, or the node whose own replica it is about.
+    /// Who carries a request out: the active. What a person confirms of one node's replica is not passed on: it might be carried
+    /// out after the asking node gave up, and said so.
     fn carrier(&self, request: GroupRequest) -> Option<NodeId> {
         match request {
-            GroupRequest::Demote { node, .. } | GroupRequest::Promote { node, .. } => Some(node),
+            GroupRequest::Demote { node, .. } | GroupRequest::Promote { node, .. } => {
+                (node == self.me).then_some(node)
+            }
             GroupRequest::Move(_)
             | GroupRequest::Start
             | GroupRequest::Stop
@@ -116,7 +119,16 @@ impl Group {
             .find(|(known, _)| *known == id)
             .map(|(_, r)| *r);
         let result = known.unwrap_or_else(|| {
-            let result = self.carry_out(cx, request);
+            let result = match request {
+                GroupRequest::Demote { node, .. } | GroupRequest::Promote { node, .. } => {
+                    Err(RequestFault::AskThere(node))
+                }
+                GroupRequest::Move(_)
+                | GroupRequest::Start
+                | GroupRequest::Stop
+                | GroupRequest::Verify { .. }
+                | GroupRequest::Resync { .. } => self.carry_out(cx, request),
+            };
             self.journal.push(
                 cx.now,
                 What::Asked {
@@ -162,8 +174,9 @@ impl Group {
                 mirror,
                 node,
                 bytes,
-            } => self.ask_demote(mirror, node, bytes),
-            GroupRequest::Promote { node, off } => self.ask_promote(cx, node, off),
+                epoch,
+            } => self.ask_demote(mirror, node, (bytes, epoch)),
+            GroupRequest::Promote { node, off, epoch } => self.ask_promote(cx, node, (off, epoch)),
             GroupRequest::Start => match self.state {
                 State::Held => self.ask_start(cx),
                 State::Active { .. } => Err(RequestFault::Already),
@@ -220,6 +233,12 @@ impl Group {
             ([_, _, ..], true) => return Err(RequestFault::NameOne),
             (_, false) | ([] | [_], true) => {}
         }
+        // One that is about to count is not made a mixture any more: nothing would come of it.
+        let counting = self.register.could_be_promoted();
+        let joins = |node: &NodeId| self.growing == Some(*node) || counting.contains(node);
+        if full && behind.iter().any(joins) {
+            return Err(RequestFault::Busy);
+        }
         for node in behind {
             self.tell_mirror(mirror, Command::Resync { node, full });
         }
@@ -260,7 +279,7 @@ impl Group {
         &mut self,
         mirror: u8,
         node: NodeId,
-        bytes: ByteCount,
+        (bytes, epoch): (ByteCount, Epoch),
     ) -> Result<(), RequestFault> {
         let replica = self.replicas.get(usize::from(mirror));
         let held = replica.and_then(|it| it.held_back);
@@ -268,6 +287,9 @@ impl Group {
         let held = held.ok_or(RequestFault::NotHeldBack(node))?;
         if held != bytes {
             return Err(RequestFault::OtherHeldBack(node, held));
+        }
+        if self.register.confirmed().map(|r| r.epoch) != Some(epoch) {
+            return Err(RequestFault::OtherRecord);
         }
         if self.state != State::Standby {
             return Err(RequestFault::Busy);
@@ -340,7 +362,7 @@ impl Group {
 const fn nobody_for(request: GroupRequest) -> RequestFault {
     match request {
         GroupRequest::Demote { node, .. } | GroupRequest::Promote { node, .. } => {
-            RequestFault::Silent(node)
+            RequestFault::AskThere(node)
         }
         GroupRequest::Move(_)
         | GroupRequest::Start

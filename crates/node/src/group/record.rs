@@ -28,7 +28,7 @@ impl Group {
             replica.joined = true;
         }
         let purpose = match pending {
-            Pending::TakeOver => Purpose::Takeover,
+            Pending::TakeOver | Pending::Force => Purpose::Takeover,
             Pending::Bootstrap
             | Pending::Barrier
             | Pending::Refresh
@@ -38,7 +38,7 @@ impl Group {
             | Pending::Hold
             | Pending::Unhold => Purpose::Keep,
         };
-        let blocked = pending == Pending::TakeOver && !mutant::on(Mutant::GrantWhileTaking);
+        let blocked = pending.takes_over() && !mutant::on(Mutant::GrantWhileTaking);
         self.lease.block_grants(blocked);
         self.tell_register(cx, RegisterInput::Propose { record, purpose });
     }
@@ -67,7 +67,8 @@ impl Group {
             }
             Outcome::Alarm(what) => self.on_alarm(cx, what),
         }
-        let open = self.pending == Some(Pending::TakeOver) || self.takeover_unresolved();
+        let proposed = self.pending.is_some_and(Pending::takes_over);
+        let open = proposed || self.takeover_unresolved();
         self.lease
             .block_grants(open && !mutant::on(Mutant::GrantWhileTaking));
     }

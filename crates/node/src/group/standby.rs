@@ -332,6 +332,9 @@ impl Group {
     }
 
     pub(super) fn continue_taking(&mut self, cx: Around<'_>) {
+        if self.pending == Some(Pending::Force) {
+            return self.watch_forced(cx);
+        }
         let State::Taking(Taking::Fencing { left, then }) = &self.state else {
             return;
         };
@@ -379,11 +382,13 @@ impl Group {
             // acknowledged and are there. The former active comes back by a resync.
             let kept = member.sync == Sync::InSync && *id != record.active && self.is_fit(cx, *id);
             let kept = kept && !self.config.are_apart(me, *id);
-            member.sync = match member.sync {
-                _ if *id == me || kept => Sync::InSync,
+            member.sync = if *id == me || kept {
+                Sync::InSync
+            } else if behind && member.sync.counts() {
                 // R11: whoever counted may have what this node lacks.
-                sync if behind && sync.counts() => Sync::CutOff,
-                sync => sync.taken_out(),
+                Sync::CutOff
+            } else {
+                member.sync.taken_out()
             };
             if *id == me {
                 member.generation = generation;
@@ -407,7 +412,7 @@ impl Group {
         self.retry_at = cx.now + after;
         match self.pending.take() {
             Some(Pending::Bootstrap) => self.change_state(cx.now, State::Settling),
-            Some(Pending::TakeOver) => {
+            Some(Pending::TakeOver | Pending::Force) => {
                 self.journal.abandon();
                 if let Some(record) = self.register.confirmed().cloned() {
                     self.enter_standby(cx, &record);

@@ -2,7 +2,7 @@
 
 use super::{Around, Group, Replica, Starting, State, Stopping};
 use mirror::control::Held;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use wire::control::{GroupBeat, Obstacle, Role, WrongDisk};
 use wire::event::What;
 use wire::mutant::{self, Mutant};
@@ -76,9 +76,15 @@ impl Group {
 
     /// What stands against it whatever the record says of the sets: a person's word does not change it (G4).
     pub(super) fn obstacle_to_force(&self) -> Option<Obstacle> {
+        if mutant::on(Mutant::ForcedMixture) {
+            return None;
+        }
         let Some(record) = self.register.confirmed() else {
             return Some(Obstacle::NoRegister);
         };
+        if !self.register.votes() {
+            return Some(Obstacle::NoVote);
+        }
         let wrong = self.wrong_disk().map(Obstacle::WrongDisk);
         let disk = wrong.or_else(|| self.disk_obstacle());
         disk.or_else(|| self.content_obstacle(record))
@@ -125,6 +131,13 @@ impl Group {
     /// True if a replica here waits for a person, because of what a failover cut off.
     pub(crate) fn is_held_back(&self) -> bool {
         self.replicas.iter().any(|it| it.held_back.is_some())
+    }
+
+    /// What the replicas here hold back, by the mirror's number.
+    pub(crate) fn held_here(&self) -> BTreeMap<u8, ByteCount> {
+        let held = (0..).zip(&self.replicas);
+        held.filter_map(|(mirror, it)| Some((mirror, it.held_back?)))
+            .collect()
     }
 
     /// A replica waits for a person, or does so no more.

@@ -101,11 +101,20 @@ pub(crate) enum Pending {
     /// The same sets with the generation of a replica that attached anew (R14).
     Refresh,
     TakeOver,
+    /// As a takeover, by a person's word, which does not hold for long.
+    Force,
     Shrink,
     Grow(NodeId),
     HandOver,
     Hold,
     Unhold,
+}
+
+impl Pending {
+    /// True if it makes this node active in place of another.
+    pub(crate) const fn takes_over(self) -> bool {
+        matches!(self, Self::TakeOver | Self::Force)
+    }
 }
 
 /// What is known of one mirror's replica on this node.

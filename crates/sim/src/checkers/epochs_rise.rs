@@ -9,8 +9,8 @@ use wire::{Epoch, NodeId, Record, Version};
 #[derive(Debug, Default)]
 pub(crate) struct EpochsRise {
     chain: BTreeMap<Version, Record>,
-    /// Whom a person promotes, whatever the record says (R17).
-    pub(crate) forced: Option<NodeId>,
+    /// Whom a person promotes over the record of this epoch, whatever that says (R17): one step, since no other record has it.
+    pub(crate) forced: Option<(NodeId, Epoch)>,
 }
 
 impl EpochsRise {
@@ -64,7 +64,11 @@ impl EpochsRise {
     }
 }
 
-fn check_step(older: &Record, newer: &Record, forced: Option<NodeId>) -> Result<(), String> {
+fn check_step(
+    older: &Record,
+    newer: &Record,
+    forced: Option<(NodeId, Epoch)>,
+) -> Result<(), String> {
     if newer.epoch <= older.epoch {
         return Err(format!(
             "{:?} has {:?}, {:?} has {:?}",
@@ -75,7 +79,7 @@ fn check_step(older: &Record, newer: &Record, forced: Option<NodeId>) -> Result<
     if older.version.next() != newer.version || older.active == newer.active {
         return Ok(());
     }
-    if !older.may_promote(newer.active) && forced != Some(newer.active) {
+    if !older.may_promote(newer.active) && forced != Some((newer.active, older.epoch)) {
         return Err(format!(
             "{:?} was promoted, which was out by {older:?}",
             newer.active
@@ -87,5 +91,46 @@ fn check_step(older: &Record, newer: &Record, forced: Option<NodeId>) -> Result<
             newer.version
         )),
         Intent::Handover { .. } | Intent::Serve | Intent::Hold(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::{Generation, Member, Nonce, Sync};
+
+    const B: NodeId = NodeId(1);
+
+    /// `active` is the only one in sync.
+    fn record(version: u64, active: NodeId) -> Record {
+        let member = |sync| Member {
+            sync,
+            generation: Generation(1),
+            failed: false,
+        };
+        let mut members: BTreeMap<NodeId, Member> =
+            [NodeId(0), B].map(|id| (id, member(Sync::Out))).into();
+        members.insert(active, member(Sync::InSync));
+        Record {
+            version: Version(version),
+            epoch: Epoch(version),
+            active,
+            members,
+            intent: Intent::Serve,
+            nonce: Nonce(version),
+        }
+    }
+
+    #[test]
+    fn a_persons_word_allows_one_step() {
+        let mut checker = EpochsRise {
+            forced: Some((B, Epoch(2))),
+            ..EpochsRise::default()
+        };
+        for (version, active) in [(1, NodeId(0)), (2, NodeId(0)), (3, B), (4, NodeId(0))] {
+            let learned = checker.learn(B, &record(version, active));
+            assert_eq!(learned.is_ok(), version < 4, "{version}");
+        }
+        assert!(checker.learn(B, &record(5, B)).is_err());
     }
 }

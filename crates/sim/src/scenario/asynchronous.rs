@@ -227,16 +227,24 @@ fn held_back_waits(w: &mut World) {
         w.in_sync() == 1,
         "A is not made equal before a person decides",
     );
-    let demote = |bytes| GroupRequest::Demote {
+    let demote = |w: &mut World, bytes| GroupRequest::Demote {
         mirror: 0,
         node: A,
         bytes,
+        epoch: w.known_epoch(A),
     };
-    w.ask(A, demote(ByteCount(bytes.0 + 4096)));
+    let more = demote(w, ByteCount(bytes.0 + 4096));
+    w.ask(A, more);
     w.pass(secs(3));
     let unchanged = held_by_a(w) == Some(bytes);
     w.must(unchanged, "that is not what A holds");
-    w.ask(B, demote(bytes));
+    let ask = demote(w, bytes);
+    w.ask(B, ask);
+    w.pass(secs(3));
+    let unchanged = held_by_a(w) == Some(bytes);
+    w.must(unchanged, "B does not pass it on");
+    let ask = demote(w, bytes);
+    w.ask(A, ask);
     w.expect(secs(30), "A may be promoted again", |w| w.in_sync() == 2);
     let over = held_by_a(w).is_none();
     w.must(over, "A holds nothing back any more");

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use tokio::sync::{mpsc, oneshot};
 use wire::control::{GroupRequest, RequestFault};
-use wire::{ByteCount, GroupId, NodeId};
+use wire::{ByteCount, Epoch, GroupId, NodeId};
 
 use super::reply::{Refusal, json};
 use super::{Backend, Request};
@@ -140,7 +140,7 @@ fn only_its_own_keys(action: &str, body: &GroupRequestBody) -> Result<(), Refusa
         (
             "mirror",
             body.mirror.is_some(),
-            &["verify", "resync", "demote"],
+            &["verify", "resync", "demote", "promote"],
         ),
         ("repair", body.repair.is_some(), &["verify"]),
         ("full", body.full.is_some(), &["resync"]),
@@ -150,6 +150,7 @@ fn only_its_own_keys(action: &str, body: &GroupRequestBody) -> Result<(), Refusa
             &["resync", "demote", "promote"],
         ),
         ("bytes", body.bytes.is_some(), &["demote"]),
+        ("epoch", body.epoch.is_some(), &["demote", "promote"]),
         ("confirm", body.confirm.is_some(), &["demote", "promote"]),
     ];
     let foreign = |(_, given, takers): &(&str, bool, &[&str])| *given && !takers.contains(&action);
@@ -183,7 +184,15 @@ fn demotion(
         mirror: number,
         node: node.transpose()?.unwrap_or(snapshot.me),
         bytes: ByteCount(bytes),
+        epoch: epoch(body)?,
     })
+}
+
+/// The record that the person was shown.
+fn epoch(body: &GroupRequestBody) -> Result<Epoch, Refusal> {
+    let detail = "`epoch` is missing: the group's, as `GET /api/v1/status` shows it";
+    let missing = || Refusal::new(FaultKind::Malformed, detail);
+    body.epoch.map(Epoch).ok_or_else(missing)
 }
 
 /// A forced promotion: the person typed which node is off.
@@ -204,6 +213,7 @@ fn promotion(
     Ok(GroupRequest::Promote {
         node: data_node(snapshot, node)?,
         off: data_node(snapshot, off)?,
+        epoch: epoch(body)?,
     })
 }
 
@@ -256,6 +266,9 @@ fn refused(snapshot: &Snapshot, fault: RequestFault) -> Refusal {
         RequestFault::NameOne => "name-one",
         RequestFault::NotHeldBack(_) => "not-held-back",
         RequestFault::OtherHeldBack(..) => "other-held-back",
+        RequestFault::Better(_) => "better",
+        RequestFault::AskThere(_) => "ask-there",
+        RequestFault::OtherRecord => "other-record",
     };
     Refusal::new(FaultKind::Refused, words.fault(fault)).reason(reason)
 }

@@ -7,7 +7,7 @@ use super::status::{line, places};
 use super::{Global, find};
 use crate::api::body::{GroupMirror, GroupRequestBody, Taken};
 use crate::api::client::Client;
-use crate::api::view::HeldView;
+use crate::api::view::{HeldView, Status};
 use crate::cli::connect::{self, Typed};
 use crate::cli::group::check_reason;
 use crate::exit::Exit;
@@ -20,7 +20,7 @@ use crate::render::amount;
 pub struct Args {
     /// Mirror
     mirror: String,
-    /// Node whose replica is to follow [default: this node]
+    /// Node whose replica is to follow; another one's only with --dry-run [default: this node]
     #[arg(long, value_name = "NODE")]
     node: Option<String>,
     /// Why, for the event log
@@ -57,11 +57,13 @@ pub(super) fn run(args: &Args, global: &Global, ui: &Ui) -> Outcome {
     check_reason(args.reason.as_deref())?;
     let client = connect::client(global)?;
     let one = find(&client, &args.mirror)?;
-    let node = node(args, &client, ui)?;
+    let status = connect::known_status(&client, ui)?;
+    let node = node(args, &status)?;
     let held = one.mirror.held_back.iter().find(|held| held.node == node);
     let held = held.ok_or_else(|| nothing_held(args, &one, &node))?;
     show(ui, &one, held);
     if !args.dry_run {
+        connect::check_asked_there(&status, &node)?;
         let question = format!(
             "type the mirror's name, {}, to let these writes go for good",
             args.mirror
@@ -73,7 +75,8 @@ pub(super) fn run(args: &Args, global: &Global, ui: &Ui) -> Outcome {
             yes: args.yes,
         };
         connect::confirm_typed(ui, &typed)?;
-        ask(args, &client, &one.group, held)?;
+        let epoch = connect::shown_epoch(&status, &one.group);
+        ask(args, &client, &one.group, (held, epoch))?;
         ui.talk(format_args!(
             "taken: {node} follows; `backstay mirror status` shows how far it is"
         ));
@@ -83,12 +86,11 @@ pub(super) fn run(args: &Args, global: &Global, ui: &Ui) -> Outcome {
 }
 
 /// Whose replica; this node's unless told otherwise.
-fn node(args: &Args, client: &Client, ui: &Ui) -> Result<String, Failure> {
-    let status = connect::known_status(client, ui)?;
+fn node(args: &Args, status: &Status) -> Result<String, Failure> {
     let Some(name) = &args.node else {
-        return Ok(status.node.unwrap_or_default());
+        return Ok(status.node.clone().unwrap_or_default());
     };
-    connect::check_data_node(&status, name)?;
+    connect::check_data_node(status, name)?;
     Ok(name.clone())
 }
 
@@ -128,11 +130,17 @@ fn show(ui: &Ui, one: &GroupMirror, held: &HeldView) {
     ));
 }
 
-fn ask(args: &Args, client: &Client, group: &str, held: &HeldView) -> Result<(), Failure> {
+fn ask(
+    args: &Args,
+    client: &Client,
+    group: &str,
+    (held, epoch): (&HeldView, Option<u64>),
+) -> Result<(), Failure> {
     let body = GroupRequestBody {
         mirror: Some(args.mirror.clone()),
         node: Some(held.node.clone()),
         bytes: Some(held.bytes),
+        epoch,
         confirm: Some(args.mirror.clone()),
         reason: args.reason.clone(),
         ..GroupRequestBody::default()

@@ -20,7 +20,7 @@ use crate::render::amount;
 pub struct Args {
     /// Mirror; the whole group that it belongs to is served from the node
     mirror: String,
-    /// Node that is to serve
+    /// Node that is to serve: this one, except with --dry-run
     #[arg(long, value_name = "NODE")]
     node: String,
     /// Why, for the event log
@@ -78,6 +78,7 @@ pub(super) fn run(args: &Args, global: &Global, ui: &Ui) -> Outcome {
     };
     show(ui, &document);
     if !args.dry_run {
+        connect::check_asked_there(&status, &args.node)?;
         let sentence = format!("{}{OFF}", document.off);
         let question = format!("type `{sentence}` if it is, and to go on");
         let typed = Typed {
@@ -87,7 +88,8 @@ pub(super) fn run(args: &Args, global: &Global, ui: &Ui) -> Outcome {
             yes: args.yes,
         };
         connect::confirm_typed(ui, &typed)?;
-        ask(args, &client, &one.group, sentence)?;
+        let epoch = connect::shown_epoch(&status, &one.group);
+        ask(args, &client, &one.group, (sentence, epoch))?;
         document.taken = true;
         document.done = wait(args, &client, ui, &one.group)?;
     }
@@ -135,10 +137,16 @@ fn show(ui: &Ui, document: &Document) {
     ));
 }
 
-fn ask(args: &Args, client: &Client, group: &str, sentence: String) -> Result<(), Failure> {
+fn ask(
+    args: &Args,
+    client: &Client,
+    group: &str,
+    (sentence, epoch): (String, Option<u64>),
+) -> Result<(), Failure> {
     let body = GroupRequestBody {
         mirror: Some(args.mirror.clone()),
         node: Some(args.node.clone()),
+        epoch,
         confirm: Some(sentence),
         reason: args.reason.clone(),
         ..GroupRequestBody::default()
@@ -164,7 +172,10 @@ fn wait(args: &Args, client: &Client, ui: &Ui, group: &str) -> Result<Option<boo
         return Ok(Some(true));
     }
     Err(Failure::new(format!("{} does not serve yet", args.node))
-        .cause(format!("{} are over", amount::time(limit)))
-        .hint("see `backstay why` and `backstay events`; if it gave up, ask again")
+        .cause(format!(
+            "{} are over; it may still happen: what was proposed cannot always be taken back",
+            amount::time(limit)
+        ))
+        .hint("do not start the former active cut off from the others; see `backstay why` and `backstay events`; if it gave up, ask again")
         .exit(Exit::Unknown))
 }

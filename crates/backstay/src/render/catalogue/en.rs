@@ -395,6 +395,18 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
         "fault.other-held-back",
         "{node} holds {amount} back, which is not what was confirmed",
     ),
+    (
+        "fault.better",
+        "{node} is alive, and its replica holds what this one lacks: that one is to serve",
+    ),
+    (
+        "fault.ask-there",
+        "this is asked on {node} only: run it there",
+    ),
+    (
+        "fault.other-record",
+        "who is active, or in the set, changed since it was shown: look again",
+    ),
     ("hold.stopped", "a person stopped it"),
     ("hold.failed", "it failed on every node"),
     // Status.
