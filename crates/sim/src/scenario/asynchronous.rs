@@ -246,7 +246,8 @@ fn held_back_waits(w: &mut World) {
     let ask = demote(w, bytes);
     w.ask(A, ask);
     w.expect(secs(30), "A may be promoted again", |w| w.in_sync() == 2);
-    w.expect(secs(1), "B hears that A holds nothing back any more", |w| {
+    // The next beat says so.
+    w.expect(secs(1), "A holds nothing back any more", |w| {
         held_by_a(w).is_none()
     });
     w.come_back();
