@@ -140,7 +140,7 @@ fn once(shared: &Shared) {
         }
     }
     // What writes to a frozen file system cannot end.
-    shared.freezer.end(THAW_LIMIT);
+    let _act = shared.freezer.act(THAW_LIMIT);
     for target in targets.clone() {
         within(THAW_LIMIT, "thaw", move || {
             gone_is_fine(host::freeze::thaw(&target).map(drop))
@@ -322,7 +322,7 @@ fn devices(shared: &Shared) -> impl Iterator<Item = (u8, &Mirror)> {
 }
 
 /// The group's file systems that are mounted from one of its devices, last first.
-pub(super) fn mounted(shared: &Shared) -> Vec<PathBuf> {
+fn mounted(shared: &Shared) -> Vec<PathBuf> {
     let ours = |filesystem: &Filesystem| {
         let target = filesystem::target(filesystem).ok()?;
         let found = mount::mounted_at(&target).ok().flatten()?;
@@ -332,7 +332,7 @@ pub(super) fn mounted(shared: &Shared) -> Vec<PathBuf> {
 }
 
 /// True for the device of these places: by the file behind it, or by the link if it has none any more.
-fn is_ours(places: &Places, source: &str) -> bool {
+pub(super) fn is_ours(places: &Places, source: &str) -> bool {
     let source = Path::new(source);
     if let Ok(found) = kernel_device::find(&places.link)
         && found.iter().any(|found| found.path() == source)
