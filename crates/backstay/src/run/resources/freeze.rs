@@ -9,20 +9,24 @@
 //! it cannot be done here, because this process serves the blocks that both write. Of a process that was killed a note is
 //! left, and the next one thaws. A teardown thaws whatever it finds, and so does the keeper.
 
+mod held;
+mod order;
+
 use super::plan::Plan;
-use super::shared::{Shared, lock};
+use super::shared::Shared;
 use super::watch::one_line;
 use super::{filesystem, teardown};
 use crate::api::body::Thawed;
 use crate::api::server::{FreezeRequest, Hold, Standstill};
 use crate::config::model::{Filesystem, Mirror};
 use crate::failure::Failure;
-use crate::freezer::{self, Word};
+use crate::freezer::Word;
 use crate::nbd_client::Export;
-use std::io::{BufRead as _, BufReader};
+pub(super) use held::leftover;
+use held::{Held, noted, thaw_noted};
+pub(super) use order::Freezer;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -31,92 +35,6 @@ use tokio::sync::oneshot;
 pub(super) const THAW_LIMIT: Duration = Duration::from_secs(5);
 /// Between two looks at what may end a freeze.
 const PAUSE: Duration = Duration::from_millis(5);
-
-/// The freeze of a group; there is one at a time, and none while something of the group starts or stops.
-#[derive(Debug, Default)]
-pub(super) struct Freezer {
-    state: Mutex<State>,
-    over: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// Where the one under way is told to end.
-    under_way: Option<mpsc::Sender<Thawed>>,
-    /// An earlier daemon's may be under way.
-    leftover: bool,
-    /// Acts of the group that are under way.
-    acts: u32,
-    /// Freezes that have begun.
-    begun: u64,
-}
-
-/// An act of the group; no freeze begins before it is dropped.
-#[derive(Debug)]
-pub(super) struct Act<'a>(&'a Freezer);
-
-impl Drop for Act<'_> {
-    fn drop(&mut self) {
-        lock(&self.0.state).acts -= 1;
-    }
-}
-
-impl Freezer {
-    /// True while a file system of the group may stand still.
-    pub(super) fn is_on(&self) -> bool {
-        lock(&self.state).under_way.is_some()
-    }
-
-    /// None while something may stand still. The same number twice: nothing stood still in between.
-    pub(super) fn calm(&self) -> Option<u64> {
-        let state = lock(&self.state);
-        (state.under_way.is_none() && !state.leftover).then_some(state.begun)
-    }
-
-    /// Begins an act: ends a freeze, and waits until what stood still runs again.
-    pub(super) fn act(&self, limit: Duration) -> Act<'_> {
-        let mut state = lock(&self.state);
-        state.acts += 1;
-        let Some(orders) = state.under_way.as_ref() else {
-            return Act(self);
-        };
-        // A thread that is thawing already has stopped to listen.
-        orders.send(Thawed::Stopped).ok();
-        let waited = self
-            .over
-            .wait_timeout_while(state, limit, |state| state.under_way.is_some());
-        let (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-        drop(state);
-        if timeout.timed_out() {
-            tracing::error!("a file system does not thaw; what hangs on it cannot end");
-        }
-        Act(self)
-    }
-
-    fn begin(&self, orders: mpsc::Sender<Thawed>) -> Result<(), &'static str> {
-        let mut state = lock(&self.state);
-        if state.under_way.is_some() || state.leftover {
-            return Err("another snapshot is being taken of this group");
-        }
-        if state.acts > 0 {
-            return Err("something of the group is being started or stopped");
-        }
-        state.under_way = Some(orders);
-        state.begun += 1;
-        Ok(())
-    }
-
-    fn done(&self) {
-        lock(&self.state).under_way = None;
-        self.over.notify_all();
-    }
-
-    fn set_leftover(&self, leftover: bool) {
-        let mut state = lock(&self.state);
-        state.leftover = leftover;
-        state.begun += 1;
-    }
-}
 
 /// Carries a request out, on a thread of its own.
 pub(super) fn start(shared: &Arc<Shared>, request: FreezeRequest) {
@@ -363,7 +281,7 @@ impl Drop for Place<'_> {
 }
 
 /// Where the group's own file system is mounted, and its device.
-fn ours(plan: &Plan, filesystem: &Filesystem) -> Result<(PathBuf, String), Failure> {
+pub(super) fn ours(plan: &Plan, filesystem: &Filesystem) -> Result<(PathBuf, String), Failure> {
     let target = filesystem::target(filesystem)?;
     let cannot = || Failure::new(format!("cannot freeze {}", target.display()));
     let mounted = filesystem::mounted_at(&target)?;
@@ -375,139 +293,6 @@ fn ours(plan: &Plan, filesystem: &Filesystem) -> Result<(PathBuf, String), Failu
         )));
     }
     Ok((target, mounted.device))
-}
-
-/// The process that holds a file system still, or thaws it.
-struct Held {
-    child: Child,
-    /// Closed, it thaws.
-    input: Option<ChildStdin>,
-    words: mpsc::Receiver<Word>,
-    is_frozen: bool,
-    last: Option<Word>,
-}
-
-impl Held {
-    fn start(
-        plan: &Plan,
-        target: &std::path::Path,
-        device: &str,
-        limit: Option<Duration>,
-    ) -> Result<Self, String> {
-        let cannot =
-            |error: std::io::Error| format!("cannot start the process that does it: {error}");
-        let [program, first @ ..] = plan.freezer.as_slice() else {
-            return Err("there is no program that does it".to_owned());
-        };
-        let mut command = Command::new(program);
-        command.args(first).arg("--mount").arg(target);
-        command.args(["--device", device]);
-        command.arg("--note").arg(plan.freeze_note());
-        if let Some(limit) = limit {
-            command.args(["--limit-ms", &limit.as_millis().to_string()]);
-        }
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(cannot)?;
-        let input = child.stdin.take();
-        let (sender, words) = mpsc::channel();
-        let out = child.stdout.take();
-        let reader = thread::Builder::new().name("freezer".to_owned());
-        let reading = reader.spawn(move || {
-            let lines = out.into_iter().flat_map(|out| BufReader::new(out).lines());
-            for line in lines.map_while(Result::ok) {
-                let word = Word::parse(&line).unwrap_or(Word::Failed(line));
-                sender.send(word).ok();
-            }
-        });
-        let mut held = Self {
-            child,
-            input,
-            words,
-            is_frozen: false,
-            last: None,
-        };
-        if let Err(error) = reading {
-            held.input = None;
-            held.child.wait().ok();
-            return Err(cannot(error));
-        }
-        Ok(held)
-    }
-
-    /// Takes in what it has said.
-    fn hear(&mut self) {
-        while self.last.is_none() {
-            match self.words.try_recv() {
-                Ok(Word::Frozen) => self.is_frozen = true,
-                Ok(last) => self.last = Some(last),
-                Err(mpsc::TryRecvError::Empty) => return,
-                Err(mpsc::TryRecvError::Disconnected) => {
-                    self.last = Some(Word::Failed("the process that did it has ended".to_owned()));
-                }
-            }
-        }
-    }
-
-    /// Has it end, and waits for that.
-    fn end(&mut self) {
-        self.input = None;
-        while self.last.is_none() {
-            self.hear();
-            thread::sleep(PAUSE);
-        }
-        self.child.wait().ok();
-    }
-}
-
-/// The device of the group's file system that may be frozen without anybody who thaws it.
-fn noted(plan: &Plan) -> Option<String> {
-    freezer::noted(&plan.freeze_note())
-}
-
-/// Thaws what is noted, once no other process is about to.
-fn thaw_noted(plan: &Plan) {
-    let Some(device) = noted(plan) else {
-        return;
-    };
-    for filesystem in plan.filesystems() {
-        let Ok((target, found)) = ours(plan, filesystem) else {
-            continue;
-        };
-        if found != device {
-            continue;
-        }
-        match Held::start(plan, &target, &device, None) {
-            Ok(mut held) => {
-                held.end();
-                tracing::info!(mount = %target.display(), last = ?held.last, "a freeze that was left is over");
-            }
-            Err(why) => tracing::error!(why, mount = %target.display(), "may be frozen"),
-        }
-    }
-}
-
-/// Thaws what an earlier daemon's snapshot left frozen, and nothing else. It may wait for the device, which is not served yet:
-/// so nobody waits for it.
-pub(super) fn leftover(shared: &Arc<Shared>) {
-    if noted(&shared.plan).is_none() {
-        return;
-    }
-    shared.freezer.set_leftover(true);
-    let thawed = Arc::clone(shared);
-    let spawned = thread::Builder::new()
-        .name("thaw".to_owned())
-        .spawn(move || {
-            thaw_noted(&thawed.plan);
-            thawed.freezer.set_leftover(false);
-        });
-    if let Err(error) = spawned {
-        shared.freezer.set_leftover(false);
-        tracing::error!(%error, "a file system of an earlier snapshot may be frozen");
-    }
 }
 
 impl Plan {
@@ -523,63 +308,6 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_act_ends_the_freeze_and_waits_until_it_is_over() {
-        let freezer = Arc::new(Freezer::default());
-        drop(freezer.act(THAW_LIMIT));
-        let (orders, told) = mpsc::channel();
-        assert!(freezer.begin(orders.clone()).is_ok());
-        assert!(freezer.begin(orders).is_err(), "there is one at a time");
-        let thread = {
-            let freezer = Arc::clone(&freezer);
-            thread::spawn(move || {
-                let why = told.recv().expect("an order");
-                thread::sleep(PAUSE);
-                freezer.done();
-                why
-            })
-        };
-        drop(freezer.act(THAW_LIMIT));
-        assert!(!freezer.is_on());
-        assert_eq!(thread.join().expect("it ends"), Thawed::Stopped);
-    }
-
-    #[test]
-    fn an_act_does_not_wait_for_ever() {
-        let freezer = Freezer::default();
-        let (orders, _told) = mpsc::channel();
-        assert!(freezer.begin(orders).is_ok());
-        drop(freezer.act(PAUSE));
-        assert!(freezer.is_on(), "who waits for it looks again");
-    }
-
-    #[test]
-    fn nothing_is_frozen_in_the_middle_of_an_act() {
-        let freezer = Freezer::default();
-        let (orders, _told) = mpsc::channel();
-        let acts = [freezer.act(PAUSE), freezer.act(PAUSE)];
-        for act in acts {
-            assert!(freezer.begin(orders.clone()).is_err());
-            drop(act);
-        }
-        assert!(freezer.begin(orders).is_ok());
-    }
-
-    /// A monitor that failed while it was on, from its beginning, in its middle, or both, says nothing.
-    #[test]
-    fn a_freeze_that_came_and_went_is_seen_afterwards() {
-        let freezer = Freezer::default();
-        let before = freezer.calm();
-        assert!(before.is_some() && freezer.calm() == before);
-        let (orders, _told) = mpsc::channel();
-        assert!(freezer.begin(orders).is_ok());
-        assert_eq!(freezer.calm(), None);
-        freezer.done();
-        assert!(freezer.calm().is_some() && freezer.calm() != before);
-        freezer.set_leftover(true);
-        assert_eq!(freezer.calm(), None);
-    }
 
     #[test]
     fn what_is_asked_for_by_nobody_is_given_up_and_so_is_what_is_late() {
