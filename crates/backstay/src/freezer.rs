@@ -159,10 +159,10 @@ fn hold(
     }
     say(&Word::Frozen);
     let why = wait();
-    end(note, thaw).map(|word| match word {
-        Word::Thawed => why,
-        other => other,
-    })
+    match end(note, thaw)? {
+        Word::Thawed => Ok(why),
+        last @ (Word::Frozen | Word::Expired | Word::Lost | Word::Failed(_)) => Ok(last),
+    }
 }
 
 /// Thaws, and strikes the note out.
