@@ -278,6 +278,12 @@ pub(crate) fn noted(path: &Path) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
+/// True for a process of this kind.
+pub(crate) fn is_one(pid: u32) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).nth(1) == Some(COMMAND.as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -364,6 +370,25 @@ mod tests {
         note.write("7:1").expect("written");
         assert!(end(&mut note, || Err(io::Error::other("never"))).is_err());
         assert_eq!(noted(&case.0).as_deref(), Some("7:1"));
+    }
+
+    #[test]
+    fn it_is_told_from_others_that_use_the_file_system() {
+        for (name, expected) in [(COMMAND, true), ("keeper", false)] {
+            let directory = std::env::temp_dir().join(format!("bs-{}-{name}", std::process::id()));
+            std::fs::create_dir_all(&directory).expect("directory");
+            std::fs::write(directory.join(name), "read line\n").expect("script");
+            let mut child = std::process::Command::new("sh")
+                .arg(name)
+                .current_dir(&directory)
+                .stdin(std::process::Stdio::piped())
+                .spawn()
+                .expect("it starts");
+            assert_eq!(is_one(child.id()), expected);
+            drop(child.stdin.take());
+            child.wait().expect("it ends");
+            std::fs::remove_dir_all(&directory).ok();
+        }
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub(super) fn start(shared: &Arc<Shared>, request: FreezeRequest) {
     }
 }
 
-fn run(shared: &Shared, mut request: FreezeRequest) {
+fn run(shared: &Shared, request: FreezeRequest) {
     let (orders, told) = mpsc::channel();
     if let Err(why) = shared.freezer.begin(orders.clone()) {
         request.answer.send(Err(why.to_owned())).ok();
@@ -57,7 +57,7 @@ fn run(shared: &Shared, mut request: FreezeRequest) {
         told,
         deadline: Instant::now() + request.limit,
     };
-    match freeze(shared, &mut request, &ends) {
+    match freeze(shared, &request, &ends) {
         Err(failure) => {
             let why = one_line(&failure);
             tracing::warn!(mirror = request.mirror, why, "not frozen");
@@ -148,7 +148,7 @@ impl Still {
 /// Freezes the mirror's file system, if it has one, and makes everything before that durable on every replica.
 fn freeze<'a>(
     shared: &'a Shared,
-    request: &mut FreezeRequest,
+    request: &FreezeRequest,
     ends: &Ends,
 ) -> Result<(Still, Option<Place<'a>>), Failure> {
     let name = &request.mirror;

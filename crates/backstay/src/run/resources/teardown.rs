@@ -11,6 +11,7 @@ use super::watch::one_line;
 use super::{address, device, filesystem, users};
 use crate::config::model::{Filesystem, Mirror};
 use crate::failure::Failure;
+use crate::freezer;
 use crate::kernel_device;
 use host::loopdev::{self, LoopDevice};
 use host::mount::{self, Unmount};
@@ -214,7 +215,8 @@ fn kill_users(target: &Path) {
     tracing::warn!(mount = %target.display(), users = users::list(&users), "users are killed");
     for user in users {
         let pid = i32::try_from(user.pid).ok().and_then(Pid::from_raw);
-        if user.pid == std::process::id() || user.pid == 1 {
+        // Without the one that freezes nobody would thaw, and what is frozen keeps its device for ever. It ends by itself.
+        if user.pid == std::process::id() || user.pid == 1 || freezer::is_one(user.pid) {
             continue;
         }
         if let Some(pid) = pid
