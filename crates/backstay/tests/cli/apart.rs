@@ -170,12 +170,91 @@ fn metadata_is_known_by_its_disk() {
     let apart = Apart::new();
     assert_eq!(apart.create(&[]).code, 0);
     // Alone, it tells whose it is.
-    let disk = fs::read(&apart.disk).expect("disk");
-    for slot in [Slot::A, Slot::B] {
-        let at = usize::try_from(Layout::super_offset(DISK_BYTES, slot)).expect("small");
-        let found = open(BlockKind::Super, 0, &disk[at..at + 4096]);
-        assert_eq!(found, Err(BlockFault::Foreign));
-    }
+    let alone = apart
+        .scratch
+        .run(&["mirror", "inspect", text(&apart.device), "-o", "json"]);
+    assert_eq!((alone.code, &alone.json()["found"]), (0, &json!("replica")));
+    let people = apart
+        .scratch
+        .run(&["mirror", "inspect", text(&apart.device)]);
+    assert!(people.out.contains("metadata of"), "{}", people.out);
+    // Another disk of the same size, and the same one with another size.
+    let other = Apart::new();
+    let swapped = [
+        "mirror",
+        "inspect",
+        text(&other.disk),
+        "--metadata",
+        text(&apart.device),
+    ];
+    let ran = apart.scratch.run(&[&swapped[..], &["-o", "json"]].concat());
+    assert_eq!((ran.code, &ran.json()["found"]), (3, &json!("other-disk")));
+    let file = apart.scratch.0.join("saved");
+    let export = [
+        "mirror",
+        "export",
+        text(&other.disk),
+        text(&file),
+        "--metadata",
+        text(&apart.device),
+    ];
+    let ran = apart.scratch.run(&export);
+    assert!(
+        ran.code == 1 && ran.talk.contains("the metadata is of a disk"),
+        "{}",
+        ran.talk
+    );
+    let lone = apart
+        .scratch
+        .run(&["mirror", "export", text(&apart.device), text(&file)]);
+    assert!(
+        lone.code == 1 && lone.talk.contains("--metadata"),
+        "{}",
+        lone.talk
+    );
+    let saved = apart.mirror(&["export"], &[text(&file), "--range", "0:4096"]);
+    assert_eq!(saved.code, 0, "{}", saved.talk);
+    let content = fs::read(file.with_extension("data")).expect("data");
+    assert_eq!(content, fs::read(&apart.disk).expect("disk")[..4096]);
+}
+
+#[test]
+fn an_enlarged_disk_grows_and_a_copy_is_taken_on_demand() {
+    let apart = Apart::new();
+    assert_eq!(apart.create(&[]).code, 0);
+    sized(&apart.disk, 2 * DISK_BYTES);
+    assert_eq!(apart.inspect().1["found"], "other-disk");
+    let resize = ["-o", "json", "--yes"];
+    let ran = apart.mirror(&["resize"], &resize);
+    assert_eq!(
+        (ran.code, &ran.json()["resized"]),
+        (0, &json!(true)),
+        "{}",
+        ran.talk
+    );
+    let (code, seen) = apart.inspect();
+    assert_eq!(
+        (code, &seen["replica"]["data_bytes"]),
+        (0, &json!(2 * DISK_BYTES)),
+        "{seen}"
+    );
+    // The disk is replaced by a copy of it.
+    let copy = apart.scratch.0.join("copy");
+    fs::copy(&apart.disk, &copy).expect("copy");
+    fs::rename(&copy, &apart.disk).expect("replace");
+    let ran = apart.mirror(&["resize"], &resize);
+    assert!(
+        ran.code == 1 && ran.talk.contains("--other-disk"),
+        "{}",
+        ran.talk
+    );
+    let ran = apart.mirror(&["resize"], &[&resize[..], &["--other-disk"]].concat());
+    assert_eq!(
+        (ran.code, &ran.json()["resized"]),
+        (0, &json!(true)),
+        "{}",
+        ran.talk
+    );
     assert_eq!(apart.inspect().0, 0);
     let ran = apart.mirror(&["resize"], &resize);
     assert_eq!(ran.json()["resized"], false, "nothing is left to do");
@@ -233,10 +312,12 @@ fn metadata_that_moves_to_a_device_leaves_no_superblock_behind() {
     assert_eq!(ran.code, 0, "{}", ran.talk);
     let ran = apart.create(&["--overwrite"]);
     assert_eq!(ran.code, 0, "{}", ran.talk);
-    let alone = apart
-        .scratch
-        .run(&["mirror", "inspect", text(&apart.disk), "-o", "json"]);
-    assert!(alone.json()["replica"].is_null(), "{}", alone.out);
+    let disk = fs::read(&apart.disk).expect("disk");
+    for slot in [Slot::A, Slot::B] {
+        let at = usize::try_from(Layout::super_offset(DISK_BYTES, slot)).expect("small");
+        let found = open(BlockKind::Super, 0, &disk[at..at + 4096]);
+        assert_eq!(found, Err(BlockFault::Foreign));
+    }
     assert_eq!(apart.inspect().0, 0);
 }
 
