@@ -13,10 +13,12 @@ use first_sync::Token;
 use host::disk::{Disk, OpenOptions};
 use host::ring::Buf;
 use metadata::Made;
+use std::ops::Range;
 use std::path::PathBuf;
 use wire::External;
 use wire::NodeId;
 use wire::layout::{BlockFault, BlockKind, Layout, ReplicaState, Slot, open};
+use wire::seed::HEAD_BYTES;
 use wire::units::BLOCK_BYTES;
 
 /// What `backstay mirror create` needs to know.
@@ -42,8 +44,8 @@ pub struct Args {
     /// Overwrite the whole volume with zeros, and take only what differs from that from the node that printed TOKEN
     #[arg(long, value_name = "TOKEN", conflicts_with_all = ["empty", "used_only"])]
     pub zeroed: Option<Token>,
-    /// Go on although the disk holds a file system (with --empty or --zeroed) or was a replica before, or the metadata's device
-    /// holds something
+    /// Go on although the disk holds a file system (with --empty) or anything (with --zeroed), or was a replica before, or the
+    /// metadata's device holds something
     #[arg(long)]
     pub overwrite: bool,
     /// Only say what would be done
@@ -299,27 +301,30 @@ fn refuse_loss(args: &Args, place: Place<'_>, disk: &Disk, layout: &Layout) -> R
             }
         }
     }
-    if let Some(begins) = begins {
-        disk.read_now(begins, &mut block).map_err(failed)?;
-        if let (Some((kind, _)), false) = (filesystem(&block), args.overwrite) {
-            return Err(refused(format!(
-                "the device for its metadata holds a file system ({kind})"
-            ))
+    if let (Some(begins), false) = (begins, args.overwrite)
+        && let Some(what) = content(place, disk, begins..disk.size())?
+    {
+        return Err(refused(format!("the device for its metadata holds {what}"))
             .hint("give another device, or add --overwrite to lose it"));
-        }
+    }
+    if args.zeroed.is_some()
+        && !args.overwrite
+        && let Some(what) = content(place, disk, 0..layout.data_bytes)?
+    {
+        return Err(
+            refused(format!("it holds {what}, which --zeroed would replace"))
+                .hint("leave --zeroed out to keep it, or add --overwrite to lose it"),
+        );
     }
     disk.read_now(0, &mut block).map_err(failed)?;
     let Some((kind, bytes)) = filesystem(&block) else {
         return Ok(());
     };
     if args.loses_content() && !args.overwrite {
-        let option = if args.empty { "--empty" } else { "--zeroed" };
         return Err(refused(format!(
-            "it holds a file system ({kind}), which {option} would replace"
+            "it holds a file system ({kind}), which --empty would replace"
         ))
-        .hint(format!(
-            "leave {option} out to keep it, or add --overwrite to lose it"
-        )));
+        .hint("leave --empty out to keep it, or add --overwrite to lose it"));
     }
     if !args.loses_content() && bytes > layout.data_bytes {
         return Err(refused(format!(
@@ -329,6 +334,21 @@ fn refuse_loss(args: &Args, place: Place<'_>, disk: &Disk, layout: &Layout) -> R
         .hint("shrink the file system, make the disk larger, or give the metadata a device of its own with `metadata`"));
     }
     Ok(())
+}
+
+/// What is at the beginning of this part, in words; none if that is all zeros.
+fn content(place: Place<'_>, disk: &Disk, part: Range<u64>) -> Result<Option<String>, Failure> {
+    let len = (part.end - part.start).min(HEAD_BYTES) / BLOCK_BYTES * BLOCK_BYTES;
+    let mut head = Buf::zeroed(usize::try_from(len).unwrap_or(0));
+    disk.read_now(part.start, &mut head)
+        .map_err(|e| place.cannot_read(e))?;
+    if head.iter().all(|byte| *byte == 0) {
+        return Ok(None);
+    }
+    Ok(Some(filesystem(&head).map_or_else(
+        || format!("something: its first {} KiB are not zeros", len >> 10),
+        |(kind, _)| format!("a file system ({kind})"),
+    )))
 }
 
 /// Kind and size in bytes of the file system that starts in this block.

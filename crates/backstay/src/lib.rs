@@ -15,6 +15,7 @@ pub mod engine;
 pub mod eventlog;
 pub mod exit;
 pub mod failure;
+pub mod freezer;
 pub mod keeper;
 mod kernel_device;
 pub mod lab;

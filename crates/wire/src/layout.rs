@@ -489,7 +489,12 @@ impl Superblock {
             parsed.external = Some(external);
         }
         if told & version::SEEDED != 0 {
-            parsed.seed = Some(postcard::from_bytes(rest).map_err(damaged)?);
+            let seed: Seed;
+            (seed, rest) = postcard::take_from_bytes(rest).map_err(damaged)?;
+            parsed.seed = Some(seed);
+        }
+        if !rest.is_empty() {
+            return Err(BlockFault::Damaged { newest: None });
         }
         let known = |at: usize, node| parsed.pairs[..at].iter().any(|pair| pair.node == node);
         let mut pairs = parsed.pairs.iter().enumerate();
@@ -634,6 +639,9 @@ mod tests {
         };
         let found = read(&own).unwrap();
         assert_eq!(found.external, own.external);
+        let longer = [own.content(), vec![0]].concat();
+        let damaged = BlockFault::Damaged { newest: None };
+        assert_eq!(Superblock::parse(&longer), Err(damaged));
         let seen_by_others: Superblock = postcard::from_bytes(&own.content()).unwrap();
         assert_eq!(seen_by_others.features.incompatible, version::EXTERNAL);
         let plain = Superblock {

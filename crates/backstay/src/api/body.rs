@@ -91,6 +91,8 @@ pub struct GroupMirror {
 pub struct Frozen {
     /// `backstay.freeze/1`.
     pub schema: String,
+    /// Which freeze it is, for who ends it.
+    pub freeze: u64,
     /// The mirror.
     pub mirror: String,
     /// Its group.
@@ -118,12 +120,21 @@ pub struct StillFrozen {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Thawed {
-    /// Who asked needs it no longer.
+    /// Who asked needs it no longer: it stood still until then.
     Released,
     /// The time was over.
     Timeout,
     /// Something of the group had to start or to stop.
     Stopped,
+    /// Somebody else let it go on, nobody knows since when.
+    Lost,
+}
+
+/// Answer of `POST /api/v1/mirrors/{mirror}/thaw`: what becomes of it is told by the freeze's stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Thawing {
+    /// Which freeze ends.
+    pub freeze: u64,
 }
 
 /// Answer of `GET /api/v1/addresses`.

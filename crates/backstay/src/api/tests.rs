@@ -60,6 +60,7 @@ impl Server {
                     snapshot,
                     requests,
                     freezes: mpsc::channel(1).0,
+                    holds: server::Freezes::default(),
                     log: server_log,
                     clock,
                 };
@@ -479,6 +480,7 @@ fn loopback_port_serves_health_and_nothing_else() {
         snapshot,
         requests,
         freezes: mpsc::channel(1).0,
+        holds: server::Freezes::default(),
         log,
         clock,
     };

@@ -166,6 +166,9 @@ pub enum Command {
     /// Becomes a program of a group
     #[command(hide = true, name = crate::keeper::LAUNCHER)]
     Launcher,
+    /// Holds a file system still for a snapshot
+    #[command(hide = true, name = crate::freezer::COMMAND)]
+    Freezer(crate::freezer::Args),
 }
 
 /// Parses the command line, runs the command, and reports a failure.
@@ -207,6 +210,7 @@ fn dispatch(cli: &Cli, ui: &Ui) -> Outcome {
         Command::LabSlow(args) => crate::lab::slow::run(args),
         Command::Keeper(args) => crate::keeper::run(args, ui),
         Command::Launcher => crate::keeper::launch(),
+        Command::Freezer(args) => crate::freezer::run(args),
     }
 }
 

@@ -8,7 +8,7 @@
 //! that nothing used.
 
 use super::metadata::{self, Made};
-use super::used::Unused;
+use super::used::{Geometry, Unused};
 use super::{Args, Place, filesystem, layout_of, refuse_loss};
 use crate::cli::connect;
 use crate::exit::Exit;
@@ -30,6 +30,8 @@ use wire::{ByteCount, ByteRange, SessionId};
 const PIECE_BYTES: u64 = 1 << 30;
 /// Places that are read again afterwards.
 const SAMPLES_MAX: usize = 256;
+/// Smallest block of an ext file system.
+const BLOCK_MIN: u64 = 1024;
 /// Width of the labels.
 const LABEL: usize = 14;
 
@@ -98,7 +100,7 @@ pub(super) fn used_only(args: &Args, place: Place<'_>, ui: &Ui) -> Outcome {
     let disk = place.open()?;
     let layout = layout_of(place.mirror, &disk)?;
     refuse_loss(args, place, &disk, &layout)?;
-    is_ext(place, &disk)?;
+    let geometry = ext_geometry(place, &disk)?;
     let before = head(place, &disk)?;
     // The tools open it themselves, and some want it alone. Whoever mounts it meanwhile changes its beginning.
     drop(disk);
@@ -106,7 +108,7 @@ pub(super) fn used_only(args: &Args, place: Place<'_>, ui: &Ui) -> Outcome {
         "{}: looking for unused blocks, which takes as long as `e2fsck -f`",
         place.path.display()
     ));
-    let unused = Unused::of_ext(place.path)?;
+    let unused = Unused::of_ext(place.path, geometry)?;
     let disk = place.open()?;
     if head(place, &disk)? != before || layout_of(place.mirror, &disk)? != layout {
         return Err(place
@@ -194,12 +196,19 @@ fn random() -> u64 {
 }
 
 /// Only of ext2, ext3 and ext4 it is known what they use.
-fn is_ext(place: Place<'_>, disk: &Disk) -> Result<(), Failure> {
+fn ext_geometry(place: Place<'_>, disk: &Disk) -> Result<Geometry, Failure> {
     let mut block = Buf::zeroed(4096);
     disk.read_now(0, &mut block)
         .map_err(|e| place.cannot_read(e))?;
     let why = match filesystem(&block) {
-        Some(("ext4", _)) => return Ok(()),
+        Some(("ext4", bytes)) => {
+            // linux/fs/ext4/ext4.h: s_log_block_size is at byte 0x18 of the superblock.
+            let size = BLOCK_MIN << block[1024 + 0x18].min(16);
+            return Ok(Geometry {
+                size,
+                count: bytes / size,
+            });
+        }
         Some((kind, _)) => {
             format!("which blocks {kind} uses is not known here, only of ext2, ext3 and ext4")
         }
@@ -228,7 +237,13 @@ fn layout_for(place: Place<'_>, disk: &Disk, token: Token) -> Result<Layout, Fai
             ))
             .hint("use the same configuration on all nodes, and a token made with it"));
     }
-    Layout::with_data(disk.size(), token.data_bytes, blocks).ok_or_else(|| {
+    let layout = Layout::with_data(disk.size(), token.data_bytes, blocks);
+    let layout = match disk.external() {
+        // The metadata is on its device, whatever the disk has room for.
+        Some(apart) => layout.and_then(|layout| layout.beside(apart.disk_bytes)),
+        None => layout,
+    };
+    layout.ok_or_else(|| {
         place
             .refused(format!(
                 "it has {} bytes, and the origin's volume has {}, beside the metadata",
@@ -290,6 +305,7 @@ fn make_zeros(place: Place<'_>, disk: &Disk, ranges: &[ByteRange], ui: &Ui) -> R
             }
         }
     }
+    disk.sync_now().map_err(|e| place.cannot_write(e))?;
     samples(ranges).try_for_each(|at| is_zero(place, disk, at))
 }
 

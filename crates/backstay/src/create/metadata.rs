@@ -4,7 +4,8 @@ use super::used::Unused;
 use host::disk::Disk;
 use host::ring::Buf;
 use wire::layout::{
-    BlockKind, CONTENT_BYTES, Layout, Pair, ReplicaState, SEALED_BYTES, Slot, Superblock, seal,
+    BlockFault, BlockKind, CONTENT_BYTES, Layout, Pair, ReplicaState, SEALED_BYTES, Slot,
+    Superblock, open, seal,
 };
 use wire::seed::Seed;
 use wire::units::BLOCK_BYTES;
@@ -30,6 +31,28 @@ pub(super) struct Made<'a> {
 pub(super) fn blank(disk: &Disk) -> std::io::Result<()> {
     let zeros = Buf::zeroed(2 * SEALED_BYTES).freeze();
     disk.write_now(Layout::super_offset(disk.size(), Slot::B), &zeros)
+}
+
+/// Superblocks at the end of a disk whose metadata is on a device of its own now: without that device they would be found, and
+/// taken for the newest.
+fn blank_inner(disk: &Disk) -> std::io::Result<()> {
+    let Some(apart) = disk.external() else {
+        return Ok(());
+    };
+    let mut block = Buf::zeroed(SEALED_BYTES);
+    disk.read_now(0, &mut block)?;
+    let used = super::filesystem(&block).map_or(0, |(_, bytes)| bytes);
+    for slot in [Slot::A, Slot::B] {
+        let at = Layout::super_offset(apart.disk_bytes, slot);
+        disk.read_now(at, &mut block)?;
+        let opened = open(BlockKind::Super, 0, &block);
+        let left = matches!(opened, Ok(_) | Err(BlockFault::Newer(_)));
+        // In a file system it is the content of a file.
+        if left && used <= at {
+            disk.write_now(at, &Buf::zeroed(SEALED_BYTES).freeze())?;
+        }
+    }
+    Ok(())
 }
 
 impl Made<'_> {
@@ -61,7 +84,7 @@ impl Made<'_> {
                 &Buf::copy_of(&block).freeze(),
             )?;
         }
-        Ok(())
+        blank_inner(disk)
     }
 
     /// The content of a block of the bitmap.

@@ -19,12 +19,21 @@ pub(super) struct Unused {
     runs: Vec<Range<u64>>,
 }
 
+/// What an ext file system's superblock says itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Geometry {
+    /// Bytes of a block.
+    pub(super) size: u64,
+    /// Blocks.
+    pub(super) count: u64,
+}
+
 impl Unused {
     /// Those of the ext file system on `path`, which nobody may have mounted.
     ///
     /// # Errors
-    /// When it is damaged or was not unmounted cleanly, or a tool is missing.
-    pub(super) fn of_ext(path: &Path) -> Result<Self, Failure> {
+    /// When it is not as `known`, is damaged or was not unmounted cleanly, or a tool is missing.
+    pub(super) fn of_ext(path: &Path, known: Geometry) -> Result<Self, Failure> {
         let refused = |why: String| {
             Failure::new(format!("cannot tell which blocks of {} are used", path.display()))
                 .cause(why)
@@ -44,16 +53,20 @@ impl Unused {
         if listed.code != Some(0) {
             return Err(refused(format!("dumpe2fs failed: {}", listed.last_line())));
         }
-        Self::parse(&listed.out).map_err(|why| refused(why.to_owned()))
+        Self::parse(&listed.out, known).map_err(|why| refused(why.to_owned()))
     }
 
     /// Out of what `dumpe2fs` prints.
-    fn parse(text: &str) -> Result<Self, &'static str> {
+    fn parse<'t>(text: &'t str, known: Geometry) -> Result<Self, &'static str> {
         const FORM: &str = "dumpe2fs prints something unexpected";
         let (head, groups) = text.split_once("\nGroup ").ok_or(FORM)?;
         let field = |name: &str| {
-            let mut values = head.lines().filter_map(|line| line.strip_prefix(name));
-            values.next().map(str::trim).ok_or(FORM)
+            let values = |text: &'t str| text.lines().filter_map(|line| line.strip_prefix(name));
+            // A label is printed as it is, and may look like a field.
+            match (values(text).count(), values(head).next()) {
+                (1, Some(value)) => Ok(value.trim()),
+                _ => Err(FORM),
+            }
         };
         let number = |name| field(name)?.parse::<u64>().map_err(|_| FORM);
         let features = field("Filesystem features:")?;
@@ -70,6 +83,11 @@ impl Unused {
             return Err("it allocates clusters of blocks (bigalloc)");
         }
         let (size, count) = (number("Block size:")?, number("Block count:")?);
+        if (Geometry { size, count }) != known {
+            return Err(
+                "dumpe2fs and the superblock do not agree on the number and size of its blocks",
+            );
+        }
         let lists = groups
             .lines()
             .filter_map(|line| line.trim_start().strip_prefix("Free blocks:"));
@@ -188,6 +206,11 @@ fn run(program: &str, options: &str, path: &Path) -> Result<Said, Failure> {
 mod tests {
     use super::*;
 
+    const KNOWN: Geometry = Geometry {
+        size: 1024,
+        count: 40,
+    };
+
     fn listing(features: &str, state: &str, free: u64, first: &str) -> String {
         format!(
             "Filesystem volume name:   <none>\nFilesystem features:      has_journal {features} extent\n\
@@ -202,7 +225,8 @@ mod tests {
 
     #[test]
     fn whole_blocks_of_free_runs_are_unused() {
-        let unused = Unused::parse(&listing("filetype", "clean", 11, "5, 7-12, 19-20")).unwrap();
+        let unused =
+            Unused::parse(&listing("filetype", "clean", 11, "5, 7-12, 19-20"), KNOWN).unwrap();
         // Bytes 7 KiB to 13 KiB have one whole block in them; 19 KiB to 23 KiB none.
         let ranges: Vec<_> = unused.ranges().collect();
         assert_eq!(ranges, [ByteRange::new(8192, 4096).unwrap()]);
@@ -221,12 +245,18 @@ mod tests {
             listing("filetype", "clean", 11, "5, 12-7, 19-20"),
             listing("filetype", "clean", 11, "5, x-12, 19-20"),
             listing("filetype", "clean", 40, "5-40"),
+            good().replace("<none>", "\nBlock size:1024"),
+            good().replace("<none>", "\nFree blocks: 11"),
+            good().replace("<none>", "\nGroup 0:"),
+            good().replace("<none>", "\nBlock count:40\nGroup 0:"),
+            good().replace("1024\n\n", "2048\n\n"),
+            good().replace("count:              40", "count:              41"),
             good().replace("Group ", "Gruppe "),
             good().replace("Block size:", "Blockgröße:"),
         ] {
-            assert!(Unused::parse(&bad).is_err(), "{bad}");
+            assert!(Unused::parse(&bad, KNOWN).is_err(), "{bad}");
         }
-        assert!(Unused::parse(&good()).is_ok());
+        assert!(Unused::parse(&good(), KNOWN).is_ok());
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The API of a running daemon: its two listeners, and requests on their way to the loop.
 
 use super::daemon::{Event, Events};
-use crate::api::server::{Backend, FreezeRequest, Request, bind, serve_loopback, serve_socket};
+use crate::api::server::{
+    Backend, FreezeRequest, Freezes, Request, bind, serve_loopback, serve_socket,
+};
 use crate::api::view::Snapshot;
 use crate::config::model::Config;
 use crate::eventlog::EventLog;
@@ -31,6 +33,7 @@ pub(super) fn start(
         snapshot,
         requests,
         freezes,
+        holds: Freezes::default(),
         log,
         clock: clock::now,
     };

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::{Value, json};
+use wire::layout::{BlockFault, BlockKind, Layout, Slot, open};
 
 use super::{PAIR, Ran, Scratch};
 
@@ -271,4 +272,68 @@ fn an_enlarged_disk_grows_and_a_copy_is_taken_on_demand() {
     let ran = apart.mirror(&["resize"], &resize);
     assert_eq!(ran.code, 0, "{}", ran.talk);
     assert_eq!(apart.inspect().0, 0);
+}
+
+/// Its bitmap would be in the data of the disk otherwise, and overwritten by that.
+#[test]
+fn a_disk_made_of_zeros_has_its_metadata_on_the_device_too() {
+    let apart = Apart::new();
+    let token = apart.create(&["--used-only", "--yes", "-o", "json"]);
+    assert_eq!(token.code, 0, "{}", token.talk);
+    let token = token.json()["token"].as_str().expect("token").to_owned();
+    let other = Apart::new();
+    let device = fs::read(&other.device).expect("device");
+    let config = PAIR.replace("/dev/sdb", text(&other.disk)).replacen(
+        "name = \"pgdata\"",
+        &format!("name = \"pgdata\"\nmetadata = \"{}\"", text(&other.device)),
+        1,
+    );
+    let config = other.scratch.file("pair.toml", &config);
+    let args = ["mirror", "create", "--config", &config, "--node", "node-b"];
+    let more = ["--zeroed", &token, "--overwrite", "--yes"];
+    let ran = other.scratch.run(&[&args[..], &more].concat());
+    assert_eq!(ran.code, 0, "{}", ran.talk);
+    let disk = fs::read(&other.disk).expect("disk");
+    assert!(disk.iter().all(|byte| *byte == 0), "metadata in the data");
+    assert!(fs::read(&other.device).expect("device") != device);
+    let (code, seen) = other.inspect();
+    assert_eq!(code, 0);
+    assert_eq!(seen["replica"]["data_bytes"], DISK_BYTES);
+    assert_eq!(seen["replica"]["metadata"]["marked_bytes"], 0);
+}
+
+/// Without the device, or with another one, the disk would be taken for what it was before.
+#[test]
+fn metadata_that_moves_to_a_device_leaves_no_superblock_behind() {
+    let apart = Apart::new();
+    fs::write(&apart.disk, []).expect("emptied");
+    sized(&apart.disk, DISK_BYTES);
+    let ran = apart.create_with("name = \"pgdata\"", &[]);
+    assert_eq!(ran.code, 0, "{}", ran.talk);
+    let ran = apart.create(&["--overwrite"]);
+    assert_eq!(ran.code, 0, "{}", ran.talk);
+    let disk = fs::read(&apart.disk).expect("disk");
+    for slot in [Slot::A, Slot::B] {
+        let at = usize::try_from(Layout::super_offset(DISK_BYTES, slot)).expect("small");
+        let found = open(BlockKind::Super, 0, &disk[at..at + 4096]);
+        assert_eq!(found, Err(BlockFault::Foreign));
+    }
+    assert_eq!(apart.inspect().0, 0);
+}
+
+/// It may be anything.
+#[test]
+fn a_metadata_device_that_is_not_empty_is_not_overwritten_unasked() {
+    let apart = Apart::new();
+    let mut device = vec![0; usize::try_from(DEVICE_BYTES).expect("small")];
+    device[70_000] = 1;
+    fs::write(&apart.device, &device).expect("content");
+    let refused = apart.create(&[]);
+    assert!(
+        refused.code == 1 && refused.talk.contains("device for its metadata holds"),
+        "{}",
+        refused.talk
+    );
+    assert!(fs::read(&apart.device).expect("device") == device);
+    assert_eq!(apart.create(&["--overwrite"]).code, 0);
 }

@@ -141,7 +141,9 @@ fn the_other_disk_becomes_zeros_and_names_the_same_baseline() {
     let done = made(&origin, "node-a", &["--used-only"]);
     let token = done["token"].as_str().expect("token").to_owned();
     let disk = rubbish(40 * MIB);
-    let done = made(&disk, "node-b", &["--zeroed", &token]);
+    // Nobody knows what it is, so somebody has to say that it may go.
+    refused(&disk, "node-b", &["--zeroed", &token], "it holds something");
+    let done = made(&disk, "node-b", &["--zeroed", &token, "--overwrite"]);
     assert_eq!(done["zeroed_bytes"], origin.superblock().data_bytes);
     let own = disk.superblock();
     assert_eq!(own.state, ReplicaState::Blank);
@@ -189,6 +191,9 @@ fn what_could_lose_something_is_refused() {
         &["--zeroed", token],
         "--zeroed would replace",
     );
+    // Its label looks like one of the fields in which dumpe2fs tells of it.
+    let misleading = with_files(&["-L", "\nBlock size:1024"]);
+    refused(&misleading, "node-a", &["--used-only"], "dumpe2fs prints");
     refused(
         &small,
         "node-a",

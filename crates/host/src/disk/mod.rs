@@ -283,7 +283,7 @@ impl Disk {
         })
     }
 
-    /// Makes a part read as zeros, durably, waiting for it: for tools. It is deallocated where that reads as zeros too; either way
+    /// Makes a part read as zeros, waiting for it: for tools. [`Disk::sync_now`] makes that durable. It is deallocated where that reads as zeros too; either way
     /// the kernel vouches for it (`fallocate(2)`, on a device `blkdev_issue_zeroout`).
     ///
     /// # Errors
@@ -293,7 +293,7 @@ impl Disk {
             for how in [PUNCH, ZERO_RANGE] {
                 match rustix::fs::fallocate(&self.file, how, offset, len) {
                     Err(Errno::OPNOTSUPP) => {}
-                    done => return Ok(done.and_then(|()| rustix::fs::fdatasync(&self.file))?),
+                    done => return Ok(done?),
                 }
             }
             self.write_zeros(offset, len)
@@ -310,7 +310,15 @@ impl Disk {
                 written => done += to_u64(written),
             }
         }
-        Ok(rustix::fs::fdatasync(&self.file)?)
+        Ok(())
+    }
+
+    /// Makes what was written so far durable, waiting for it: for tools. Not on a metadata device, where every write is.
+    ///
+    /// # Errors
+    /// What the disk or the shim reports.
+    pub fn sync_now(&self) -> io::Result<()> {
+        self.pass(Access::Flush, || Ok(rustix::fs::fdatasync(&self.file)?))
     }
 
     fn pass(&self, access: Access, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {

@@ -460,6 +460,7 @@ fn a_part_that_is_made_zeros_reads_as_zeros_and_nothing_else_does() {
     let mut bench = Bench::new("zero-now", 4 << 20);
     bench.write(0, 7, 4 << 20, true);
     bench.disk.zero_now(8192, 2 << 20).unwrap();
+    bench.disk.sync_now().unwrap();
     bench.disk.write_zeros(3 << 20, (1 << 20) - 4096).unwrap();
     let mut read = Buf::zeroed(4 << 20);
     bench.disk.read_now(0, &mut read).unwrap();

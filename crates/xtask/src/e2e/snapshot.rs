@@ -39,8 +39,11 @@ pub(crate) fn stands_still(world: &World) -> Outcome {
     case.codes_are_passed_on(&active)?;
     case.standby_refuses(&active)?;
     case.time_is_kept(&active)?;
+    case.somebody_elses_thaw_is_noticed(&active)?;
+    case.killed_freezer_thaws(&active)?;
     case.killed_asker_thaws(&active)?;
     case.killed_daemon_thaws(&active)?;
+    case.killed_daemon_and_freezer_thaw(&active)?;
     // It would keep the file system from being unmounted.
     drop(writer);
     case.moved_group_thaws(&active)?;
@@ -182,7 +185,58 @@ impl Case<'_> {
         Ok(())
     }
 
-    /// The successor thaws; the command ends with an error.
+    /// What was written in between is in no snapshot: whatever the command says, it is not good.
+    fn somebody_elses_thaw_is_noticed(&self, node: &str) -> Outcome {
+        let waiting = self.marker.display();
+        let script = format!("touch {waiting}; while test -e {waiting}; do sleep 0.05; done");
+        let mut command = self.snapshot(node, &[], &script);
+        let taking = std::thread::spawn(move || command.status());
+        wait::until("the command runs", THAWED_MAX, || {
+            self.marker.exists().then_some(())
+        })?;
+        let mount = self.lab.dir.join("mnt").display().to_string();
+        let thawed = self.lab.exec(node, &["fsfreeze", "--unfreeze", &mount]);
+        fs::remove_file(&self.marker).context("let the command end")?;
+        let ended = taking.join().map_err(|_| Failure::new("no snapshot"))?;
+        thawed?;
+        let ended = ended.context("take the snapshot")?;
+        if ended.code() != Some(1) {
+            return Err(Failure::new("somebody else's thaw was not noticed").because(ended));
+        }
+        self.writes(node, "somebody else's thaw")
+    }
+
+    /// The process that holds the freeze.
+    fn freezer(&self) -> Outcome<String> {
+        let pattern = format!("freezer --mount {}", self.lab.dir.display());
+        let pid = shell::capture(Command::new("pgrep").args(["-f", &pattern]))?;
+        Ok(pid.trim().to_owned())
+    }
+
+    /// Another one thaws.
+    fn killed_freezer_thaws(&self, node: &str) -> Outcome {
+        let waiting = self.waiting(node)?;
+        signal("-KILL", &self.freezer()?)?;
+        self.writes(node, "the freezer's death")?;
+        drop(waiting);
+        none_is_left()
+    }
+
+    /// The note tells the successor.
+    fn killed_daemon_and_freezer_thaw(&self, node: &str) -> Outcome {
+        let waiting = self.waiting(node)?;
+        // Else it would thaw, or the daemon would.
+        let freezer = self.freezer()?;
+        signal("-STOP", &freezer)?;
+        self.lab.fault(node, "daemon")?;
+        signal("-KILL", &freezer)?;
+        self.writes(node, "the death of freezer and daemon")?;
+        drop(waiting);
+        self.lab.wait_active(node)?;
+        self.lab.wait_in_sync(node)
+    }
+
+    /// The freezer thaws; the command ends with an error.
     fn killed_daemon_thaws(&self, node: &str) -> Outcome {
         let waiting = self.waiting(node)?;
         self.lab.fault(node, "daemon")?;
@@ -206,6 +260,10 @@ impl Case<'_> {
         self.writes(&standby, "a move")?;
         none_is_left()
     }
+}
+
+fn signal(which: &str, pid: &str) -> Outcome {
+    shell::run(Command::new("kill").args([which, pid]))
 }
 
 /// No process of a command is left.

@@ -1,9 +1,13 @@
 //! A mirror that stands still for a snapshot, as long as who asked for it reads the answer.
 //!
 //! The answer is a stream: first where everything is, then a sign of life ten times a second, at last why it is over. A
-//! reader that goes away, however, lets the mirror go on.
+//! reader that goes away, however, lets the mirror go on. One that wants to know whether it stood still until the end asks for
+//! the thaw, and reads on: only of a mirror that did until then the last event says that it was released.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -11,13 +15,13 @@ use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use wire::GroupId;
 
 use super::Backend;
 use super::events::Stream;
-use super::reply::{Query, Refusal};
-use crate::api::body::{Frozen, StillFrozen, Thawed};
+use super::reply::{Query, Refusal, ok};
+use crate::api::body::{Frozen, StillFrozen, Thawed, Thawing};
 use crate::api::fault::FaultKind;
 use crate::api::view::Snapshot;
 
@@ -67,6 +71,71 @@ impl Drop for Hold {
     }
 }
 
+/// The freezes that somebody reads about.
+#[derive(Clone, Debug, Default)]
+pub struct Freezes(Arc<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    last: AtomicU64,
+    /// Where each is told to end.
+    ends: Mutex<BTreeMap<u64, Arc<Notify>>>,
+}
+
+impl Freezes {
+    fn begin(&self) -> Following {
+        let number = self.0.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let end = Arc::new(Notify::new());
+        self.ends().insert(number, Arc::clone(&end));
+        Following {
+            of: self.clone(),
+            number,
+            end,
+        }
+    }
+
+    /// False if there is no such freeze any more.
+    fn end(&self, number: u64) -> bool {
+        let ended = self.ends().remove(&number);
+        ended.map(|end| end.notify_one()).is_some()
+    }
+
+    fn ends(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Notify>>> {
+        self.0.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A freeze that somebody reads about.
+struct Following {
+    of: Freezes,
+    number: u64,
+    end: Arc<Notify>,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.of.ends().remove(&self.number);
+    }
+}
+
+/// Parameters of a thaw.
+#[derive(Debug, serde::Deserialize)]
+pub(super) struct Ended {
+    freeze: u64,
+}
+
+pub(super) async fn thaw(
+    State(backend): State<Backend>,
+    Path(mirror): Path<String>,
+    Query(Ended { freeze }): Query<Ended>,
+) -> Result<Response, Refusal> {
+    if backend.holds.end(freeze) {
+        return Ok(ok(&Thawing { freeze }));
+    }
+    let detail = format!("mirror {mirror} does not stand still, or not for that snapshot");
+    Err(Refusal::new(FaultKind::Refused, detail).reason("freeze"))
+}
+
 /// Parameters.
 #[derive(Debug, serde::Deserialize)]
 pub(super) struct Wanted {
@@ -103,8 +172,10 @@ pub(super) async fn freeze(
         Err(_) => return Err(Refusal::new(FaultKind::Busy, "the daemon is ending")),
     };
     let path = |path: &PathBuf| path.display().to_string();
+    let following = backend.holds.begin();
     let first = Frozen {
         schema: "backstay.freeze/1".into(),
+        freeze: following.number,
         mirror,
         group: snapshot.names.group(group),
         node: snapshot.names.me.clone(),
@@ -114,7 +185,7 @@ pub(super) async fn freeze(
         metadata: still.metadata.as_ref().map(path),
     };
     let (chunks, reader) = mpsc::channel(CHUNKS_MAX);
-    tokio::spawn(feed(first, still, chunks));
+    tokio::spawn(feed(first, still, following, chunks));
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),
@@ -137,8 +208,9 @@ fn of_group(snapshot: &Snapshot, mirror: &str) -> Result<(GroupId, u64), Refusal
 }
 
 /// Feeds the stream until its reader is gone, or the standstill over.
-async fn feed(first: Frozen, still: Standstill, chunks: mpsc::Sender<Bytes>) {
+async fn feed(first: Frozen, still: Standstill, following: Following, chunks: mpsc::Sender<Bytes>) {
     let Standstill { mut over, hold, .. } = still;
+    let mut hold = Some(hold);
     if chunks.send(chunk(&first)).await.is_err() {
         return;
     }
@@ -150,7 +222,8 @@ async fn feed(first: Frozen, still: Standstill, chunks: mpsc::Sender<Bytes>) {
                 break;
             }
             () = chunks.closed() => break,
-            () = tokio::time::sleep(BEAT) => {
+            () = following.end.notified(), if hold.is_some() => hold = None,
+            () = tokio::time::sleep(BEAT), if hold.is_some() => {
                 // A reader that is late has signs enough.
                 chunks.try_send(chunk(&StillFrozen { thawed: None })).ok();
             }
@@ -177,7 +250,7 @@ mod tests {
         reader: mpsc::Receiver<Bytes>,
     }
 
-    fn begun() -> (Ends, impl Future<Output = ()>) {
+    fn begun(freezes: &Freezes) -> (Ends, impl Future<Output = ()> + use<>) {
         let (sender, told) = orders::channel();
         let (over, ended) = oneshot::channel();
         let (chunks, reader) = mpsc::channel(CHUNKS_MAX);
@@ -188,8 +261,10 @@ mod tests {
             over: ended,
             hold: Hold(sender),
         };
+        let following = freezes.begin();
         let first = Frozen {
             schema: "backstay.freeze/1".into(),
+            freeze: following.number,
             mirror: "pgdata".into(),
             group: "db".into(),
             node: "node-a".into(),
@@ -199,7 +274,7 @@ mod tests {
             metadata: None,
         };
         let ends = Ends { told, over, reader };
-        (ends, feed(first, still, chunks))
+        (ends, feed(first, still, following, chunks))
     }
 
     fn run(work: impl Future<Output = ()>) {
@@ -212,7 +287,7 @@ mod tests {
     #[test]
     fn a_reader_that_goes_away_ends_the_standstill() {
         run(async {
-            let (mut ends, feed) = begun();
+            let (mut ends, feed) = begun(&Freezes::default());
             let feed = tokio::spawn(feed);
             let first = ends.reader.recv().await.expect("where it is");
             assert!(String::from_utf8_lossy(&first).contains("/dev/vg/pgdata"));
@@ -228,7 +303,7 @@ mod tests {
     #[test]
     fn the_reader_is_told_why_it_is_over() {
         run(async {
-            let (mut ends, feed) = begun();
+            let (mut ends, feed) = begun(&Freezes::default());
             let feed = tokio::spawn(feed);
             ends.reader.recv().await.expect("where it is");
             ends.over.send(Thawed::Timeout).expect("it listens");
@@ -238,6 +313,40 @@ mod tests {
             }
             assert_eq!(&last[..], b"data: {\"thawed\":\"timeout\"}\n\n");
             feed.await.expect("it ends");
+        });
+    }
+
+    /// What is proved by it: until the thaw was asked for nothing else had ended it.
+    #[test]
+    fn an_asked_for_thaw_is_answered_by_how_it_went() {
+        run(async {
+            let freezes = Freezes::default();
+            let (mut ends, feed) = begun(&freezes);
+            let feed = tokio::spawn(feed);
+            ends.reader.recv().await.expect("where it is");
+            assert!(!freezes.end(2), "there is no other");
+            assert!(freezes.end(1) && !freezes.end(1), "it ends once");
+            while ends.told.try_recv().is_err() {
+                tokio::task::yield_now().await;
+            }
+            ends.over.send(Thawed::Lost).expect("it listens");
+            let mut last = Bytes::new();
+            while let Some(chunk) = ends.reader.recv().await {
+                last = chunk;
+            }
+            assert_eq!(&last[..], b"data: {\"thawed\":\"lost\"}\n\n");
+            feed.await.expect("it ends");
+        });
+    }
+
+    #[test]
+    fn what_is_over_cannot_be_ended() {
+        run(async {
+            let freezes = Freezes::default();
+            let (ends, feed) = begun(&freezes);
+            drop(ends);
+            feed.await;
+            assert!(!freezes.end(1));
         });
     }
 }

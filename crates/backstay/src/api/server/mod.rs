@@ -32,7 +32,7 @@ use wire::{GroupId, Time};
 use super::view::Snapshot;
 use crate::eventlog::EventLog;
 use access::Peer;
-pub use freeze::{FreezeRequest, Hold, Standstill};
+pub use freeze::{FreezeRequest, Freezes, Hold, Standstill};
 use reply::Refusal;
 
 /// Largest body of a request, in bytes.
@@ -60,6 +60,8 @@ pub struct Backend {
     pub requests: mpsc::Sender<Request>,
     /// To the groups' resources. When it is full, requests are refused as busy.
     pub freezes: mpsc::Sender<FreezeRequest>,
+    /// The freezes that are under way.
+    pub holds: Freezes,
     /// The event log.
     pub log: EventLog,
     /// The clock of [`Snapshot::taken`].
@@ -94,6 +96,7 @@ fn private_routes() -> Router<Backend> {
         .route("/api/v1/why/{event}", get(events::why))
         .route("/api/v1/groups/{group}/{action}", post(groups::ask))
         .route("/api/v1/mirrors/{mirror}/freeze", post(freeze::freeze))
+        .route("/api/v1/mirrors/{mirror}/thaw", post(freeze::thaw))
 }
 
 fn finish(routes: Router<Backend>, backend: Backend) -> Router {

@@ -1,7 +1,8 @@
 //! `backstay mirror snapshot`: runs a command while a mirror's file system stands still.
 //!
 //! The daemon freezes and thaws. It thaws as soon as this process reads its answer no longer, for whatever reason: so an end of
-//! this process, by a signal or a crash, is enough. The command gets no further than this process: it is killed with it.
+//! this process, by a signal or a crash, is enough. The command gets no further than this process: it is killed with it. After
+//! the command's end the daemon is asked to thaw, and what it answers tells whether everything stood still until then.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::api::body::{Frozen, StillFrozen, Thawed};
+use crate::api::body::{Frozen, StillFrozen, Thawed, Thawing};
 use crate::api::client::{Client, ClientError};
 use crate::cli::{Global, connect};
 use crate::exit::Exit;
@@ -28,8 +29,8 @@ use crate::output::Ui;
 const LOOK: Duration = Duration::from_millis(20);
 /// What the daemon may take beyond the time limit until it answers.
 const ANSWER_SLACK: Duration = Duration::from_secs(5);
-/// How long a sign of life may be on its way before the mirror counts as not standing still.
-const SIGN_LIMIT: Duration = Duration::from_secs(3);
+/// How long a thaw is waited for.
+const THAW_LIMIT: Duration = Duration::from_secs(5);
 
 /// `backstay mirror snapshot`.
 #[derive(Clone, Debug, clap::Args)]
@@ -65,15 +66,21 @@ pub(super) fn run(args: &Args, global: &Global, ui: &Ui) -> Outcome {
             args.mirror
         )),
     }
-    let ended = Running::start(args, &frozen)?.watch(args, &stream)?;
-    // A sign that came after the command's end: it stood still all the time.
-    let held = stream.confirm();
-    drop(stream);
-    if !held {
-        return Err(broken(args)
-            .cause("the mirror went on before the command had ended")
-            .hint("a snapshot that it took is not to be relied upon; `backstay events` shows what happened"));
-    }
+    let mut running = Running::start(args, &frozen)?;
+    let ended = match running.watch(args, &stream) {
+        Ok(ended) => ended,
+        Err(failure) => {
+            running.kill();
+            // What the command still writes ends only with the freeze.
+            drop(stream);
+            return Err(failure);
+        }
+    };
+    stream.release(args, global, &frozen).map_err(|why| {
+        broken(args)
+            .cause(why)
+            .hint("a snapshot that the command took is not to be relied upon; `backstay events` shows what happened")
+    })?;
     match ended.code() {
         Some(0) => Ok(Exit::Ready),
         Some(code) => std::process::exit(code),
@@ -150,13 +157,32 @@ impl Stream {
         }
     }
 
-    /// True if it stands still now: by a sign that is made from here on.
-    fn confirm(&self) -> bool {
-        if self.lost().is_some() {
-            return false;
+    /// Asks for the thaw. Fails unless the mirror stood still until then.
+    fn release(self, args: &Args, global: &Global, frozen: &Frozen) -> Result<(), String> {
+        if let Some(why) = self.lost() {
+            return Err(why.to_owned());
         }
-        // One may have been on its way; the second one was not.
-        (0..2).all(|_| matches!(self.said.recv_timeout(SIGN_LIMIT), Ok(Said::Still)))
+        let unclear = || "the daemon does not say whether it stood still until the end".to_owned();
+        let path = format!(
+            "/api/v1/mirrors/{}/thaw?freeze={}",
+            connect::segment(&args.mirror).map_err(|_| unclear())?,
+            frozen.freeze
+        );
+        let client = Client::new(&global.socket_path()).map_err(|_| unclear())?;
+        // Whoever ended it before, it was not this process: then this is refused.
+        client
+            .post::<Thawing>(&path, &())
+            .map_err(|_| self.lost().map_or_else(unclear, str::to_owned))?;
+        let deadline = Instant::now() + THAW_LIMIT;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.said.recv_timeout(left) {
+                Ok(Said::Still | Said::Frozen(_)) => {}
+                Ok(Said::Thawed(Thawed::Released)) => return Ok(()),
+                Ok(Said::Thawed(why)) => return Err(words(why).to_owned()),
+                Ok(Said::Over(_)) | Err(_) => return Err(unclear()),
+            }
+        }
     }
 }
 
@@ -164,7 +190,7 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.enough.store(true, Ordering::Relaxed);
         // The connection ends with the thread's next sign; waiting for that leaves nothing frozen behind this process.
-        while let Ok(Said::Still | Said::Frozen(_)) = self.said.recv_timeout(SIGN_LIMIT) {}
+        while let Ok(Said::Still | Said::Frozen(_)) = self.said.recv_timeout(THAW_LIMIT) {}
     }
 }
 
@@ -184,6 +210,7 @@ const fn words(why: Thawed) -> &'static str {
         Thawed::Released => "it was asked to go on",
         Thawed::Timeout => "the time was over; --timeout allows more",
         Thawed::Stopped => "a resource of its group had to start or to stop",
+        Thawed::Lost => "somebody else let it go on",
     }
 }
 
@@ -224,7 +251,7 @@ impl Running {
     }
 
     /// Waits for its end, as long as the mirror stands still and nobody interrupts.
-    fn watch(mut self, args: &Args, stream: &Stream) -> Result<ExitStatus, Failure> {
+    fn watch(&mut self, args: &Args, stream: &Stream) -> Result<ExitStatus, Failure> {
         let deadline = Instant::now() + args.timeout;
         loop {
             if let Some(ended) = self
@@ -246,14 +273,21 @@ impl Running {
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
+impl Running {
+    /// Without waiting for its end.
+    fn kill(&mut self) {
         if matches!(self.0.try_wait(), Ok(Some(_))) {
             return;
         }
         if let Some(pid) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
             kill_process_group(pid, Signal::KILL).ok();
         }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
         self.0.wait().ok();
     }
 }
@@ -274,6 +308,7 @@ mod tests {
         assert!(matches!(parse("{}"), Said::Thawed(_) | Said::Still));
         let frozen = Frozen {
             schema: "backstay.freeze/1".into(),
+            freeze: 3,
             mirror: "pgdata".into(),
             group: "db".into(),
             node: "node-a".into(),

@@ -1,87 +1,40 @@
 //! A mirror that stands still while somebody takes a snapshot of its disk.
 //!
 //! ```text
-//!  asked ──► freeze (a thread): fsfreeze, flush ──► stands still ──► thaw ──► over
-//!                                                      ▲ ends it: the asker is gone, the time is over, or anything of the
-//!                                                      │ group is to start or to stop
+//!  asked ──► freeze (a thread): a process freezes, flush ──► stands still ──► it thaws ──► over
+//!                          ▲ ends it, at any point: the asker is gone, the time is over, or anything of the group is to
+//!                          │ start or to stop
 //! ```
-//! The thread holds the file system's directory open, and so can thaw it whatever becomes of the mount. Both are done by
-//! fsfreeze(8), for the reason why mount(8) mounts: this process serves the blocks that they write. A daemon that dies leaves
-//! the thaw to its successor ([`leftover`]), and both to the keeper.
+//! What is frozen is held by a process of its own ([`crate::freezer`]), which thaws when this one is gone, for whatever reason;
+//! it cannot be done here, because this process serves the blocks that both write. Of a process that was killed a note is
+//! left, and the next one thaws. A teardown thaws whatever it finds, and so does the keeper.
 
-use super::filesystem;
+mod held;
+mod order;
+
 use super::plan::Plan;
-use super::shared::{Shared, lock};
+use super::shared::Shared;
 use super::watch::one_line;
+use super::{filesystem, teardown};
 use crate::api::body::Thawed;
 use crate::api::server::{FreezeRequest, Hold, Standstill};
 use crate::config::model::{Filesystem, Mirror};
 use crate::failure::Failure;
+use crate::freezer::Word;
 use crate::nbd_client::Export;
-use rustix::fs::{major, minor};
-use std::fs::File;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+pub(super) use held::leftover;
+use held::{Held, noted, thaw_noted};
+pub(super) use order::Freezer;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// How long an act of the group waits for a thaw.
 pub(super) const THAW_LIMIT: Duration = Duration::from_secs(5);
-/// Between two looks at a program that freezes or thaws.
-const PAUSE: Duration = Duration::from_millis(2);
-/// How long nobody may need to make a flush durable, beside what the asker allows.
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-
-/// The freeze of a group; there is one at a time.
-#[derive(Debug, Default)]
-pub(super) struct Freezer {
-    /// Where the one under way is told to end.
-    under_way: Mutex<Option<mpsc::Sender<Thawed>>>,
-    over: Condvar,
-}
-
-impl Freezer {
-    /// True while a file system of the group may stand still.
-    pub(super) fn is_on(&self) -> bool {
-        lock(&self.under_way).is_some()
-    }
-
-    /// Ends a freeze, and waits until what stood still runs again.
-    pub(super) fn end(&self, limit: Duration) {
-        let under_way = lock(&self.under_way);
-        let Some(orders) = under_way.as_ref() else {
-            return;
-        };
-        // A thread that is thawing already has stopped to listen.
-        orders.send(Thawed::Stopped).ok();
-        let waited = self
-            .over
-            .wait_timeout_while(under_way, limit, |under_way| under_way.is_some());
-        let (under_way, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-        drop(under_way);
-        if timeout.timed_out() {
-            tracing::error!("a file system does not thaw; what hangs on it cannot end");
-        }
-    }
-
-    fn begin(&self, orders: mpsc::Sender<Thawed>) -> bool {
-        let mut under_way = lock(&self.under_way);
-        let free = under_way.is_none();
-        if free {
-            *under_way = Some(orders);
-        }
-        free
-    }
-
-    fn done(&self) {
-        *lock(&self.under_way) = None;
-        self.over.notify_all();
-    }
-}
+/// Between two looks at what may end a freeze.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Carries a request out, on a thread of its own.
 pub(super) fn start(shared: &Arc<Shared>, request: FreezeRequest) {
@@ -96,42 +49,81 @@ pub(super) fn start(shared: &Arc<Shared>, request: FreezeRequest) {
 
 fn run(shared: &Shared, request: FreezeRequest) {
     let (orders, told) = mpsc::channel();
-    if !shared.freezer.begin(orders.clone()) {
-        let why = "another snapshot is being taken of this group".to_owned();
-        request.answer.send(Err(why)).ok();
+    if let Err(why) = shared.freezer.begin(orders.clone()) {
+        request.answer.send(Err(why.to_owned())).ok();
         return;
     }
-    let round = shared.round();
-    let deadline = Instant::now() + request.limit;
-    let frozen = freeze(shared, &request.mirror, &told, deadline);
-    match frozen {
+    let ends = Ends {
+        told,
+        deadline: Instant::now() + request.limit,
+    };
+    match freeze(shared, &request, &ends) {
         Err(failure) => {
-            tracing::warn!(
-                mirror = request.mirror,
-                why = one_line(&failure),
-                "not frozen"
-            );
-            request.answer.send(Err(one_line(&failure))).ok();
+            let why = one_line(&failure);
+            tracing::warn!(mirror = request.mirror, why, "not frozen");
+            request.answer.send(Err(why)).ok();
         }
-        Ok((still, place)) if shared.check(round).is_ok() => {
+        Ok((still, place)) => {
             let (over, ended) = oneshot::channel();
             let still = still.standstill(Hold(orders), ended);
             tracing::info!(mirror = request.mirror, "stands still for a snapshot");
             // The asker may have gone: then its hold is dropped right here.
             request.answer.send(Ok(still)).ok();
-            let left = deadline.saturating_duration_since(Instant::now());
-            let why = told.recv_timeout(left).unwrap_or(Thawed::Timeout);
-            drop(place);
+            let why = stand_still(place, &ends);
             tracing::info!(mirror = request.mirror, ?why, "goes on");
             over.send(why).ok();
         }
-        Ok((_, place)) => {
-            drop(place);
-            let why = "the group is being torn down".to_owned();
-            request.answer.send(Err(why)).ok();
-        }
     }
     shared.freezer.done();
+}
+
+/// Until something ends it: what, after the thaw.
+fn stand_still(mut place: Option<Place<'_>>, ends: &Ends) -> Thawed {
+    let why = loop {
+        if place.as_mut().is_some_and(Place::is_over) {
+            break match Instant::now() < ends.deadline {
+                true => Thawed::Lost,
+                false => Thawed::Timeout,
+            };
+        }
+        if let Some(why) = ends.wait() {
+            break why;
+        }
+    };
+    match place.map_or(Word::Thawed, Place::thaw) {
+        Word::Thawed => why,
+        Word::Expired if why == Thawed::Timeout => why,
+        Word::Frozen | Word::Expired | Word::Lost | Word::Failed(_) => Thawed::Lost,
+    }
+}
+
+/// What ends a freeze from here.
+struct Ends {
+    told: mpsc::Receiver<Thawed>,
+    deadline: Instant,
+}
+
+impl Ends {
+    /// Waits a moment for one of them.
+    fn wait(&self) -> Option<Thawed> {
+        match self.told.recv_timeout(PAUSE) {
+            Ok(why) => Some(why),
+            Err(_) => (Instant::now() >= self.deadline).then_some(Thawed::Timeout),
+        }
+    }
+
+    /// The same before it stands still, in words. The asker has no hold yet.
+    fn given_up(&self, request: &FreezeRequest) -> Option<&'static str> {
+        if request.answer.is_closed() {
+            return Some("who asked for it is gone");
+        }
+        self.wait().map(|why| match why {
+            Thawed::Timeout => "it did not stand still in time",
+            Thawed::Released | Thawed::Stopped | Thawed::Lost => {
+                "it was given up before it stood still"
+            }
+        })
+    }
 }
 
 /// What the asker is told of.
@@ -154,35 +146,26 @@ impl Still {
 }
 
 /// Freezes the mirror's file system, if it has one, and makes everything before that durable on every replica.
-fn freeze(
-    shared: &Shared,
-    name: &str,
-    told: &mpsc::Receiver<Thawed>,
-    deadline: Instant,
-) -> Result<(Still, Option<Place>), Failure> {
+fn freeze<'a>(
+    shared: &'a Shared,
+    request: &FreezeRequest,
+    ends: &Ends,
+) -> Result<(Still, Option<Place<'a>>), Failure> {
+    let name = &request.mirror;
     let cannot = || Failure::new(format!("mirror {name} does not stand still"));
     let plan = &shared.plan;
-    let found = plan.mirrors().find(|(_, mirror)| mirror.name == name);
+    let found = plan.mirrors().find(|(_, mirror)| mirror.name == *name);
     let Some((index, mirror)) = found else {
         return Err(cannot().cause("the group has no such mirror"));
     };
     if shared.choice(index).is_none() {
         return Err(cannot().cause("it is not served by this node; ask the active one"));
     }
-    let on_it = plan.filesystems().find(|one| one.mirror == name);
-    let mut place = on_it.map(Place::open).transpose()?;
-    if let Some(place) = &mut place {
-        place
-            .freeze(told, deadline)
-            .map_err(|why| cannot().cause(why))?;
-    }
+    let on_it = plan.filesystems().find(|one| one.mirror == *name);
+    let place = on_it.map(|filesystem| Place::freeze(shared, filesystem, request, ends));
+    let place = place.transpose()?;
     // From here on the place thaws when it is dropped.
-    let left = deadline.saturating_duration_since(Instant::now());
-    flush(plan, mirror, left.max(PAUSE)).map_err(|error| {
-        cannot().cause(format!(
-            "what was written could not be made durable: {error}"
-        ))
-    })?;
+    flush(plan, mirror, request, ends).map_err(|why| cannot().cause(why))?;
     let still = Still {
         mount: place.as_ref().map(|place| place.target.clone()),
         disk: plan.disk(mirror).unwrap_or_default(),
@@ -191,140 +174,125 @@ fn freeze(
     Ok((still, place))
 }
 
-/// Durable on every replica that has to have it.
-fn flush(plan: &Plan, mirror: &Mirror, limit: Duration) -> std::io::Result<()> {
-    let socket = plan.nbd_socket(&mirror.name);
-    Export::open(&socket, &mirror.name, limit.max(CONNECT_LIMIT))?.flush()
-}
-
-/// A mounted file system. Dropped, it runs again.
-struct Place {
-    target: PathBuf,
-    directory: File,
-    /// It may be frozen by us; somebody else's freeze is theirs to end.
-    is_frozen: bool,
-}
-
-impl Place {
-    fn open(filesystem: &Filesystem) -> Result<Self, Failure> {
-        let target = filesystem::target(filesystem)?;
-        let cannot = || Failure::new(format!("cannot freeze {}", target.display()));
-        let mounted = filesystem::mounted_at(&target)?;
-        let mounted = mounted.ok_or_else(|| cannot().cause("nothing is mounted there"))?;
-        let directory = File::open(&target).map_err(|error| cannot().cause(error))?;
-        let meta = directory
-            .metadata()
-            .map_err(|error| cannot().cause(error))?;
-        let device = format!("{}:{}", major(meta.dev()), minor(meta.dev()));
-        if device != mounted.device {
-            // It was unmounted meanwhile: what is seen there is the machine's own file system.
-            return Err(cannot().cause("nothing is mounted there any more"));
-        }
-        Ok(Self {
-            target,
-            directory,
-            is_frozen: false,
-        })
-    }
-
-    /// The directory by its descriptor: whatever is mounted over it, or not any more.
-    fn path(&self) -> String {
-        format!(
-            "/proc/{}/fd/{}",
-            std::process::id(),
-            self.directory.as_raw_fd()
-        )
-    }
-
-    /// Freezes it. It is thawed again if that was told to end, or the time was over, before it was done.
-    fn freeze(&mut self, told: &mpsc::Receiver<Thawed>, deadline: Instant) -> Result<(), String> {
-        let mut child = fsfreeze("--freeze", &self.path())?;
-        let mut given_up = None;
-        loop {
-            if let Some(ended) = child.try_wait().map_err(|error| error.to_string())? {
-                self.is_frozen = ended.success();
-                return match (given_up, self.is_frozen) {
-                    (Some(why), _) => Err(why),
-                    (None, true) => self.is_in_place(),
-                    (None, false) => Err(complaint(child)),
-                };
-            }
-            // It cannot be interrupted while it writes, so it is waited for all the same.
-            if given_up.is_none() {
-                given_up = match told.try_recv() {
-                    Ok(_) => Some("it was given up before it stood still".to_owned()),
-                    Err(_) if Instant::now() >= deadline => {
-                        Some("it did not stand still in time".to_owned())
-                    }
-                    Err(_) => None,
-                };
-            }
-            thread::sleep(PAUSE);
-        }
-    }
-}
-
-impl Place {
-    /// Fails if a teardown took it out of the tree meanwhile.
-    fn is_in_place(&self) -> Result<(), String> {
-        match host::mount::mounted_at(&self.target) {
-            Ok(Some(_)) => Ok(()),
-            Ok(None) => Err("it was unmounted meanwhile".to_owned()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if !self.is_frozen {
-            return;
-        }
-        let thawed = fsfreeze("--unfreeze", &self.path()).and_then(|child| {
-            let output = child.wait_with_output();
-            output.map_err(|error| error.to_string())
+/// Durable on every replica that has to have it. It is left alone when something ends the freeze: nobody waits for it then.
+fn flush(plan: &Plan, mirror: &Mirror, request: &FreezeRequest, ends: &Ends) -> Result<(), String> {
+    let (socket, name) = (plan.nbd_socket(&mirror.name), mirror.name.clone());
+    let left = ends.deadline.saturating_duration_since(Instant::now());
+    let (sender, done) = mpsc::channel();
+    let spawned = thread::Builder::new()
+        .name("freeze flush".to_owned())
+        .spawn(move || {
+            let flushed =
+                Export::open(&socket, &name, left.max(PAUSE)).and_then(|mut export| export.flush());
+            sender.send(flushed).ok();
         });
-        if let Err(error) = thawed {
-            // By ourselves then: a daemon that dies in it waits for its successor, but nothing stays frozen.
-            let result = host::freeze::thaw(Path::new(&self.path()));
-            tracing::error!(error, ?result, mount = %self.target.display(), "fsfreeze(8) cannot be run");
-        }
-    }
-}
-
-fn fsfreeze(what: &str, path: &str) -> Result<Child, String> {
-    Command::new("fsfreeze")
-        .args([what, path])
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("cannot run fsfreeze(8): {error}"))
-}
-
-fn complaint(child: Child) -> String {
-    let output = child.wait_with_output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stderr).into_owned());
-    let text = text.unwrap_or_default();
-    match text.trim() {
-        "" => "fsfreeze(8) failed".to_owned(),
-        text => text.to_owned(),
-    }
-}
-
-/// Thaws what an earlier daemon may have frozen. It may wait for the device, which is not served yet: so nobody waits for it.
-pub(super) fn leftover(targets: Vec<PathBuf>) {
-    for target in targets {
-        // Of a file system that is not frozen it complains, which is as good.
-        match fsfreeze("--unfreeze", &target.display().to_string()) {
-            Ok(mut child) => {
-                let waits = thread::Builder::new().name("thaw".to_owned());
-                waits.spawn(move || child.wait()).ok();
+    spawned.map_err(|error| format!("there is no thread for a flush: {error}"))?;
+    loop {
+        match done.try_recv() {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => {
+                return Err(format!(
+                    "what was written could not be made durable: {error}"
+                ));
             }
-            Err(error) => tracing::error!(error, mount = %target.display(), "may be frozen"),
+            Err(mpsc::TryRecvError::Empty) => {}
+            Err(mpsc::TryRecvError::Disconnected) => return Err("its flush failed".to_owned()),
+        }
+        if let Some(why) = ends.given_up(request) {
+            return Err(why.to_owned());
         }
     }
+}
+
+/// A file system that stands still. Dropped, it runs again.
+struct Place<'a> {
+    shared: &'a Shared,
+    target: PathBuf,
+    device: String,
+    held: Held,
+}
+
+impl<'a> Place<'a> {
+    fn freeze(
+        shared: &'a Shared,
+        filesystem: &Filesystem,
+        request: &FreezeRequest,
+        ends: &Ends,
+    ) -> Result<Self, Failure> {
+        let (target, device) = ours(&shared.plan, filesystem)?;
+        let cannot = |why: String| {
+            Failure::new(format!("cannot freeze {}", filesystem.mount.display())).cause(why)
+        };
+        let left = ends.deadline.saturating_duration_since(Instant::now());
+        let held = Held::start(&shared.plan, &target, &device, Some(left)).map_err(cannot)?;
+        let mut place = Self {
+            shared,
+            target,
+            device,
+            held,
+        };
+        while !place.is_over() && !place.held.is_frozen {
+            // It may wait for writers still, and is waited for all the same.
+            if let Some(why) = ends.given_up(request) {
+                return Err(cannot(why.to_owned()));
+            }
+        }
+        match &place.held.last {
+            Some(Word::Failed(why)) => return Err(cannot(why.clone())),
+            Some(_) => return Err(cannot("it was thawed at once".to_owned())),
+            None => {}
+        }
+        // A teardown may have taken it out of the tree meanwhile.
+        let mounted = filesystem::mounted_at(&place.target)?;
+        if mounted.is_none_or(|found| found.device != place.device) {
+            return Err(cannot("it was unmounted meanwhile".to_owned()));
+        }
+        Ok(place)
+    }
+
+    /// True if it may run already.
+    fn is_over(&mut self) -> bool {
+        self.held.hear();
+        self.held.last.is_some()
+    }
+
+    /// Thaws. [`Word::Thawed`] if it stood still until now.
+    fn thaw(mut self) -> Word {
+        self.end()
+    }
+
+    fn end(&mut self) -> Word {
+        self.held.end();
+        let word = self.held.last.clone().unwrap_or(Word::Lost);
+        if noted(&self.shared.plan).is_some() {
+            // It was killed, or could not.
+            tracing::error!(mount = %self.target.display(), ?word, "it is thawed by another process");
+            thaw_noted(&self.shared.plan);
+            return Word::Lost;
+        }
+        word
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Where the group's own file system is mounted, and its device.
+pub(super) fn ours(plan: &Plan, filesystem: &Filesystem) -> Result<(PathBuf, String), Failure> {
+    let target = filesystem::target(filesystem)?;
+    let cannot = || Failure::new(format!("cannot freeze {}", target.display()));
+    let mounted = filesystem::mounted_at(&target)?;
+    let mounted = mounted.ok_or_else(|| cannot().cause("nothing is mounted there"))?;
+    if !teardown::is_ours(&plan.places(&filesystem.mirror), &mounted.source) {
+        return Err(cannot().cause(format!(
+            "{} is mounted there, which is not a device of mirror {}",
+            mounted.source, filesystem.mirror
+        )));
+    }
+    Ok((target, mounted.device))
 }
 
 impl Plan {
@@ -342,48 +310,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_act_ends_the_freeze_and_waits_until_it_is_over() {
-        let freezer = Arc::new(Freezer::default());
-        freezer.end(THAW_LIMIT);
+    fn what_is_asked_for_by_nobody_is_given_up_and_so_is_what_is_late() {
         let (orders, told) = mpsc::channel();
-        assert!(freezer.begin(orders.clone()));
-        assert!(!freezer.begin(orders), "there is one at a time");
-        let thread = {
-            let freezer = Arc::clone(&freezer);
-            thread::spawn(move || {
-                let why = told.recv().expect("an order");
-                thread::sleep(PAUSE);
-                freezer.done();
-                why
-            })
-        };
-        freezer.end(THAW_LIMIT);
-        assert!(!freezer.is_on());
-        assert_eq!(thread.join().expect("it ends"), Thawed::Stopped);
-    }
-
-    #[test]
-    fn an_act_does_not_wait_for_ever() {
-        let freezer = Freezer::default();
-        let (orders, _told) = mpsc::channel();
-        assert!(freezer.begin(orders));
-        freezer.end(PAUSE);
-        assert!(freezer.is_on(), "who waits for it looks again");
-    }
-
-    /// Else the file system that the directory is in would stand still: the machine's own.
-    #[test]
-    fn a_directory_without_a_mount_is_not_frozen() {
-        let mount = std::env::temp_dir().join(format!("backstay-freeze-{}", std::process::id()));
-        let filesystem = Filesystem {
+        let (answer, answered) = oneshot::channel();
+        let request = FreezeRequest {
+            group: wire::GroupId(0),
             mirror: "pgdata".to_owned(),
-            mount: mount.clone(),
-            fstype: "ext4".to_owned(),
-            options: String::new(),
+            limit: THAW_LIMIT,
+            answer,
         };
-        let opened = Place::open(&filesystem);
-        std::fs::remove_dir(&mount).expect("the directory was made");
-        let failure = opened.err().expect("nothing is mounted");
-        assert!(one_line(&failure).contains("nothing is mounted there"));
+        let mut ends = Ends {
+            told,
+            deadline: Instant::now() + THAW_LIMIT,
+        };
+        assert_eq!(ends.given_up(&request), None);
+        orders.send(Thawed::Stopped).expect("it listens");
+        assert!(ends.given_up(&request).is_some());
+        ends.deadline = Instant::now();
+        assert!(
+            ends.given_up(&request)
+                .is_some_and(|why| why.contains("in time"))
+        );
+        ends.deadline += THAW_LIMIT;
+        drop(answered);
+        assert!(
+            ends.given_up(&request)
+                .is_some_and(|why| why.contains("gone"))
+        );
     }
 }

@@ -184,7 +184,7 @@ impl Group {
             teardown::run(&self.shared)?;
         }
         let remains = teardown::remains(&self.shared);
-        freeze::leftover(teardown::mounted(&self.shared));
+        freeze::leftover(&self.shared);
         if !remains.is_empty() {
             tracing::info!(
                 group = self.shared.plan.name,

@@ -33,6 +33,8 @@ pub(super) struct Plan {
     pub(super) launcher: Launcher,
     /// Program and first arguments of a keeper.
     pub(super) keeper: Vec<String>,
+    /// The same of a process that freezes.
+    pub(super) freezer: Vec<String>,
     environment: Vec<(String, String)>,
     run: PathBuf,
     log: PathBuf,
@@ -98,6 +100,7 @@ impl Plan {
             cgroup,
             launcher: Launcher::this_binary(&[crate::keeper::LAUNCHER]),
             keeper: vec![own_path(), crate::keeper::COMMAND.to_owned()],
+            freezer: vec![own_path(), crate::freezer::COMMAND.to_owned()],
             environment: environment
                 .map(|(name, value)| (name.to_owned(), value))
                 .to_vec(),
@@ -170,6 +173,11 @@ impl Plan {
     /// Where the keeper writes what it does.
     pub(super) fn keeper_log(&self) -> PathBuf {
         self.log.join(format!("keeper-{}.log", self.name))
+    }
+
+    /// What tells of a freeze that is not over.
+    pub(super) fn freeze_note(&self) -> PathBuf {
+        self.run.join(format!("{}.freeze", self.name))
     }
 
     /// Where a program's process is written down for the next daemon.

@@ -11,6 +11,7 @@ use super::watch::one_line;
 use super::{address, device, filesystem, users};
 use crate::config::model::{Filesystem, Mirror};
 use crate::failure::Failure;
+use crate::freezer;
 use crate::kernel_device;
 use host::loopdev::{self, LoopDevice};
 use host::mount::{self, Unmount};
@@ -140,7 +141,7 @@ fn once(shared: &Shared) {
         }
     }
     // What writes to a frozen file system cannot end.
-    shared.freezer.end(THAW_LIMIT);
+    let _act = shared.freezer.act(THAW_LIMIT);
     for target in targets.clone() {
         within(THAW_LIMIT, "thaw", move || {
             gone_is_fine(host::freeze::thaw(&target).map(drop))
@@ -214,7 +215,8 @@ fn kill_users(target: &Path) {
     tracing::warn!(mount = %target.display(), users = users::list(&users), "users are killed");
     for user in users {
         let pid = i32::try_from(user.pid).ok().and_then(Pid::from_raw);
-        if user.pid == std::process::id() || user.pid == 1 {
+        // Without the one that freezes nobody would thaw, and what is frozen keeps its device for ever. It ends by itself.
+        if user.pid == std::process::id() || user.pid == 1 || freezer::is_one(user.pid) {
             continue;
         }
         if let Some(pid) = pid
@@ -322,7 +324,7 @@ fn devices(shared: &Shared) -> impl Iterator<Item = (u8, &Mirror)> {
 }
 
 /// The group's file systems that are mounted from one of its devices, last first.
-pub(super) fn mounted(shared: &Shared) -> Vec<PathBuf> {
+fn mounted(shared: &Shared) -> Vec<PathBuf> {
     let ours = |filesystem: &Filesystem| {
         let target = filesystem::target(filesystem).ok()?;
         let found = mount::mounted_at(&target).ok().flatten()?;
@@ -332,7 +334,7 @@ pub(super) fn mounted(shared: &Shared) -> Vec<PathBuf> {
 }
 
 /// True for the device of these places: by the file behind it, or by the link if it has none any more.
-fn is_ours(places: &Places, source: &str) -> bool {
+pub(super) fn is_ours(places: &Places, source: &str) -> bool {
     let source = Path::new(source);
     if let Ok(found) = kernel_device::find(&places.link)
         && found.iter().any(|found| found.path() == source)

@@ -557,3 +557,26 @@ fn only_resources_of_this_node_are_planned() {
     let is_app = |resource: &Resource| matches!(resource, Resource::Exec(Exec { name, .. }) if name == "app");
     assert!(is_app(&plan.resources[usize::from(PROGRAM)]));
 }
+
+/// Else the machine's own file system would stand still, or somebody's who mounted over it.
+#[test]
+fn only_the_groups_own_file_system_is_frozen() {
+    let place = Place::new("freeze", SLEEPER);
+    let plan = Plan::new(&place.config, NodeId(0), GROUP, &place.directory)
+        .unwrap()
+        .unwrap();
+    for (mount, why) in [
+        (place.directory.join("none"), "nothing is mounted there"),
+        ("/proc".into(), "not a device of mirror data"),
+    ] {
+        let filesystem = Filesystem {
+            mirror: "data".to_owned(),
+            mount,
+            fstype: "ext4".to_owned(),
+            options: String::new(),
+        };
+        let failure = freeze::ours(&plan, &filesystem).unwrap_err();
+        let failure = watch::one_line(&failure);
+        assert!(failure.contains(why), "{failure}");
+    }
+}

@@ -162,12 +162,10 @@ impl Watcher {
                 tracing::warn!(%error, program = self.exec.name, "the program cannot be asked for its state");
             }
         }
-        if self.shared.freezer.is_on() {
-            return None;
-        }
+        let calm = self.shared.freezer.calm()?;
         let verdict = monitor(&self.shared, &self.exec)?;
-        if verdict.is_err() && self.shared.freezer.is_on() {
-            // It waits for a file system that stands still for a snapshot.
+        if verdict.is_err() && self.shared.freezer.calm() != Some(calm) {
+            // It waited for a file system that stands still for a snapshot, or did.
             return None;
         }
         // A monitor that failed because the program ended meanwhile is not the news.

@@ -91,7 +91,8 @@ impl Worker {
         let index = usize::from(resource);
         let begin = Instant::now();
         // Nothing of a group changes while a part of it stands still.
-        self.shared.freezer.end(freeze::THAW_LIMIT);
+        let shared = Arc::clone(&self.shared);
+        let _act = shared.freezer.act(freeze::THAW_LIMIT);
         let result = self.shared.check(round).and_then(|()| match act {
             ResourceAct::Start => self.start_resource(resource, round),
             ResourceAct::Stop => self.stop_resource(index),
