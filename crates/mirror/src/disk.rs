@@ -3,6 +3,7 @@
 use crate::io::{BufId, IoId, RequestId};
 use crate::machine::{FlushId, JobId};
 use std::collections::BTreeMap;
+use wire::mutant::{self, Bug, Mutant};
 use wire::{ByteRange, Duration, Time};
 
 /// What a disk operation is for.
@@ -77,5 +78,15 @@ impl Disk {
     pub(crate) fn hung_at(&self, io_timeout: Duration) -> Option<Time> {
         let (_, (since, _)) = self.under_way.first_key_value()?;
         Some(*since + io_timeout)
+    }
+}
+
+/// Never, but for deliberate defects: a failure of such an operation counts as success.
+pub(crate) fn is_overlooked(purpose: Purpose) -> bool {
+    match purpose {
+        Purpose::Flush(_) | Purpose::PeerFlush(_) => mutant::on(Mutant::FlushRetried),
+        Purpose::Intent | Purpose::Bitmap(_) => mutant::has(Bug::FailedLogIgnored),
+        Purpose::Job(_) => mutant::has(Bug::FailedWriteIgnored),
+        Purpose::Super | Purpose::Read { .. } => false,
     }
 }

@@ -8,7 +8,7 @@ use crate::aside::Aside;
 use crate::bits::Bits;
 use crate::config::Config;
 use crate::control::{Command, Figures, Report, VerifyResult};
-use crate::disk::{Disk, Purpose};
+use crate::disk::{Disk, Purpose, is_overlooked};
 use crate::flush::FlushOp;
 use crate::follower::{Kept, Spool};
 use crate::intent::{Intent, Period};
@@ -26,7 +26,7 @@ use crate::verify::Verify;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use wire::layout::Layout;
 use wire::mirror_frame::Header;
-use wire::mutant::{self, Bug, Mutant};
+
 use wire::{ByteCount, ByteRange, Epoch, Generation, NodeId, Time};
 
 /// Smallest unit of offsets and lengths, in bytes; a disk may ask its front end for a larger one.
@@ -494,15 +494,5 @@ impl Machine {
             answers: answer.into_iter().collect(),
             next,
         });
-    }
-}
-
-/// Never, but for deliberate defects: a failure of such an operation counts as success.
-fn is_overlooked(purpose: Purpose) -> bool {
-    match purpose {
-        Purpose::Flush(_) | Purpose::PeerFlush(_) => mutant::on(Mutant::FlushRetried),
-        Purpose::Intent | Purpose::Bitmap(_) => mutant::has(Bug::FailedLogIgnored),
-        Purpose::Job(_) => mutant::has(Bug::FailedWriteIgnored),
-        Purpose::Super | Purpose::Read { .. } => false,
     }
 }

@@ -85,6 +85,8 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::{BlockFault, BlockKind, Pair, ReplicaState, Superblock, open};
+    use crate::{Epoch, Generation, NodeId, version};
 
     #[test]
     fn a_disk_is_known_by_its_name_where_it_has_one() {
@@ -147,5 +149,47 @@ mod tests {
         assert_eq!(kept.len(), NAME_MAX);
         let odd = External::new(0, Some(&format!("x{long}"))).name.unwrap();
         assert_eq!(odd.len(), NAME_MAX - 1);
+    }
+
+    #[test]
+    fn a_superblock_says_of_which_disk_it_is() {
+        let own = Superblock {
+            features: version::Features::OURS,
+            mirror: Some(1),
+            replica: 2,
+            data_bytes: 1 << 20,
+            intent_blocks: 1,
+            generation: Generation(3),
+            epoch: Epoch(4),
+            state: ReplicaState::Consistent,
+            boot: 5,
+            led: false,
+            pairs: vec![Pair::new(NodeId(1))],
+            source: None,
+            seed: None,
+            external: Some(External::new(1 << 20, Some("serial 1"))),
+        };
+        let read = |own: &Superblock| {
+            let (_, content) = open(BlockKind::Super, 0, &own.seal(1)).unwrap();
+            Superblock::parse(&content)
+        };
+        let found = read(&own).unwrap();
+        assert_eq!(found.external, own.external);
+        let longer = [own.content(), vec![0]].concat();
+        let damaged = BlockFault::Damaged { newest: None };
+        assert_eq!(Superblock::parse(&longer), Err(damaged));
+        let seen_by_others: Superblock = postcard::from_bytes(&own.content()).unwrap();
+        assert_eq!(seen_by_others.features.incompatible, version::EXTERNAL);
+        let plain = Superblock {
+            external: None,
+            seed: None,
+            ..found
+        };
+        assert_eq!(read(&plain).unwrap().features, version::Features::OURS);
+        let too_large = Superblock {
+            data_bytes: 2 << 20,
+            ..own
+        };
+        assert!(read(&too_large).is_err(), "the data does not fit its disk");
     }
 }
