@@ -21,6 +21,7 @@ pub mod mutant;
 pub mod problem;
 pub mod record;
 pub mod seed;
+mod superblock;
 pub mod time;
 pub mod units;
 pub mod version;
