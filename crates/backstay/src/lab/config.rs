@@ -218,7 +218,9 @@ fn create_mirror(lab: &Lab) -> Result<(), Failure> {
         .map_err(|error| Failure::new("cannot read the token of the mirror").cause(error))?;
     let token = told["token"].as_str().unwrap_or_default();
     let mut others = lab.data_nodes().filter(|node| *node != Node::NodeA);
-    others.try_for_each(|node| create(lab, node, &["--zeroed", token, "--yes"]).map(drop))
+    others.try_for_each(|node| {
+        create(lab, node, &["--zeroed", token, "--overwrite", "--yes"]).map(drop)
+    })
 }
 
 /// Runs `backstay mirror create` for a node, and gives what it prints.

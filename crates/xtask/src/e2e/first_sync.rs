@@ -31,9 +31,10 @@ pub(crate) fn copies_used_blocks(world: &World) -> Outcome {
     )?;
     lab.stop_group(&active.name)?;
     lab.compare_disks(SIZE_BYTES)?;
-    let copies = world
-        .scratch
-        .join(format!("backstay-e2e-{}-first-sync", std::process::id()));
+    let copies = world.scratch.join(format!(
+        "backstay-e2e-{}-first-sync-copies",
+        std::process::id()
+    ));
     fs::create_dir_all(&copies).context(format!("make {}", copies.display()))?;
     let compared = keep_and_compare(lab, &copies);
     fs::remove_dir_all(&copies).context(format!("remove {}", copies.display()))?;
