@@ -384,6 +384,13 @@ mod tests {
                 .stdin(std::process::Stdio::piped())
                 .spawn()
                 .expect("it starts");
+            // The kernel tells its arguments a moment after it runs.
+            let arguments = format!("/proc/{}/cmdline", child.id());
+            let told = (0..100_000).any(|_| {
+                std::thread::yield_now();
+                std::fs::read(&arguments).is_ok_and(|text| !text.is_empty())
+            });
+            assert!(told, "it has no arguments");
             assert_eq!(is_one(child.id()), expected);
             drop(child.stdin.take());
             child.wait().expect("it ends");
