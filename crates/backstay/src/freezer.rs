@@ -387,7 +387,7 @@ mod tests {
             // The kernel tells its arguments a moment after it runs.
             let arguments = format!("/proc/{}/cmdline", child.id());
             let told = (0..100_000).any(|_| {
-                std::thread::yield_now();
+                thread::yield_now();
                 std::fs::read(&arguments).is_ok_and(|text| !text.is_empty())
             });
             assert!(told, "it has no arguments");
