@@ -102,8 +102,7 @@ impl Machine {
     /// More than this cannot be what a failover within the bound cut off: the bound itself, what is marked beyond it until the
     /// next point, and whole regions of the intent log.
     fn aside_max(&self) -> u64 {
-        let apart = self.config.apart.as_ref();
-        let bound = apart.map(|apart| apart.bound.max_bytes.saturating_mul(2));
+        let bound = self.bound().map(|bound| bound.max_bytes.saturating_mul(2));
         let hot = self.config.hot_regions_max.saturating_mul(REGION_BYTES);
         bound.unwrap_or(CUT_OFF_BYTES_MAX).saturating_add(hot)
     }

@@ -73,10 +73,14 @@ impl Spool {
 }
 
 impl Machine {
+    /// How far followers that nobody waits for may be behind, if there can be any.
+    pub(crate) fn bound(&self) -> Option<Bound> {
+        self.config.apart.as_ref().map(|apart| apart.bound)
+    }
+
     /// The bound of a follower, of those that nobody waits for.
     pub(crate) fn bound_of(&self, node: NodeId) -> Option<Bound> {
-        let apart = self.config.apart.as_ref()?;
-        self.apart.contains(node).then_some(apart.bound)
+        self.bound().filter(|_| self.apart.contains(node))
     }
 
     /// The queue of a new session.
@@ -93,7 +97,7 @@ impl Machine {
 
     /// True if the application may hear of `bytes` more that only `acked` has.
     pub(crate) fn keeps_bound(&mut self, acked: NodeSet, bytes: u64) -> bool {
-        let Some(bound) = self.config.apart.as_ref().map(|apart| apart.bound) else {
+        let Some(bound) = self.bound() else {
             return true;
         };
         if mutant::on(Mutant::BoundIgnored) {
@@ -150,7 +154,7 @@ impl Machine {
         if mutant::on(Mutant::BoundIgnored) {
             return;
         }
-        let Some(bound) = self.config.apart.as_ref().map(|apart| apart.bound) else {
+        let Some(bound) = self.bound() else {
             return;
         };
         let (now, eligible) = (self.now, self.eligible());
@@ -221,7 +225,7 @@ impl Machine {
 
     /// When [`Machine::watch_bounds`] has something to do by the clock.
     pub(crate) fn bounds_wake_at(&self) -> Option<Time> {
-        let bound = self.config.apart.as_ref()?.bound;
+        let bound = self.bound()?;
         let eligible = self.eligible();
         let of_peer = |(node, peer): (&NodeId, &Peer)| match peer.standing {
             Standing::Within | Standing::Stalled(_) if eligible.contains(*node) => {

@@ -7,7 +7,7 @@ use crate::activate::Active;
 use crate::aside::Aside;
 use crate::bits::Bits;
 use crate::config::Config;
-use crate::control::{Command, Figures, Report, VerifyResult};
+use crate::control::{Figures, Report, VerifyResult};
 use crate::disk::{Disk, Purpose, is_overlooked};
 use crate::flush::FlushOp;
 use crate::follower::{Kept, Spool};
@@ -20,7 +20,7 @@ use crate::peer::Peer;
 use crate::planes::Planes;
 use crate::ranges::Locks;
 use crate::request::Frozen;
-use crate::role::{Role, Settling};
+use crate::role::Role;
 use crate::superblock::{Super, Ticket};
 use crate::verify::Verify;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -486,13 +486,5 @@ impl Machine {
         let cells = range.cells(wire::units::REGION_BYTES);
         let narrow = |region| u32::try_from(region).unwrap_or(u32::MAX);
         narrow(cells.start)..narrow(cells.end)
-    }
-
-    /// The role while what is under way ends; then `answers`, then `next`.
-    pub(crate) fn settle_down(&mut self, answer: Option<Report>, next: Option<Command>) {
-        self.role = Role::Settling(Settling {
-            answers: answer.into_iter().collect(),
-            next,
-        });
     }
 }

@@ -397,8 +397,7 @@ impl Machine {
     pub(crate) fn make_points(&mut self) {
         let (now, interval) = (self.now, self.config.point_interval);
         // What an active that is cut off may have to put aside is what is marked: kept near the bound.
-        let bound = self.config.apart.as_ref().map(|apart| apart.bound);
-        let often = bound.map_or(u64::MAX, |bound| bound.max_bytes / 2);
+        let often = self.bound().map_or(u64::MAX, |bound| bound.max_bytes / 2);
         let ripe = self.peers.keys().filter(|node| self.wants_point(**node));
         let nodes: Vec<NodeId> = ripe.copied().collect();
         for node in nodes {

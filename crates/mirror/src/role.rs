@@ -131,6 +131,14 @@ impl Machine {
         self.settle_down(answer, next);
     }
 
+    /// The role while what is under way ends; then `answers`, then `next`.
+    pub(crate) fn settle_down(&mut self, answer: Option<Report>, next: Option<Command>) {
+        self.role = Role::Settling(Settling {
+            answers: answer.into_iter().collect(),
+            next,
+        });
+    }
+
     /// Sets that come while an activation still waits for the old role's end belong to that activation.
     fn on_sets(&mut self, command: Command) {
         let Command::Sets {

@@ -134,21 +134,7 @@ impl Node {
     fn held_back(&self, now: Time, group: &Group) -> BTreeMap<NodeId, ByteCount> {
         let heard = (group.peers.iter()).filter(|(id, _)| self.links.is_up(now, **id));
         let said = heard.filter_map(|(id, (_, beat))| Some((*id, beat.obstacle?)));
-        let held = |(id, obstacle)| match obstacle {
-            Obstacle::HeldBack(bytes) => Some((id, bytes)),
-            Obstacle::OutOfSync
-            | Obstacle::Inconsistent
-            | Obstacle::DiskFailed
-            | Obstacle::RolledBack
-            | Obstacle::InstanceOpen
-            | Obstacle::FailedHere
-            | Obstacle::NotAttached
-            | Obstacle::AsyncBehind
-            | Obstacle::NoVote
-            | Obstacle::NoRegister
-            | Obstacle::Silent
-            | Obstacle::WrongDisk(_) => None,
-        };
-        said.filter_map(held).collect()
+        said.filter_map(|(id, obstacle)| Some((id, obstacle.held_back()?)))
+            .collect()
     }
 }

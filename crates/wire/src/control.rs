@@ -273,6 +273,28 @@ pub enum Obstacle {
     HeldBack(ByteCount),
 }
 
+impl Obstacle {
+    /// How much a replica holds back, if that is what stands against it.
+    #[must_use]
+    pub const fn held_back(self) -> Option<ByteCount> {
+        match self {
+            Self::HeldBack(bytes) => Some(bytes),
+            Self::OutOfSync
+            | Self::Inconsistent
+            | Self::DiskFailed
+            | Self::RolledBack
+            | Self::InstanceOpen
+            | Self::FailedHere
+            | Self::NotAttached
+            | Self::AsyncBehind
+            | Self::NoVote
+            | Self::NoRegister
+            | Self::Silent
+            | Self::WrongDisk(_) => None,
+        }
+    }
+}
+
 /// Why a disk that works cannot be this mirror's replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -48,21 +48,7 @@ impl Words<'_> {
 
     /// What stands against a node: continues the node's name.
     pub fn obstacle(&self, obstacle: Obstacle) -> String {
-        let amount = match obstacle {
-            Obstacle::HeldBack(bytes) => amount::bytes(bytes),
-            Obstacle::OutOfSync
-            | Obstacle::Inconsistent
-            | Obstacle::DiskFailed
-            | Obstacle::RolledBack
-            | Obstacle::InstanceOpen
-            | Obstacle::FailedHere
-            | Obstacle::NotAttached
-            | Obstacle::AsyncBehind
-            | Obstacle::NoVote
-            | Obstacle::NoRegister
-            | Obstacle::Silent
-            | Obstacle::WrongDisk(_) => String::new(),
-        };
+        let amount = obstacle.held_back().map_or_else(String::new, amount::bytes);
         let key = format!("obstacle.{}", obstacle_key(obstacle));
         fill(self.lang, &key, &[("amount", amount)])
     }

@@ -46,20 +46,13 @@ impl World {
             Report::PeerLost { node, .. } | Report::PeerBehind { node, .. } if is_active => {
                 self.control.lost.insert(node);
             }
-            Report::PeerSynced { node: ref peer, .. }
-            | Report::PeerWithin { node: ref peer, .. }
-                if is_active =>
-            {
-                if matches!(report, Report::PeerSynced { .. })
-                    && self.control.are_apart(node, *peer)
-                {
-                    self.check_cleared(node, *peer);
+            Report::PeerSynced { node: peer, .. } if is_active => {
+                if self.control.are_apart(node, peer) {
+                    self.check_cleared(node, peer);
                 }
-                let node = *peer;
-                self.control.joining.insert(node);
-                self.control.lost.remove(&node);
-                self.set();
+                self.join(peer);
             }
+            Report::PeerWithin { node, .. } if is_active => self.join(node),
             Report::PeerBack { node, .. } if is_active => {
                 self.control.lost.remove(&node);
                 if self.control.joining.remove(&node) {
@@ -103,6 +96,12 @@ impl World {
             | Report::Drained
             | Report::Closed => {}
         }
+    }
+
+    fn join(&mut self, node: NodeId) {
+        self.control.joining.insert(node);
+        self.control.lost.remove(&node);
+        self.set();
     }
 
     /// Tells a node what it is by the record. Resuming takes a barrier (R6): a newer epoch.

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use super::World;
 use super::lab::Lab;
-use super::wait;
 use crate::failure::{Context, Failure, Outcome};
 
 /// The volume, which is all of each disk.
@@ -53,16 +52,7 @@ fn other_disk(lab: &Lab, active: &str, standby: &str) -> Outcome {
     fs::copy(&kept, &disk).context("put a copy in")?;
     lab.heal(standby)?;
     for node in [active, standby] {
-        let told = wait::until(&format!("{node} names the disk"), TOLD_MAX, || {
-            let status = lab.ask(node, "status").ok()?;
-            let problems = status["problems"].as_array()?;
-            let found = problems.iter().find(|one| one["code"] == "BS-404")?;
-            Some(found["message"].as_str()?.to_owned())
-        })?;
-        println!("{node}: {told}");
-        if !told.contains("another disk's metadata") {
-            return Err(Failure::new(format!("{node} says: {told}")));
-        }
+        lab.wait_wrong_disk(node, "another disk's metadata", TOLD_MAX)?;
     }
     lab.fault(standby, "kill")?;
     swap(&kept, &disk)?;

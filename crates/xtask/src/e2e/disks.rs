@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use super::World;
 use super::lab::Lab;
-use super::{World, wait};
 use crate::failure::{Context, Failure, Outcome};
 use crate::shell;
 
@@ -41,16 +41,7 @@ pub(crate) fn wrong_and_larger(world: &World) -> Outcome {
 
 fn is_named(lab: &Lab, nodes: &[&String]) -> Outcome {
     for node in nodes {
-        let told = wait::until(&format!("{node} names the disk"), TOLD_MAX, || {
-            let status = lab.ask(node, "status").ok()?;
-            let problems = status["problems"].as_array()?;
-            let found = problems.iter().find(|one| one["code"] == "BS-404")?;
-            Some(found["message"].as_str()?.to_owned())
-        })?;
-        println!("{node}: {told}");
-        if !told.contains("holds no mirror") {
-            return Err(Failure::new(format!("{node} says: {told}")));
-        }
+        lab.wait_wrong_disk(node, "holds no mirror", TOLD_MAX)?;
     }
     Ok(())
 }

@@ -167,6 +167,21 @@ impl Lab {
         Ok(sent.filter_map(|count| count.parse::<u64>().ok()).sum())
     }
 
+    /// Waits until the node `name` tells of a wrong disk, in these words among others.
+    pub(crate) fn wait_wrong_disk(&self, name: &str, words: &str, within: Duration) -> Outcome {
+        let told = wait::until(&format!("{name} names the disk"), within, || {
+            let status = self.ask(name, "status").ok()?;
+            let problems = status["problems"].as_array()?;
+            let found = problems.iter().find(|one| one["code"] == "BS-404")?;
+            Some(found["message"].as_str()?.to_owned())
+        })?;
+        println!("{name}: {told}");
+        if told.contains(words) {
+            return Ok(());
+        }
+        Err(Failure::new(format!("{name} says: {told}")))
+    }
+
     /// Moves the group from the node `from`, which serves it, to `to`.
     pub(crate) fn move_group(&self, from: &str, to: &str) -> Outcome {
         println!("move db --to {to}");
