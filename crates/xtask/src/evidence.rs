@@ -78,6 +78,11 @@ const CAMPAIGNS: &[Campaign] = &[
         what: What::Xtask(&[&["e2e", "--long", "killed_daemon"]]),
     },
     Campaign {
+        name: "async",
+        shows: "An asynchronous standby that could take over is never past its bound in bytes or seconds, and always a prefix.",
+        what: What::Xtask(&[&["e2e", "--long", "async_"], &["e2e", "--long", "third_replica"]]),
+    },
+    Campaign {
         name: "guests",
         shows: "In a guest with Debian's kernel: ext4 and XFS on ublk, on NBD devices and on FUSE and loop, while daemons and nodes die.",
         what: What::Xtask(&[&["guest", "--long"]]),

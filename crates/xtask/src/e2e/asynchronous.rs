@@ -9,7 +9,7 @@ use super::chain::Chain;
 use super::lab::Lab;
 use super::nbd_client::Client;
 use super::running::{ONE_PROCESS, Running};
-use super::{World, wait};
+use super::{Depth, World, wait};
 use crate::failure::{Context, Failure, Outcome};
 use crate::table::{Table, grouped};
 
@@ -22,6 +22,8 @@ const FAULTS: [(Option<&str>, &str); 3] = [
     (Some("mirror"), "slow"),
     (None, "stop"),
 ];
+/// Random writes a second, in MiB: at the first the bound in seconds comes first, at the other the bound in bytes.
+const RATES_MIB: [u64; 2] = [4, 40];
 /// How long each lasts: longer than the bound, so that the standby has to be taken out.
 const LASTS: Duration = Duration::from_secs(8);
 /// How long the chain grows before each failover.
@@ -39,22 +41,34 @@ struct Seen {
 pub(crate) fn never_past_its_bound(world: &World) -> Outcome {
     let args = ["--mode", "async", "--workload", "none", "--size", "256M"];
     let lab = Lab::up(world, "async-bound", &args)?;
-    let (active, standby) = (lab.node("active")?, lab.node("standby")?);
-    lab.wait_in_sync(&active.name)?;
-    let _load = writer(&active.nbd)?;
     let mut table = Table::new(&[
+        "MiB/s",
         "fault",
         "samples",
         "failover possible",
         "most bytes",
         "most seconds",
     ]);
+    let rates = if world.depth == Depth::Long { 2 } else { 1 };
+    for rate_mib in RATES_MIB.into_iter().take(rates) {
+        every_fault(&lab, rate_mib, &mut table)?;
+    }
+    print!("{}", table.text());
+    lab.down()
+}
+
+/// One fault after the other, beside writes of that many MiB a second.
+fn every_fault(lab: &Lab, rate_mib: u64, table: &mut Table) -> Outcome {
+    let (active, standby) = (lab.node("active")?, lab.node("standby")?);
+    lab.wait_in_sync(&active.name)?;
+    let _load = writer(&active.nbd, rate_mib)?;
     for (target, fault) in FAULTS {
         let target = target.unwrap_or(&standby.name);
         lab.fault(target, fault)?;
-        let seen = sample(&lab, &active.name)?;
+        let seen = sample(lab, &active.name)?;
         lab.heal(target)?;
         table.row(vec![
+            rate_mib.to_string(),
             format!("{target} {fault}"),
             seen.samples.to_string(),
             seen.possible.to_string(),
@@ -65,8 +79,7 @@ pub(crate) fn never_past_its_bound(world: &World) -> Outcome {
         lab.wait_in_sync(&active.name)?;
         within_bound(&lab.group(&active.name)?, &mut Seen::default())?;
     }
-    print!("{}", table.text());
-    lab.down()
+    Ok(())
 }
 
 /// Looks at the lag for as long as the fault lasts; fails as soon as it is past the bound while somebody could take over.
@@ -98,8 +111,8 @@ fn within_bound(group: &Value, seen: &mut Seen) -> Outcome {
     Err(past.because(format!("{bytes} bytes, {seconds} s")))
 }
 
-/// Random blocks, 4 MB of them each second: more than a slow link takes, less than a busy machine does.
-fn writer(nbd: &str) -> Outcome<Running> {
+/// Random blocks: more of them than a slow link takes, fewer than a busy machine does.
+fn writer(nbd: &str, rate_mib: u64) -> Outcome<Running> {
     let mut fio = Command::new("fio");
     fio.args(["--name=load", "--ioengine=nbd", "--rw=randwrite", "--bs=4k"])
         .arg(ONE_PROCESS)
@@ -109,7 +122,8 @@ fn writer(nbd: &str) -> Outcome<Running> {
             "--runtime=600",
             "--size=256m",
         ])
-        .args(["--rate=4m", "--norandommap", &format!("--uri={nbd}")])
+        .args(["--norandommap", &format!("--uri={nbd}")])
+        .arg(format!("--rate={rate_mib}m"))
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     Running::start(&mut fio)
