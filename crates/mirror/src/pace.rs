@@ -19,13 +19,15 @@ const SMALL_BLOCKS: u64 = CHUNK_BLOCKS / 4;
 const SWIFT: Duration = Duration::from_millis(1);
 /// Fewest chunks under way: the floor. With 64 KiB each and a round trip of 10 ms that is 13 MB/s.
 const WINDOW_MIN: usize = 2;
+/// The same beside swift writes, whose round trip is short: 16 KiB each, 16 MB/s at least.
+const WINDOW_MIN_SWIFT: usize = 1;
 /// How often the window is looked at.
 const INTERVAL: Duration = Duration::from_millis(20);
 /// How often the front end is measured alone, while it writes, and for how long.
 const ALONE_EVERY: Duration = Duration::from_millis(250);
 const ALONE: Duration = Duration::from_millis(10);
-/// What a write may take longer during a resync, on top of one and a half times the calm time: timers and batches are no finer.
-const SLACK: Duration = Duration::from_micros(30);
+/// What a write may take longer during a resync, on top of five quarters of the calm time: timers and batches are no finer.
+const SLACK: Duration = Duration::from_micros(20);
 
 /// How long writes took.
 #[derive(Clone, Copy, Debug, Default)]
@@ -96,10 +98,21 @@ impl Pace {
         }
     }
 
+    fn is_swift(&self) -> bool {
+        self.busy && self.calm.is_some_and(|calm| calm < nanos(SWIFT))
+    }
+
+    fn window_min(&self) -> usize {
+        if self.is_swift() {
+            WINDOW_MIN_SWIFT
+        } else {
+            WINDOW_MIN
+        }
+    }
+
     /// Blocks that the next chunk has at most.
     pub(crate) fn chunk_blocks(&self) -> u64 {
-        let swift = self.calm.is_some_and(|calm| calm < nanos(SWIFT));
-        if self.busy && swift {
+        if self.is_swift() {
             SMALL_BLOCKS
         } else {
             CHUNK_BLOCKS
@@ -162,8 +175,8 @@ impl Pace {
         let average = std::mem::take(&mut self.seen).average();
         self.busy = average.is_some();
         self.window = match (average, self.calm) {
-            (Some(average), Some(calm)) if average > calm + calm / 2 + nanos(SLACK) => {
-                (self.window / 2).max(WINDOW_MIN)
+            (Some(average), Some(calm)) if average > calm + calm / 4 + nanos(SLACK) => {
+                (self.window / 2).max(self.window_min())
             }
             // Nobody writes, so nobody minds.
             (None, _) => (self.window * 2).min(self.window_max),
@@ -210,7 +223,7 @@ mod tests {
     fn a_slowed_front_end_brakes_it_and_one_that_is_not_lets_it_grow() {
         let mut pace = Pace::new(32);
         let (window, quiet) = beside(&mut pace, 100, 300, 4_000);
-        assert_eq!(window, WINDOW_MIN, "not below the floor");
+        assert_eq!(window, WINDOW_MIN_SWIFT, "not below the floor");
         assert!((20..=120).contains(&quiet), "{quiet} ms without chunks");
         assert_eq!(pace.chunk_blocks(), SMALL_BLOCKS);
         assert!(beside(&mut pace, 10_000, 300, 350).0 > 20);
@@ -221,7 +234,7 @@ mod tests {
         let mut pace = Pace::new(32);
         assert!(beside(&mut pace, 100, 5_000, 6_000).0 > 20, "large writes");
         let (window, _) = beside(&mut pace, 10_000, 50, 400);
-        assert_eq!(window, WINDOW_MIN, "small ones feel it");
+        assert_eq!(window, WINDOW_MIN_SWIFT, "small ones feel it");
     }
 
     #[test]

@@ -80,7 +80,10 @@ const CAMPAIGNS: &[Campaign] = &[
     Campaign {
         name: "async",
         shows: "An asynchronous standby that could take over is never past its bound in bytes or seconds, and always a prefix.",
-        what: What::Xtask(&[&["e2e", "--long", "async_"], &["e2e", "--long", "third_replica"]]),
+        what: What::Xtask(&[
+            &["e2e", "--long", "async_"],
+            &["e2e", "--long", "third_replica"],
+        ]),
     },
     Campaign {
         name: "guests",
