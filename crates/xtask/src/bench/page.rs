@@ -25,7 +25,8 @@ medians. Floors and aims hold for the column *ratio*, in which our mirror link i
   socket: no network, no intent log, no checksums, nothing that survives a crash of the first daemon. Its secondary over TCP
   is several times slower in the release that was measured, and is not taken for comparison. Files are opened with
   `cache.direct=on,aio=native`, the fastest of its three ways here, in memory as on disk.
-- *own, standby away* is our engine with one copy: it marks what it writes.
+- *own, standby away* is our engine with one copy: it marks what it writes. In the row *async* the standby's disk is in
+  memory: nobody waits for it, and on one disk its writes would be counted against the active's, which two servers' never are.
 - Both sides are loaded by the same fio over NBD on a Unix socket, or through a loop device with direct I/O. Volumes have
   512 MiB and are written once before. Random work goes over 40 MiB, whose regions stay in the intent log (its default bound
   is 64 MiB); the row *16 GiB* is the opposite: all of a sparse volume, the same number of writes for everybody, and almost

@@ -51,6 +51,7 @@ pub(super) fn measure(
         mode: "sync",
         alone: false,
         fuse: false,
+        standby_in_memory: false,
     };
     let rig = Rig::ours(&stand.memory, how)?;
     rig.run(&Load::fill(how.size_bytes), Stop::Once)?;

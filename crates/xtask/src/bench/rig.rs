@@ -33,7 +33,13 @@ pub(crate) enum Target {
 pub(crate) struct Rig {
     pub(crate) target: Target,
     pub(crate) by: Server,
+    /// The standby's disk, if it is not beside the active's.
+    _elsewhere: Option<Elsewhere>,
 }
+
+/// A file in memory that a node of a lab has for a disk; it goes with the rig.
+#[derive(Debug)]
+struct Elsewhere(PathBuf);
 
 /// Who serves.
 #[derive(Debug)]
@@ -65,6 +71,8 @@ pub(crate) struct Ours {
     pub(crate) alone: bool,
     /// A loop device on the FUSE file, not the NBD socket.
     pub(crate) fuse: bool,
+    /// The standby's disk is in memory, wherever the active's is.
+    pub(crate) standby_in_memory: bool,
 }
 
 impl Rig {
@@ -83,6 +91,10 @@ impl Rig {
             lab.fault(&standby.name, "kill")?;
             lab.wait_in_set(&active.name, 1)?;
         }
+        let elsewhere = how
+            .standby_in_memory
+            .then(|| Elsewhere::take(how.name, &lab, &active, &standby))
+            .transpose()?;
         let target = if how.fuse {
             Target::Device(lab.device()?)
         } else {
@@ -93,7 +105,11 @@ impl Rig {
             active,
             standby,
         };
-        Ok(Self { target, by })
+        Ok(Self {
+            target,
+            by,
+            _elsewhere: elsewhere,
+        })
     }
 
     /// QEMU's quorum of a local file and one that another daemon exports on a Unix socket.
@@ -135,6 +151,7 @@ impl Rig {
         Ok(Self {
             target: Target::Nbd(uri),
             by: Server::Daemons(daemons),
+            _elsewhere: None,
         })
     }
 
@@ -165,6 +182,7 @@ impl Rig {
         Ok(Self {
             target: Target::Device(device),
             by: Server::Daemons(daemons),
+            _elsewhere: None,
         })
     }
 
@@ -218,6 +236,37 @@ impl Rig {
                 drop(daemons);
                 Ok(())
             }
+        }
+    }
+}
+
+impl Elsewhere {
+    /// Moves the standby's disk while the standby is away.
+    fn take(name: &str, lab: &Lab, active: &Node, standby: &Node) -> Outcome<Self> {
+        let disk = lab.dir.join(&standby.name).join("disk");
+        let file = format!("backstay-bench-{}-{name}", std::process::id());
+        let moved = Self(Path::new("/dev/shm").join(file));
+        lab.fault(&standby.name, "kill")?;
+        lab.wait_in_set(&active.name, 1)?;
+        shell::capture(
+            Command::new("cp")
+                .arg("--sparse=always")
+                .arg(&disk)
+                .arg(&moved.0),
+        )?;
+        fs::remove_file(&disk)
+            .and_then(|()| std::os::unix::fs::symlink(&moved.0, &disk))
+            .context(format!("move {}", disk.display()))?;
+        lab.heal(&standby.name)?;
+        lab.wait_in_sync(&active.name)?;
+        Ok(moved)
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.0) {
+            eprintln!("cannot remove {}: {error}", self.0.display());
         }
     }
 }
