@@ -7,6 +7,14 @@ use wire::NodeId;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NodeSet(u16);
 
+impl FromIterator<NodeId> for NodeSet {
+    fn from_iter<I: IntoIterator<Item = NodeId>>(nodes: I) -> Self {
+        let mut set = Self::EMPTY;
+        nodes.into_iter().for_each(|node| set.insert(node));
+        set
+    }
+}
+
 impl NodeSet {
     pub(crate) const EMPTY: Self = Self(0);
 

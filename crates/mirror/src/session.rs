@@ -6,6 +6,7 @@ use crate::io::{ConnId, Payload, Side};
 use crate::job::Action;
 use crate::lag::Sent;
 use crate::machine::{JobId, Machine};
+use crate::nodes::NodeSet;
 use crate::peer::{Await, Awaited, Greeting, Link, Peer};
 use crate::role::Role;
 use crate::spool::weight;
@@ -361,8 +362,8 @@ impl Machine {
             payload_len,
             ..self.header(kind, 0)
         };
-        let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
-        for node in nodes {
+        let nodes: NodeSet = self.peers.keys().copied().collect();
+        for node in nodes.iter() {
             let Some(session) = self.peers.get_mut(&node).and_then(|p| p.session_mut()) else {
                 continue;
             };

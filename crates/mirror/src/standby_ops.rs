@@ -126,8 +126,9 @@ impl Machine {
             following.epoch = header.epoch;
         }
         // Not waited for: the same active writes under both epochs, and the register guards a later start.
-        self.superblock
-            .change(|s| s.epoch = s.epoch.max(header.epoch));
+        if self.superblock.get().epoch < header.epoch {
+            self.superblock.change(|s| s.epoch = header.epoch);
+        }
     }
 
     /// None: the frame breaks the protocol. The buffer is taken over only with Some.

@@ -40,13 +40,9 @@ impl Front {
     }
 
     /// The descriptor is ready: everything that the kernel wants, if there is room for it.
-    pub(super) fn ready(&mut self, room: bool) -> Vec<Wanted> {
+    pub(super) fn ready(&mut self, room: bool, wanted: &mut Vec<Wanted>) {
         self.watch.fired();
-        if !room {
-            return Vec::new();
-        }
-        let mut wanted = Vec::new();
-        while !self.ended {
+        while room && !self.ended {
             match self.channel.receive() {
                 Ok(Some(Incoming::Io(request, payload))) => {
                     wanted.extend(self.translate(request, payload));
@@ -63,7 +59,6 @@ impl Front {
                 }
             }
         }
-        wanted
     }
 
     fn translate(&self, request: IoRequest, payload: Option<host::ring::Buf>) -> Option<Wanted> {

@@ -26,6 +26,38 @@ struct Client {
     ended: bool,
 }
 
+impl Client {
+    /// Sends what is to be sent, and waits for more.
+    fn turn(&mut self, ring: &mut Ring, room: bool) {
+        if self.stream.flush().is_err() {
+            self.ended = true;
+        }
+        if self.ended {
+            self.watch.end(ring);
+        } else {
+            let interest = self.stream.interest().filter(|_| room || !self.answered);
+            self.watch.want(ring, interest);
+        }
+    }
+
+    fn read(&mut self, token: u64, disk: &Disk, wanted: &mut Vec<Wanted>) {
+        while !self.ended {
+            match self.stream.take() {
+                Ok(Some(Incoming::Ready)) => {}
+                Ok(Some(Incoming::Request(request, payload))) => {
+                    if let Kind::BlockStatus { offset, len, one } = request.kind {
+                        answer_status(&mut self.stream, disk, &request, (offset, len, one));
+                    } else {
+                        wanted.extend(translate(token, request, payload));
+                    }
+                }
+                Ok(Some(Incoming::Closed(_))) | Err(_) => self.ended = true,
+                Ok(None) => break,
+            }
+        }
+    }
+}
+
 /// The socket's server.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -129,28 +161,6 @@ impl Server {
         }
     }
 
-    fn read(&mut self, token: u64) -> Vec<Wanted> {
-        let mut wanted = Vec::new();
-        let Some(client) = self.clients.get_mut(&token) else {
-            return wanted;
-        };
-        while !client.ended {
-            match client.stream.take() {
-                Ok(Some(Incoming::Ready)) => {}
-                Ok(Some(Incoming::Request(request, payload))) => {
-                    if let Kind::BlockStatus { offset, len, one } = request.kind {
-                        answer_status(&mut client.stream, &self.disk, &request, (offset, len, one));
-                    } else {
-                        wanted.extend(translate(token, request, payload));
-                    }
-                }
-                Ok(Some(Incoming::Closed(_))) | Err(_) => client.ended = true,
-                Ok(None) => break,
-            }
-        }
-        wanted
-    }
-
     /// Answers a request; its client may be gone.
     pub(super) fn answer(
         &mut self,
@@ -178,40 +188,14 @@ impl Server {
     }
 
     /// Sends what is to be sent, takes what room was made for, and waits for more. Called once per turn of the loop.
-    pub(super) fn turn(&mut self, ring: &mut Ring, room: bool) -> Vec<Wanted> {
-        let mut wanted = Vec::new();
-        let tokens: Vec<u64> = self.clients.keys().copied().collect();
-        for token in tokens {
-            wanted.extend(self.turn_client(ring, token, room));
+    pub(super) fn turn(&mut self, ring: &mut Ring, room: bool, wanted: &mut Vec<Wanted>) {
+        for (token, client) in &mut self.clients {
+            if room && std::mem::take(&mut client.answered) {
+                client.read(*token, &self.disk, wanted);
+            }
+            client.turn(ring, room);
         }
         self.bury();
-        wanted
-    }
-
-    fn turn_client(&mut self, ring: &mut Ring, token: u64, room: bool) -> Vec<Wanted> {
-        let Some(client) = self.clients.get_mut(&token) else {
-            return Vec::new();
-        };
-        let wanted = match room && std::mem::take(&mut client.answered) {
-            true => self.read(token),
-            false => Vec::new(),
-        };
-        let Some(client) = self.clients.get_mut(&token) else {
-            return wanted;
-        };
-        if client.stream.flush().is_err() {
-            client.ended = true;
-        }
-        if client.ended {
-            client.watch.end(ring);
-        } else {
-            let interest = client
-                .stream
-                .interest()
-                .filter(|_| room || !client.answered);
-            client.watch.want(ring, interest);
-        }
-        wanted
     }
 
     fn bury(&mut self) {

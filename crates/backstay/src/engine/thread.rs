@@ -18,7 +18,6 @@ use host::ring::{Completion, Descriptor, Interest, Ring, Watch};
 use mirror::Replica;
 use mirror::control::{Figures, Report};
 use mirror::io::{Errno, Input, Output};
-use std::collections::BTreeSet;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
@@ -104,8 +103,10 @@ struct Core {
     bell_watch: Watch,
     peer_watch: Watch,
     nbd_watch: Watch,
-    /// Connections that may have more frames than were taken.
-    readable: BTreeSet<u64>,
+    /// Connections that may have more frames than were taken, each once.
+    readable: Vec<u64>,
+    /// What clients want, for the time of a turn.
+    wanted: Vec<Wanted>,
     next_token: u64,
     data_bytes: u64,
     figures: Publisher,
@@ -183,7 +184,8 @@ impl Core {
             bell,
             peer_watch: Watch::new(peers_fd, PEER_LISTENER),
             nbd_watch: Watch::new(nbd_fd, NBD_LISTENER),
-            readable: BTreeSet::new(),
+            readable: Vec::new(),
+            wanted: Vec::new(),
             next_token: FIRST_FREE,
             data_bytes: 0,
             figures: Publisher::new(figures),
@@ -365,8 +367,8 @@ impl Core {
     /// that is still to be sent.
     fn turn(&mut self) -> bool {
         let room = !self.peers.congested();
-        let wanted = self.nbd.turn(&mut self.ring, room);
-        self.take_requests(wanted);
+        self.nbd.turn(&mut self.ring, room, &mut self.wanted);
+        self.take_requests();
         if self
             .fuse
             .as_mut()
@@ -375,11 +377,11 @@ impl Core {
             self.fuse = None;
         }
         if let Some(ublk) = &mut self.ublk {
-            let wanted = ublk.turn(&mut self.ring, room);
+            ublk.turn(&mut self.ring, room, &mut self.wanted);
             if ublk.is_over() {
                 self.ublk = None;
             }
-            self.take_requests(wanted);
+            self.take_requests();
         }
         let lost = self.peers.turn(&mut self.ring, clock::now());
         let any = !lost.is_empty();
@@ -394,7 +396,8 @@ impl Core {
 
     /// Frames of the connections that have some, a bounded number of each.
     fn take_frames(&mut self) {
-        for token in std::mem::take(&mut self.readable) {
+        let mut at = 0;
+        while let Some(token) = self.readable.get(at).copied() {
             let mut taken = 0;
             while taken < FRAMES_PER_TURN && self.buffers.bytes() < CONTENT_MAX {
                 let Some(input) = self.peers.next_input(token, &mut self.buffers) else {
@@ -405,16 +408,20 @@ impl Core {
             }
             let more = taken == FRAMES_PER_TURN || self.buffers.bytes() >= CONTENT_MAX;
             if more && self.peers.knows(token) {
-                self.readable.insert(token);
+                at += 1;
+            } else {
+                self.readable.swap_remove(at);
             }
         }
     }
 
-    fn take_requests(&mut self, wanted: Vec<Wanted>) {
-        for wanted in wanted {
+    fn take_requests(&mut self) {
+        let mut all = std::mem::take(&mut self.wanted);
+        for wanted in all.drain(..) {
             let request = self.requests.begin(&mut self.buffers, wanted);
             self.feed(Input::Request(request));
         }
+        self.wanted = all;
     }
 
     fn complete(&mut self, completion: Completion) {
@@ -461,16 +468,16 @@ impl Core {
             }
             token if self.peers.knows(token) => {
                 self.peers.fired(token);
-                self.readable.insert(token);
+                if !self.readable.contains(&token) {
+                    self.readable.push(token);
+                }
             }
             token if self.fuse.as_ref().is_some_and(|fuse| fuse.token() == token) => {
                 let room = !self.peers.congested();
-                let wanted = self
-                    .fuse
-                    .as_mut()
-                    .map(|fuse| fuse.ready(room))
-                    .unwrap_or_default();
-                self.take_requests(wanted);
+                if let Some(fuse) = &mut self.fuse {
+                    fuse.ready(room, &mut self.wanted);
+                }
+                self.take_requests();
             }
             _ => {}
         }

@@ -85,8 +85,7 @@ impl Front {
     }
 
     /// The requests for which there is room. Called once per turn of the loop.
-    pub(super) fn turn(&mut self, ring: &mut Ring, room: bool) -> Vec<Wanted> {
-        let mut wanted = Vec::new();
+    pub(super) fn turn(&mut self, ring: &mut Ring, room: bool, wanted: &mut Vec<Wanted>) {
         while room && let Some(tag) = self.waiting.pop_front() {
             match self.translate(tag) {
                 Some(request) => wanted.push(request),
@@ -96,7 +95,6 @@ impl Front {
                 }
             }
         }
-        wanted
     }
 
     /// Every slot has ended: the device can be dropped.

@@ -212,15 +212,15 @@ impl Connection {
 
     /// The reply to a request that succeeded and has no data.
     #[must_use]
-    pub fn done(&self, cookie: u64) -> Header {
-        Header(simple_reply(0, cookie))
+    pub const fn done(&self, cookie: u64) -> [u8; SIMPLE_REPLY_BYTES] {
+        simple_reply(0, cookie)
     }
 
     /// What goes before the data of a read that succeeded.
     #[must_use]
     pub fn data(&self, cookie: u64, offset: u64, len: u32) -> Header {
         if !self.agreed.structured {
-            return Header(simple_reply(0, cookie));
+            return Header(simple_reply(0, cookie).to_vec());
         }
         let mut bytes = chunk(proto::CHUNK_OFFSET_DATA, cookie, len.saturating_add(8));
         bytes.extend(offset.to_be_bytes());
@@ -256,7 +256,7 @@ impl Connection {
 
     fn error_bytes(&self, cookie: u64, read: bool, error: ErrorCode, text: &str) -> Vec<u8> {
         if !(read && self.agreed.structured) {
-            return simple_reply(error.number(), cookie);
+            return simple_reply(error.number(), cookie).to_vec();
         }
         let text = &text.as_bytes()[..text.len().min(200)];
         let len = u16::try_from(text.len()).unwrap_or(0);
@@ -396,11 +396,16 @@ impl Connection {
     }
 }
 
-fn simple_reply(error: u32, cookie: u64) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(16);
-    bytes.extend(proto::SIMPLE_REPLY_MAGIC.to_be_bytes());
-    bytes.extend(error.to_be_bytes());
-    bytes.extend(cookie.to_be_bytes());
+/// Length of a reply without data.
+const SIMPLE_REPLY_BYTES: usize = 16;
+
+const fn simple_reply(error: u32, cookie: u64) -> [u8; SIMPLE_REPLY_BYTES] {
+    let mut bytes = [0; SIMPLE_REPLY_BYTES];
+    let (magic, rest) = bytes.split_at_mut(4);
+    let (number, id) = rest.split_at_mut(4);
+    magic.copy_from_slice(&proto::SIMPLE_REPLY_MAGIC.to_be_bytes());
+    number.copy_from_slice(&error.to_be_bytes());
+    id.copy_from_slice(&cookie.to_be_bytes());
     bytes
 }
 

@@ -66,6 +66,8 @@ pub struct Stream {
     chunk: Box<[u8]>,
     arriving: Option<Arriving>,
     pieces: VecDeque<Piece>,
+    /// A sent piece's memory, for the next one.
+    spare: Vec<u8>,
     /// Bytes of the first piece that are sent.
     sent: usize,
     in_work: usize,
@@ -106,6 +108,7 @@ impl Stream {
             chunk: vec![0; CHUNK].into_boxed_slice(),
             arriving: None,
             pieces: VecDeque::new(),
+            spare: Vec::new(),
             sent: 0,
             in_work: 0,
             bytes_in_work: 0,
@@ -178,8 +181,8 @@ impl Stream {
     /// Answers a request that has no data.
     pub fn done(&mut self, request: &Request) {
         self.finished(request);
-        let header = self.connection.done(request.cookie).into_bytes();
-        self.send_bytes(header);
+        let header = self.connection.done(request.cookie);
+        self.send_bytes(&header);
     }
 
     /// Answers a read; `data` has the length that was asked for.
@@ -192,7 +195,7 @@ impl Stream {
             .connection
             .data(request.cookie, offset, len)
             .into_bytes();
-        self.send_bytes(header);
+        self.send_bytes(&header);
         self.pieces.push_back(Piece::Payload(data));
     }
 
@@ -203,14 +206,14 @@ impl Stream {
             .connection
             .block_status(request.cookie, extents)
             .into_bytes();
-        self.send_bytes(header);
+        self.send_bytes(&header);
     }
 
     /// Answers a request that failed.
     pub fn error(&mut self, request: &Request, error: ErrorCode, text: &str) {
         self.finished(request);
         let header = self.connection.error(request, error, text).into_bytes();
-        self.send_bytes(header);
+        self.send_bytes(&header);
     }
 
     /// Sends what there is; `true` when everything is sent.
@@ -219,15 +222,16 @@ impl Stream {
     /// When the socket fails: the client is gone.
     pub fn flush(&mut self) -> io::Result<bool> {
         let output = self.connection.take_output();
-        self.send_bytes(output);
+        self.send_bytes(&output);
         while !self.pieces.is_empty() {
-            let mut slices = Vec::with_capacity(self.pieces.len().min(PIECES_MAX));
+            let mut slices = [IoSlice::new(&[]); PIECES_MAX];
             let mut skip = self.sent;
-            for piece in self.pieces.iter().take(PIECES_MAX) {
-                slices.push(IoSlice::new(&piece.bytes()[skip..]));
+            for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+                *slice = IoSlice::new(&piece.bytes()[skip..]);
                 skip = 0;
             }
-            match self.socket.write_vectored(&slices) {
+            let count = self.pieces.len().min(PIECES_MAX);
+            match self.socket.write_vectored(&slices[..count]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => self.consume(count),
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -257,7 +261,7 @@ impl Stream {
         }
         let event = self.connection.poll();
         let output = self.connection.take_output();
-        self.send_bytes(output);
+        self.send_bytes(&output);
         match event? {
             Event::Ready => Some(Incoming::Ready),
             Event::Closed(why) => {
@@ -301,11 +305,15 @@ impl Stream {
         self.bytes_in_work = self.bytes_in_work.saturating_sub(payload_len(request));
     }
 
-    fn send_bytes(&mut self, bytes: Vec<u8>) {
+    fn send_bytes(&mut self, bytes: &[u8]) {
         match self.pieces.back_mut() {
-            Some(Piece::Bytes(last)) => last.extend(bytes),
+            Some(Piece::Bytes(last)) => last.extend_from_slice(bytes),
             Some(Piece::Payload(_)) | None if bytes.is_empty() => {}
-            Some(Piece::Payload(_)) | None => self.pieces.push_back(Piece::Bytes(bytes)),
+            Some(Piece::Payload(_)) | None => {
+                let mut piece = std::mem::take(&mut self.spare);
+                piece.extend_from_slice(bytes);
+                self.pieces.push_back(Piece::Bytes(piece));
+            }
         }
     }
 
@@ -318,7 +326,10 @@ impl Stream {
             }
             count -= left;
             self.sent = 0;
-            self.pieces.pop_front();
+            if let Some(Piece::Bytes(mut bytes)) = self.pieces.pop_front() {
+                bytes.clear();
+                self.spare = bytes;
+            }
         }
     }
 }

@@ -23,12 +23,48 @@ const _: () = assert!(BUF_ALIGN << (CLASSES - 1) == BUF_MAX);
 #[repr(C, align(4096))]
 struct Page([u8; BUF_ALIGN]);
 
+/// Memory of a buffer, counted from the beginning so that freezing and thawing allocate nothing.
+struct Memory {
+    pages: Box<[Page]>,
+    len: usize,
+}
+
 /// An owned buffer whose start is aligned to [`BUF_ALIGN`].
 ///
 /// Dropping it puts its memory on the dropping thread's idle list.
 pub struct Buf {
-    pages: Box<[Page]>,
-    len: usize,
+    /// Invariant: nobody else holds it.
+    memory: Shared,
+}
+
+/// Counted memory; the last holder puts it on its thread's idle list.
+#[derive(Clone)]
+struct Shared(Option<Arc<Memory>>);
+
+impl Shared {
+    fn get(&self) -> &Memory {
+        match &self.0 {
+            Some(memory) => memory,
+            None => unreachable!("memory is taken only when it is dropped"),
+        }
+    }
+
+    /// The memory, if nobody else holds it.
+    fn get_mut(&mut self) -> Option<&mut Memory> {
+        self.0.as_mut().and_then(Arc::get_mut)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Two last holders in two threads: neither is alone, and the memory is freed.
+        if self.get_mut().is_some()
+            && let Some(memory) = self.0.take()
+        {
+            // A thread that is ending has no list any more: the memory is freed here.
+            IDLE.try_with(|idle| idle.borrow_mut().put(memory)).ok();
+        }
+    }
 }
 
 impl Buf {
@@ -40,12 +76,23 @@ impl Buf {
     pub fn new(len: usize) -> Self {
         assert!(len <= BUF_MAX, "buffer of {len} bytes is over the maximum");
         let class = class_of(len);
-        let pages = IDLE
+        let memory = IDLE
             .try_with(|idle| idle.borrow_mut().take(class))
             .ok()
             .flatten()
             .unwrap_or_else(|| allocate(1 << class));
-        Self { pages, len }
+        let mut buf = Self {
+            memory: Shared(Some(memory)),
+        };
+        buf.memory_mut().len = len;
+        buf
+    }
+
+    fn memory_mut(&mut self) -> &mut Memory {
+        match self.memory.get_mut() {
+            Some(memory) => memory,
+            None => unreachable!("a buffer's memory is its own"),
+        }
     }
 
     /// A buffer of `len` zero bytes.
@@ -73,7 +120,7 @@ impl Buf {
     /// Bytes that this buffer could hold without a new one.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.pages.len() * BUF_ALIGN
+        self.memory.get().pages.len() * BUF_ALIGN
     }
 
     /// Changes the length within the capacity; bytes that appear are arbitrary.
@@ -86,17 +133,16 @@ impl Buf {
             "length {len} exceeds capacity {}",
             self.capacity()
         );
-        self.len = len;
+        self.memory_mut().len = len;
     }
 
     /// Makes the content immutable and shareable, without a copy.
     #[must_use]
     pub fn freeze(self) -> Frozen {
-        let len = self.len;
         Frozen {
-            buf: Arc::new(self),
             start: 0,
-            len,
+            len: self.len(),
+            memory: self.memory,
         }
     }
 }
@@ -104,34 +150,28 @@ impl Buf {
 impl Deref for Buf {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &self.pages.as_bytes()[..self.len]
+        let memory = self.memory.get();
+        &memory.pages.as_bytes()[..memory.len]
     }
 }
 
 impl DerefMut for Buf {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.pages.as_mut_bytes()[..self.len]
+        let memory = self.memory_mut();
+        &mut memory.pages.as_mut_bytes()[..memory.len]
     }
 }
 
 impl fmt::Debug for Buf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Buf({} of {} bytes)", self.len, self.capacity())
-    }
-}
-
-impl Drop for Buf {
-    fn drop(&mut self) {
-        let pages = std::mem::take(&mut self.pages);
-        // A thread that is ending has no list any more: the memory is freed here.
-        IDLE.try_with(|idle| idle.borrow_mut().put(pages)).ok();
+        write!(f, "Buf({} of {} bytes)", self.len(), self.capacity())
     }
 }
 
 /// Immutable, cheaply cloned bytes of a [`Buf`]: written to the disk and sent to the peer at the same time.
 #[derive(Clone)]
 pub struct Frozen {
-    buf: Arc<Buf>,
+    memory: Shared,
     start: usize,
     len: usize,
 }
@@ -159,7 +199,7 @@ impl Frozen {
             self.len
         );
         Self {
-            buf: Arc::clone(&self.buf),
+            memory: self.memory.clone(),
             start: self.start + from,
             len: to - from,
         }
@@ -167,15 +207,18 @@ impl Frozen {
 
     /// The buffer for reuse, if nobody else holds these bytes.
     #[must_use]
-    pub fn try_unfreeze(self) -> Option<Buf> {
-        Arc::into_inner(self.buf)
+    pub fn try_unfreeze(mut self) -> Option<Buf> {
+        self.memory.get_mut()?;
+        Some(Buf {
+            memory: self.memory,
+        })
     }
 }
 
 impl Deref for Frozen {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &self.buf[self.start..self.start + self.len]
+        &self.memory.get().pages.as_bytes()[self.start..self.start + self.len]
     }
 }
 
@@ -193,24 +236,24 @@ impl fmt::Debug for Frozen {
 
 /// Idle memory of one thread, by size class.
 struct Idle {
-    free: [Vec<Box<[Page]>>; CLASSES],
+    free: [Vec<Arc<Memory>>; CLASSES],
     bytes: usize,
 }
 
 impl Idle {
-    fn take(&mut self, class: usize) -> Option<Box<[Page]>> {
-        let pages = self.free[class].pop()?;
-        self.bytes -= pages.len() * BUF_ALIGN;
-        Some(pages)
+    fn take(&mut self, class: usize) -> Option<Arc<Memory>> {
+        let memory = self.free[class].pop()?;
+        self.bytes -= memory.pages.len() * BUF_ALIGN;
+        Some(memory)
     }
 
-    fn put(&mut self, pages: Box<[Page]>) {
-        let bytes = pages.len() * BUF_ALIGN;
-        if bytes == 0 || self.bytes + bytes > IDLE_BYTES_MAX {
+    fn put(&mut self, memory: Arc<Memory>) {
+        let bytes = memory.pages.len() * BUF_ALIGN;
+        if self.bytes + bytes > IDLE_BYTES_MAX {
             return;
         }
         self.bytes += bytes;
-        self.free[class_of(bytes)].push(pages);
+        self.free[class_of(bytes)].push(memory);
     }
 }
 
@@ -225,9 +268,10 @@ fn class_of(len: usize) -> usize {
     usize::try_from(pages.trailing_zeros()).unwrap_or(usize::MAX)
 }
 
-fn allocate(pages: usize) -> Box<[Page]> {
-    <[Page]>::new_box_zeroed_with_elems(pages)
-        .unwrap_or_else(|_| std::alloc::handle_alloc_error(std::alloc::Layout::new::<Page>()))
+fn allocate(pages: usize) -> Arc<Memory> {
+    let pages = <[Page]>::new_box_zeroed_with_elems(pages)
+        .unwrap_or_else(|_| std::alloc::handle_alloc_error(std::alloc::Layout::new::<Page>()));
+    Arc::new(Memory { pages, len: 0 })
 }
 
 #[cfg(test)]

@@ -157,14 +157,14 @@ impl Uring {
 
     /// Makes the submission entries of the flights that have none.
     fn prepare(&mut self, zeros: &Frozen) {
-        let mut cancels = std::mem::take(&mut self.queue);
+        let cancels = self.queue.len();
         while let Some(number) = self.starting.pop_front() {
             if let Slot::Flight(flight) = &mut self.slots[number] {
                 self.queue
                     .push_back(entry(flight.step(zeros)).user_data(user_data(number)));
             }
         }
-        self.queue.append(&mut cancels);
+        self.queue.rotate_left(cancels);
     }
 
     /// Moves entries into the kernel's queue; whether there is anything in it.
