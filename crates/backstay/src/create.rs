@@ -175,7 +175,7 @@ impl Place<'_> {
     }
 }
 
-fn choose<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Mirror, Failure> {
+pub(crate) fn choose<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Mirror, Failure> {
     let mirrors: Vec<&Mirror> = config.groups.iter().flat_map(|g| g.mirrors()).collect();
     let names = || {
         mirrors

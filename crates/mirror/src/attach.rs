@@ -139,6 +139,7 @@ impl Attach {
             }
             Input::Command(_)
             | Input::SpoolDone { .. }
+            | Input::UndoDone { .. }
             | Input::PutAside { .. }
             | Input::ConnectFailed { .. }
             | Input::Disconnected { .. } => None,

@@ -33,6 +33,8 @@ pub struct Config {
     pub redial_max: Duration,
     /// How often the bitmap of a peer that follows without being required is brought to a committed point.
     pub point_interval: Duration,
+    /// Most bytes of the log that leads a resync's target back to what it was; none: there is no log here.
+    pub undo_bytes: Option<u64>,
     /// Most resync chunks (64 KiB each) under way at once.
     pub resync_chunks_max: usize,
     /// Which chunks of a resync are compared before they are sent.
@@ -134,6 +136,7 @@ impl Config {
             redial_min: Duration::from_millis(20),
             redial_max: Duration::from_millis(1_000),
             point_interval: Duration::from_millis(1_000),
+            undo_bytes: None,
             resync_chunks_max: 32,
             compare: Compare::Doubtful,
             hot_regions_max: 1_024,

@@ -4,7 +4,7 @@
 use crate::runs::Places;
 use std::collections::BTreeSet;
 use wire::control::WrongDisk;
-use wire::event::ReplicaLoss;
+use wire::event::{ReplicaLoss, UndoLoss};
 use wire::layout::ReplicaState;
 use wire::{ByteCount, ByteRange, Duration, Epoch, Generation, NodeId, SessionId, Time};
 
@@ -194,6 +194,11 @@ pub enum Report {
         /// The system's error number.
         errno: Option<i32>,
     },
+    /// The resync to this replica goes on without a way back.
+    UndoLost {
+        /// Why.
+        why: UndoLoss,
+    },
     /// A part of the local disk could not be read.
     Unreadable {
         /// Which part.
@@ -259,6 +264,21 @@ pub struct ReplicaFigures {
     pub hot: Places,
     /// What a failover cut off and a person has to decide about.
     pub held: Option<Held>,
+    /// What leads back from the mixture that this replica is.
+    pub undo: Option<UndoFigures>,
+}
+
+/// A way back to what a replica held when its resync began. Amounts are not known before the resync goes on in this life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UndoFigures {
+    /// When that was, in seconds since 1970.
+    pub began_unix: Option<u64>,
+    /// Old content that was saved.
+    pub saved: Option<ByteCount>,
+    /// What the log takes up.
+    pub used: Option<ByteCount>,
+    /// The most that it may take up; 0 if this daemon has none.
+    pub bound: ByteCount,
 }
 
 /// Writes of a replica that a failover may have cut off, and that could not be put aside.

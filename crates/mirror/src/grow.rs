@@ -136,6 +136,8 @@ impl Growth {
             from,
             superblock: Superblock {
                 data_bytes: layout.data_bytes,
+                // It leads back to the smaller volume.
+                undo: None,
                 ..own.clone()
             },
             slot: contents.slot,

@@ -21,9 +21,11 @@
 //! [`Replica::wake_at`]: crate::Replica::wake_at
 
 use crate::control::{Command, Report};
+use crate::way_back::Loaded;
 use wire::digest::Digest;
 use wire::event::ReplicaLoss;
 use wire::mirror_frame::Header;
+use wire::undo::Key;
 use wire::{ByteRange, Epoch, NodeId, SessionId};
 
 /// A request of the front end, named by the driver; may be used again after its [`Output::Reply`].
@@ -144,6 +146,13 @@ pub enum Input {
         /// What came of it.
         result: Result<(), Errno>,
     },
+    /// An operation of the undo log ended.
+    UndoDone {
+        /// Which operation.
+        io: IoId,
+        /// What came of it.
+        result: Result<UndoAnswer, Errno>,
+    },
     /// What [`Output::PutAside`] asked for is durable, or cannot be done.
     PutAside {
         /// What came of it.
@@ -249,6 +258,56 @@ pub enum SpoolOp {
     },
 }
 
+/// An operation of the undo log ([`wire::undo`]), on a device of its own. One that is not answered in time is not waited for;
+/// operations are done in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UndoOp {
+    /// Write the header of a new run, durably: [`UndoAnswer::Begun`].
+    Begin {
+        /// Of which replica and run.
+        key: Key,
+    },
+    /// Read these blocks of the volume, of which none is being written, and write them as one batch, durably: [`UndoAnswer::Done`].
+    Save {
+        /// Of which replica and run.
+        key: Key,
+        /// Where in the log, in bytes.
+        offset: u64,
+        /// Number of the batch.
+        sequence: u64,
+        /// Which blocks of 4 KiB, in order; at most [`BATCH_BLOCKS_MAX`](wire::undo::BATCH_BLOCKS_MAX).
+        blocks: Vec<u64>,
+    },
+    /// Make what an earlier life wrote durable, and read it ([`load`](crate::way_back::load)): [`UndoAnswer::Loaded`].
+    Load {
+        /// Of which replica and run.
+        key: Key,
+        /// Blocks of 4 KiB of the volume.
+        blocks: u64,
+    },
+    /// Nothing in the log is needed any more: its space may be given back, if it is a log of this replica. The answer says nothing.
+    Clear {
+        /// Which replica.
+        replica: u128,
+    },
+}
+
+/// What came of an operation of the undo log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UndoAnswer {
+    /// The log has begun.
+    Begun {
+        /// When, in seconds since 1970, by the wall clock: for people.
+        began_unix: u64,
+        /// Size of the log, in bytes.
+        log_bytes: u64,
+    },
+    /// What an earlier life saved.
+    Loaded(Loaded),
+    /// Done.
+    Done,
+}
+
 /// What the answer to a read tells beside the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tell {
@@ -289,6 +348,13 @@ pub enum Output {
         io: IoId,
         /// What to do.
         op: SpoolOp,
+    },
+    /// Start an operation of the undo log (of a standby that has one): answered by [`Input::UndoDone`].
+    Undo {
+        /// Its name; a counter of its own.
+        io: IoId,
+        /// What to do.
+        op: UndoOp,
     },
     /// Copy these ranges of the volume, which nothing writes meanwhile, to a file of their own, durably: answered by
     /// [`Input::PutAside`]. They hold what an asynchronous failover may have cut off, and are overwritten afterwards.

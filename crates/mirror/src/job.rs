@@ -292,7 +292,7 @@ impl Machine {
     }
 
     /// Starts a job that has its range, and whose regions are durable in the intent log.
-    fn try_start(&mut self, id: JobId) {
+    pub(crate) fn try_start(&mut self, id: JobId) {
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
@@ -301,7 +301,9 @@ impl Machine {
         let logged = logged || mutant::on(Mutant::WriteBeforeIntent);
         if job.locked && logged && job.stage == Stage::Waiting && self.failed.is_none() {
             self.logging.retain(|waiting| *waiting != id);
-            self.start(id);
+            if self.may_overwrite(id) {
+                self.start(id);
+            }
         }
     }
 

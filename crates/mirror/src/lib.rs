@@ -21,6 +21,8 @@
 //! | `standby`, `standby_ops` | the standby's side |
 //! | `compare`, `verify`, `mend` | chunks compared by digest; verifying online; places that cannot be read |
 //! | `superblock`, `intent`, `bitmap`, `planes` | metadata: wanted, being written, durable |
+//! | `undo` | the target of a resync saves what it overwrites |
+//! | `way_back` | undoing an unfinished resync by that, while nobody runs the replica |
 //! | `grow` | making a replica that nobody runs larger |
 //! | `inspect`, `survey` | for people: what a disk's metadata says, and where replicas may differ |
 //! | `ranges`, `bits`, `runs`, `nodes`, `disk` | small parts without opinions |
@@ -75,7 +77,9 @@ mod standby;
 mod standby_ops;
 mod superblock;
 pub mod survey;
+mod undo;
 mod verify;
+pub mod way_back;
 #[cfg(test)]
 mod world;
 

@@ -22,11 +22,11 @@ use crate::ranges::Locks;
 use crate::request::Frozen;
 use crate::role::Role;
 use crate::superblock::{Super, Ticket};
+use crate::undo::Undo;
 use crate::verify::Verify;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use wire::layout::Layout;
 use wire::mirror_frame::Header;
-
 use wire::{ByteCount, ByteRange, Epoch, Generation, NodeId, Time};
 
 /// Smallest unit of offsets and lengths, in bytes; a disk may ask its front end for a larger one.
@@ -126,6 +126,8 @@ pub(crate) struct Machine {
     pub(crate) aside_for: Option<NodeId>,
     /// A forced promotion may have left behind what this replica has.
     pub(crate) cut_off: bool,
+    /// What leads back from a resync.
+    pub(crate) undo: Undo,
 }
 
 /// What attaching found.
@@ -193,20 +195,18 @@ impl Machine {
             aside: Aside::Unknown,
             aside_for: None,
             cut_off: false,
+            undo: Undo::default(),
         }
     }
 
     pub(crate) fn handle(&mut self, now: Time, input: Input) {
-        let gap = now.since(self.now);
-        if gap > self.config.io_timeout / 2 {
-            self.disk.forgive(gap);
-        }
-        self.now = now;
+        self.pass_time(now);
         match input {
             Input::Command(command) => self.on_command(command),
             Input::Request(request) => self.on_request(request),
             Input::DiskDone { io, result } => self.on_disk_done(io, result),
             Input::SpoolDone { io, result } => self.on_spool_done(io, result),
+            Input::UndoDone { io, result } => self.on_undo_done(io, result),
             Input::PutAside { result } => self.on_put_aside(result),
             Input::Connected { conn, node, side } => self.on_connected(conn, node, side),
             Input::ConnectFailed { node } => self.on_connect_failed(node),
@@ -225,6 +225,7 @@ impl Machine {
     /// Moves on what waited for a condition.
     pub(crate) fn advance(&mut self) {
         if self.failed.is_none() {
+            self.advance_undo();
             match &self.role {
                 Role::Attaching(ticket) => self.advance_attaching(*ticket),
                 Role::Active(_) => self.advance_active(),
@@ -353,6 +354,7 @@ impl Machine {
         if self.failed.is_some() {
             return;
         }
+        self.on_undo_time();
         match &self.role {
             Role::Active(_) => self.on_active_time(),
             Role::Standby(_) => self.on_standby_time(),
@@ -361,13 +363,12 @@ impl Machine {
     }
 
     pub(crate) fn wake_at(&self) -> Option<Time> {
-        // More often than the disk's patience ends, so that a pause of this process is told from a hang of the disk.
-        let look = (!self.disk.is_idle()).then(|| self.now + self.config.io_timeout / 4);
+        let undo_at = self.undo.wake_at();
         let hung_at = self
             .disk
             .hung_at(self.config.io_timeout)
             .into_iter()
-            .chain(look)
+            .chain(self.look_at())
             .min();
         match self.failed {
             Some(Failure::Hang) => return None,
@@ -379,7 +380,7 @@ impl Machine {
             Role::Standby(standby) => standby.wake_at(self.config.io_timeout),
             Role::Attaching(_) | Role::Idle | Role::Settling(_) => None,
         };
-        hung_at.into_iter().chain(of_role).min()
+        hung_at.into_iter().chain(of_role).chain(undo_at).min()
     }
 
     pub(crate) fn figures(&self) -> Figures {

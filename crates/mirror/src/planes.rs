@@ -107,6 +107,18 @@ impl Planes {
         }
     }
 
+    /// Marks these blocks in the first `count` planes, and has them written.
+    pub(crate) fn mark_known(&mut self, blocks: &Bits, count: usize) {
+        for plane in self.planes.iter_mut().take(count) {
+            let mut at = 0;
+            while let Some(run) = blocks.next_run(at, u64::MAX) {
+                at = run.end;
+                plane.mark(run);
+            }
+            plane.settle();
+        }
+    }
+
     /// Marks everything against everybody.
     pub(crate) fn mark_all(&mut self) {
         for plane in &mut self.planes {

@@ -16,7 +16,7 @@ use crate::machine::Machine;
 use crate::peer::{Await, Copying, Greeting, Link, Peer, Phase, Session, Start};
 use std::collections::{BTreeSet, VecDeque};
 use wire::event::ReplicaLoss;
-use wire::mirror_frame::{Hello, Kind};
+use wire::mirror_frame::{FLAG_OUTSIDE, Hello, Kind};
 use wire::mutant::{self, Bug, Mutant};
 use wire::units::BLOCK_BYTES;
 use wire::{ByteCount, ByteRange, Duration, NodeId, SessionId};
@@ -78,7 +78,10 @@ impl Machine {
             return self.go_live(node, 0);
         }
         if start {
-            self.ask(node, Kind::ResyncStart, 0, Await::ResyncStart);
+            // Whoever counts may be promoted by rule: it gets no way back.
+            let inside = self.required().or(self.eligible()).contains(node);
+            let flags = if inside { 0 } else { FLAG_OUTSIDE };
+            self.ask(node, Kind::ResyncStart, flags, Await::ResyncStart);
         }
         if !required {
             self.report(Report::ResyncStarted {

@@ -98,12 +98,14 @@ impl Machine {
         if node == self.config.node {
             if !matches!(self.role, Role::Active(_)) {
                 self.drop_standby_session();
-                self.superblock.change(|s| {
+                let ticket = self.superblock.change(|s| {
                     s.state = ReplicaState::Blank;
                     s.mirror = None;
                     s.pairs.clear();
                     s.seed = None;
+                    s.undo = None;
                 });
+                self.leave_way_back(ticket);
             }
             return;
         }
@@ -179,6 +181,7 @@ impl Machine {
             epoch: own.epoch,
         };
         self.report(report);
+        self.clear_log();
     }
 
     pub(crate) fn advance_settling(&mut self) {

@@ -17,7 +17,7 @@ use crate::standby_ops::PeerOp;
 use crate::superblock::Ticket;
 use std::collections::{BTreeSet, VecDeque};
 use wire::control::WrongDisk;
-use wire::event::ReplicaLoss;
+use wire::event::{ReplicaLoss, UndoLoss};
 use wire::layout::{Layout, ReplicaState};
 use wire::mirror_frame::{Header, Hello, Kind, Refuse, decode_payload, encode_payload};
 use wire::mutant::{self, Bug, Mutant};
@@ -190,6 +190,10 @@ impl Machine {
             return;
         };
         let conn = standby.conn();
+        self.undo.drop_session();
+        let Some(standby) = self.standby_mut() else {
+            return;
+        };
         let link = std::mem::replace(&mut standby.link, Followed::None);
         if let Some(conn) = conn {
             self.disconnect(conn);
@@ -364,7 +368,10 @@ impl Machine {
     fn advance_opening(&mut self, opening: Opening) {
         let step = match opening.step {
             OpeningStep::Quiesce
-                if self.jobs.is_empty() && self.planes.is_settled() && self.has_put_aside() =>
+                if self.jobs.is_empty()
+                    && self.planes.is_settled()
+                    && self.has_put_aside()
+                    && self.has_way_back_or_none() =>
             {
                 self.relay(opening.data_bytes);
                 OpeningStep::Relaying
@@ -395,6 +402,9 @@ impl Machine {
         {
             self.planes = self.planes.relaid(&layout);
             self.layout = layout;
+            if self.superblock.get().undo.is_some() {
+                self.lose_way_back(UndoLoss::Resized);
+            }
         }
     }
 

@@ -11,7 +11,9 @@ use crate::superblock::Ticket;
 use wire::SessionId;
 use wire::event::ReplicaLoss;
 use wire::layout::ReplicaState;
-use wire::mirror_frame::{FLAG_FUA, FLAG_ORDERED, FLAG_RESYNC, Header, Kind, PAYLOAD_MAX};
+use wire::mirror_frame::{
+    FLAG_FUA, FLAG_ORDERED, FLAG_OUTSIDE, FLAG_RESYNC, Header, Kind, PAYLOAD_MAX,
+};
 use wire::mutant::{self, Bug, Mutant};
 
 /// Most frames of a session that are not done; an active that sends more breaks the protocol. Far more than the front end and
@@ -34,7 +36,10 @@ pub(crate) enum Act {
         /// Nothing behind it is applied before it is done: an asynchronous standby stays a prefix.
         ordered: bool,
     },
-    ResyncStart,
+    ResyncStart {
+        /// This replica is in no set.
+        outside: bool,
+    },
     ResyncCommit,
     /// The other standbys may count from here.
     Common(SessionId),
@@ -45,6 +50,8 @@ pub(crate) enum Step {
     /// Earlier writes are not done.
     Waiting,
     Flushing,
+    /// The undo log has not begun.
+    Beginning,
     /// Marks against other replicas are not durable.
     Marking,
     /// The superblock is not durable.
@@ -54,7 +61,12 @@ pub(crate) enum Step {
 impl PeerOp {
     /// True if nothing behind it may be applied before it is done.
     fn is_ordered(&self) -> bool {
-        self.act == Act::Flush { ordered: true }
+        match self.act {
+            Act::Flush { ordered } => ordered,
+            // What comes behind it makes a mixture.
+            Act::ResyncStart { .. } => !mutant::has(Bug::StartUnordered),
+            Act::ResyncCommit | Act::Common(_) => false,
+        }
     }
 }
 
@@ -99,7 +111,10 @@ impl Machine {
                 let ordered = header.flags & FLAG_ORDERED != 0;
                 self.on_peer_op(header, Act::Flush { ordered })
             }
-            (Kind::ResyncStart, Payload::None) => self.on_peer_op(header, Act::ResyncStart),
+            (Kind::ResyncStart, Payload::None) => {
+                let outside = header.flags & FLAG_OUTSIDE != 0;
+                self.on_peer_op(header, Act::ResyncStart { outside })
+            }
             (Kind::ResyncCommit, Payload::None) => self.on_peer_op(header, Act::ResyncCommit),
             (Kind::Compare, Payload::Bytes(bytes)) => self.on_peer_compare(header, bytes),
             (Kind::Read, Payload::None) => self.on_peer_read(header),
@@ -253,34 +268,20 @@ impl Machine {
                     self.start_disk(Purpose::PeerFlush(op.id), DiskOp::Flush);
                     return;
                 }
-                (Step::Waiting, Act::ResyncStart) => {
-                    let active = self.active_followed();
-                    let mirror = self.following().map(|following| following.mirror);
-                    let ticket = self.superblock.change(|s| {
-                        let mixture = s.state == ReplicaState::Inconsistent;
-                        // A mixture of another's data: everything is compared, until the commit, however many sessions it takes.
-                        if mixture && s.source != active {
-                            let pair = active.and_then(|active| s.pair_mut(active));
-                            if let Some(pair) = pair {
-                                (pair.baseline, pair.offered) = (None, None);
-                            }
-                        }
-                        // A blank replica stays blank until it holds everything. One of zeros was a state of its own.
-                        if s.state == ReplicaState::Consistent
-                            && !mutant::on(Mutant::ResyncConsistentEarly)
-                        {
-                            s.state = ReplicaState::Inconsistent;
-                        }
-                        if s.seed.is_some() && !mutant::has(Bug::SeedOutlivesChunks) {
-                            s.seed = None;
-                            s.mirror = mirror;
-                            s.state = ReplicaState::Inconsistent;
-                        }
-                        if s.state == ReplicaState::Inconsistent {
-                            s.source = active;
-                        }
-                    });
-                    self.set_step(Step::Sealing(ticket));
+                (Step::Waiting, Act::ResyncStart { outside }) => {
+                    if self.wants_way_back(outside) {
+                        self.set_step(Step::Flushing);
+                        self.start_disk(Purpose::PeerFlush(op.id), DiskOp::Flush);
+                        return;
+                    }
+                    self.skip_way_back();
+                    self.become_mixture();
+                }
+                (Step::Beginning, _) => {
+                    if self.is_beginning() {
+                        return;
+                    }
+                    self.become_mixture();
                 }
                 (Step::Flushing, _) => return,
                 (Step::Marking, _) => {
@@ -298,6 +299,37 @@ impl Machine {
                 }
             }
         }
+    }
+
+    /// The superblock says from here on that the data is a mixture, and whose.
+    fn become_mixture(&mut self) {
+        let active = self.active_followed();
+        let mirror = self.following().map(|following| following.mirror);
+        let way_back = self.way_back();
+        let ticket = self.superblock.change(|s| {
+            let mixture = s.state == ReplicaState::Inconsistent;
+            // A mixture of another's data: everything is compared, until the commit, however many sessions it takes.
+            if mixture && s.source != active {
+                let pair = active.and_then(|active| s.pair_mut(active));
+                if let Some(pair) = pair {
+                    (pair.baseline, pair.offered) = (None, None);
+                }
+            }
+            // A blank replica stays blank until it holds everything. One of zeros was a state of its own.
+            if s.state == ReplicaState::Consistent && !mutant::on(Mutant::ResyncConsistentEarly) {
+                s.state = ReplicaState::Inconsistent;
+                s.undo = way_back;
+            }
+            if s.seed.is_some() && !mutant::has(Bug::SeedOutlivesChunks) {
+                s.seed = None;
+                s.mirror = mirror;
+                s.state = ReplicaState::Inconsistent;
+            }
+            if s.state == ReplicaState::Inconsistent {
+                s.source = active;
+            }
+        });
+        self.set_step(Step::Sealing(ticket));
     }
 
     pub(crate) fn set_step(&mut self, step: Step) {
@@ -335,7 +367,11 @@ impl Machine {
                 let ticket = self.note_common(name);
                 self.set_step(Step::Sealing(ticket));
             }
-            Act::Flush { .. } | Act::ResyncStart => return self.end_op(),
+            Act::ResyncStart { .. } => {
+                self.begin_way_back();
+                self.set_step(Step::Beginning);
+            }
+            Act::Flush { .. } => return self.end_op(),
         }
         self.advance_ops();
     }
@@ -364,7 +400,11 @@ impl Machine {
             s.state = ReplicaState::Consistent;
             s.source = None;
             s.seed = None;
+            if !mutant::has(Bug::UndoOutlivesCommit) {
+                s.undo = None;
+            }
         });
+        self.leave_way_back(ticket);
         self.set_step(Step::Sealing(ticket));
     }
 

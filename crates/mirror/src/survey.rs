@@ -93,6 +93,7 @@ impl Machine {
             resyncs: self.peers.iter().filter_map(resync_figures).collect(),
             hot: self.hot_places(),
             held: self.held().cloned(),
+            undo: self.undo_figures(),
         }
     }
 

@@ -306,6 +306,9 @@ impl Group {
                     mended,
                 },
             ),
+            Report::UndoLost { why } => {
+                self.journal.push(cx.now, What::UndoLost { mirror, why });
+            }
             Report::Fenced => self.on_fenced(mirror),
             Report::PutAside { ranges, bytes } => self.on_put_aside(cx, mirror, &ranges, bytes),
             Report::HeldBack { bytes } => self.on_held_back(mirror, Some(bytes)),

@@ -143,6 +143,9 @@ impl World {
         match output {
             Output::Disk { io, op } => self.submit(at, mirror, io, op),
             Output::Spool { io, op } => self.spool(at, mirror, io, op),
+            Output::Undo { .. } => {
+                self.violate("contract", format!("{at:?} has no undo log"));
+            }
             Output::PutAside { ranges, .. } => self.put_aside(at, mirror, &ranges),
             Output::Alloc { buf, len } => {
                 let len = usize::try_from(len).unwrap_or(0);
@@ -419,6 +422,7 @@ impl World {
             | Report::HeldBack { .. }
             | Report::CannotFollow { .. }
             | Report::ResyncStarted { .. }
+            | Report::UndoLost { .. }
             | Report::Unreadable { .. }
             | Report::Verified { .. }
             | Report::Drained

@@ -248,6 +248,7 @@ fn disk(options: &Options, id: NodeId, mirror: u8) -> Disk {
         },
         boot: 0,
         led: false,
+        undo: None,
         pairs: if options.used_only {
             others.map(pair).collect()
         } else {

@@ -144,6 +144,13 @@ pub enum What {
         /// How many bytes in all.
         bytes: ByteCount,
     },
+    /// A resync of this node goes on without a way back.
+    UndoLost {
+        /// Which mirror, by its number in the group.
+        mirror: u8,
+        /// Why.
+        why: UndoLoss,
+    },
     /// A resource failed, with what is done about it.
     ResourceFailed {
         /// Index in the group's list.
@@ -228,6 +235,22 @@ pub enum ReplicaLoss {
     Refused,
     /// It is further behind than an asynchronous follower may be (R11).
     Behind,
+}
+
+/// Why a resync's undo log leads nowhere any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UndoLoss {
+    /// It is full.
+    Full,
+    /// It cannot be written, or what is to be saved cannot be read.
+    Failed,
+    /// It did not answer in time.
+    Silent,
+    /// It is not there any more, or not as it was.
+    Gone,
+    /// The volume's size changed.
+    Resized,
 }
 
 /// Phases of a transition, in the order they usually come.
@@ -385,6 +408,7 @@ impl What {
             | Self::Discarded { .. }
             | Self::PutAside { .. }
             | Self::LetGo { .. }
+            | Self::UndoLost { .. }
             | Self::ProblemBegan(_) => Severity::Warning,
             Self::Unreadable { mended: true, .. } => Severity::Warning,
             Self::Verified { found, .. } if found.is_clean() => Severity::Info,

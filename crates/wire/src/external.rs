@@ -164,6 +164,7 @@ mod tests {
             state: ReplicaState::Consistent,
             boot: 5,
             led: false,
+            undo: None,
             pairs: vec![Pair::new(NodeId(1))],
             source: None,
             seed: None,

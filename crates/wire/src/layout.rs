@@ -13,6 +13,7 @@
 use crate::external::External;
 use crate::mutant::{self, Bug};
 use crate::seed::Seed;
+use crate::undo::UndoRun;
 use crate::units::{BLOCK_BYTES, REGION_BYTES};
 use crate::{Epoch, Generation, NodeId, SessionId, version};
 use serde::{Deserialize, Serialize};
@@ -77,6 +78,10 @@ pub enum BlockKind {
     Intent = 2,
     /// Bits, one per 4 KiB of data, 1 = may differ.
     Bitmap = 3,
+    /// Begins an undo log ([`crate::undo`]).
+    Undo = 4,
+    /// Places of blocks that an undo log holds.
+    UndoList = 5,
 }
 
 /// Why a block cannot be used.
@@ -182,6 +187,15 @@ pub fn open(kind: BlockKind, place: u64, block: &[u8]) -> Result<(u64, Vec<u8>),
     Ok((header.sequence.get(), content.by_ref().take(len).collect()))
 }
 
+/// True if a block says that it is of this kind and place, be it whole or not. Something else does not by accident.
+#[must_use]
+pub fn claims(kind: BlockKind, place: u64, block: &[u8]) -> bool {
+    let header = RawSeal::read_from_prefix(block);
+    header.is_ok_and(|(header, _)| {
+        header.magic == MAGIC && header.kind.get() == kind as u16 && header.place.get() == place
+    })
+}
+
 /// What the two places of something say together; `T` is its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Newest<T> {
@@ -285,6 +299,10 @@ pub struct Superblock {
     /// The disk that this is the metadata of, if it is on a device of its own. On disk it follows what is above.
     #[serde(skip)]
     pub external: Option<External>,
+    /// The run of the undo log that leads back from the mixture; none: nothing does. It goes before the first block is overwritten
+    /// that the log does not have, and with the commit.
+    #[serde(skip)]
+    pub undo: Option<UndoRun>,
 }
 
 /// What a replica remembers of another one.

@@ -5,7 +5,7 @@
 //!
 //! Map: [`id`] and [`units`] are the vocabulary; [`record`] is the register's content; [`control`] is what nodes tell each
 //! other in sealed datagrams; [`mirror_frame`] is the mirror's byte stream; [`layout`] is the mirror's metadata on disk, with [`seed`],
-//! and [`external`] whose it is; [`durable`] is what a member keeps in its two-slot file; [`event`] and [`problem`] are what people
+//! and [`external`] whose it is; [`undo`] is the log that leads a resync's target back; [`durable`] is what a member keeps in its two-slot file; [`event`] and [`problem`] are what people
 //! get to see.
 #![forbid(unsafe_code)]
 
@@ -23,6 +23,7 @@ pub mod record;
 pub mod seed;
 mod superblock;
 pub mod time;
+pub mod undo;
 pub mod units;
 pub mod version;
 

@@ -109,13 +109,15 @@ pub const FLAG_FUA: u8 = 1;
 pub const FLAG_RESYNC: u8 = 2;
 /// Of a flush: nothing behind it is applied before it is done, so that an asynchronous standby stays a prefix.
 pub const FLAG_ORDERED: u8 = 4;
+/// Of a resync's start: the target is in no set, known or proposed, so nobody promotes it by rule before the commit.
+pub const FLAG_OUTSIDE: u8 = 8;
 
 /// A frame's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// What for.
     pub kind: Kind,
-    /// [`FLAG_FUA`], [`FLAG_RESYNC`], [`FLAG_ORDERED`].
+    /// [`FLAG_FUA`], [`FLAG_RESYNC`], [`FLAG_ORDERED`], [`FLAG_OUTSIDE`].
     pub flags: u8,
     /// The sender's epoch.
     pub epoch: Epoch,

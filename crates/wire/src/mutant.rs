@@ -213,6 +213,24 @@ pub enum Bug {
     MetadataBlankedEarly,
     /// Three replicas: what a resync writes into a standby is not marked against the third replica.
     ChunkUnmarked,
+    /// Undo: a block is overwritten while what saves it is still on its way.
+    OverwrittenUnsaved,
+    /// Undo: blocks that a full log does not have are overwritten before that is durable.
+    UndoLossLate,
+    /// Undo: the log outlives the commit.
+    UndoOutlivesCommit,
+    /// Undo: what is written back is not marked.
+    UndoneUnmarked,
+    /// Undo: a replica that the record counts in gets a way back, and is promoted after it.
+    UndoInside,
+    /// Undo: a later life of the daemon takes a batch as saved that was never durable.
+    UndoTailTrusted,
+    /// Undo: what an earlier life of the daemon wrote counts as saved before it is durable.
+    UndoLoadUnsynced,
+    /// Undo: a short pause of the process counts as the log's silence.
+    UndoPauseBlamed,
+    /// What is behind the start of a resync is applied before the replica says that it is a mixture.
+    StartUnordered,
     /// A standby forgets a region that it wrote alone when the active lets go of it, before the resync that makes it equal is
     /// committed.
     OwedLetGo,

@@ -50,6 +50,7 @@ mod tests {
             state: ReplicaState::Blank,
             boot: 0,
             led: false,
+            undo: None,
             pairs: Vec::new(),
             source: None,
             seed: None,

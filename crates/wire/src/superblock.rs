@@ -3,7 +3,11 @@
 use crate::external::External;
 use crate::layout::{BlockFault, BlockKind, PAIRS_MAX, Pair, SEALED_BYTES, Superblock, seal};
 use crate::seed::Seed;
+use crate::undo::UndoRun;
 use crate::{NodeId, version};
+
+/// Feature bits that tell of what is behind the rest.
+const BEHIND: u32 = version::EXTERNAL | version::SEEDED | version::UNDO;
 
 impl Superblock {
     /// The sealed block for one of its places.
@@ -16,12 +20,15 @@ impl Superblock {
     pub(crate) fn content(&self) -> Vec<u8> {
         let mut own = self.clone();
         let told = &mut own.features.incompatible;
-        *told &= !(version::EXTERNAL | version::SEEDED);
+        *told &= !BEHIND;
         if self.external.is_some() {
             *told |= version::EXTERNAL;
         }
         if self.seed.is_some() {
             *told |= version::SEEDED;
+        }
+        if self.undo.is_some() {
+            *told |= version::UNDO;
         }
         let mut content = postcard::to_stdvec(&own).unwrap_or_default();
         if let Some(external) = &self.external {
@@ -29,6 +36,9 @@ impl Superblock {
         }
         if let Some(seed) = &self.seed {
             content.extend(postcard::to_stdvec(seed).unwrap_or_default());
+        }
+        if let Some(undo) = &self.undo {
+            content.extend(postcard::to_stdvec(undo).unwrap_or_default());
         }
         content
     }
@@ -53,7 +63,7 @@ impl Superblock {
         let (mut parsed, mut rest): (Self, _) =
             postcard::take_from_bytes(content).map_err(damaged)?;
         let told = parsed.features.incompatible;
-        parsed.features.incompatible &= !(version::EXTERNAL | version::SEEDED);
+        parsed.features.incompatible &= !BEHIND;
         if !parsed.features.understood() {
             return Err(BlockFault::Newer(version::LAYOUT));
         }
@@ -69,6 +79,11 @@ impl Superblock {
             let seed: Seed;
             (seed, rest) = postcard::take_from_bytes(rest).map_err(damaged)?;
             parsed.seed = Some(seed);
+        }
+        if told & version::UNDO != 0 {
+            let undo: UndoRun;
+            (undo, rest) = postcard::take_from_bytes(rest).map_err(damaged)?;
+            parsed.undo = Some(undo);
         }
         if !rest.is_empty() {
             return Err(BlockFault::Damaged { newest: None });

@@ -16,6 +16,8 @@ pub const DURABLE: u16 = 1;
 pub const EXTERNAL: u32 = 1;
 /// Incompatible, of superblocks only: it has a seed ([`crate::seed`]), which must be compared with the disk.
 pub const SEEDED: u32 = 2;
+/// Incompatible, of superblocks only: an undo log leads back from the mixture ([`crate::undo`]); who goes on with a resync must keep it.
+pub const UNDO: u32 = 8;
 
 /// Feature bits of one side: what it offers (`compatible`) and what the other must know (`incompatible`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

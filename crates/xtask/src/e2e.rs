@@ -23,6 +23,7 @@ mod silence;
 mod snapshot;
 pub(crate) mod stall;
 mod three;
+mod undo;
 mod verify;
 pub(crate) mod wait;
 mod way_out;
@@ -64,7 +65,7 @@ struct Scenario {
     run: fn(&World) -> Outcome,
 }
 
-const SCENARIOS: [Scenario; 23] = [
+const SCENARIOS: [Scenario; 24] = [
     Scenario {
         name: "every_break_passes",
         run: breaks::every_break_passes,
@@ -148,6 +149,10 @@ const SCENARIOS: [Scenario; 23] = [
     Scenario {
         name: "metadata_apart_survives_failovers",
         run: apart::metadata_apart,
+    },
+    Scenario {
+        name: "an_interrupted_resync_is_undone",
+        run: undo::interrupted_resync_is_undone,
     },
     Scenario {
         name: "snapshot_stands_still_and_never_for_long",

@@ -140,6 +140,22 @@ pub struct ReplicaView {
     pub resyncs: Vec<ResyncView>,
     /// The regions of the intent log, as (offset, length) in bytes: compared after a crash; the first 256 places.
     pub intent: Vec<(u64, u64)>,
+    /// What leads back from an unfinished resync to this node.
+    #[serde(default)]
+    pub undo: Option<UndoView>,
+}
+
+/// A way back to what the replica held when its resync began. Amounts are known while the daemon lives that saved it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UndoView {
+    /// When that was, in seconds since 1970.
+    pub began_unix: Option<u64>,
+    /// Old content that was saved.
+    pub saved_bytes: Option<u64>,
+    /// What the log takes up.
+    pub used_bytes: Option<u64>,
+    /// The most that it may take up.
+    pub bound_bytes: u64,
 }
 
 /// What a replica's data is.
@@ -277,5 +293,11 @@ fn replica_view(figures: &ReplicaFigures, names: &Names) -> ReplicaView {
         others: figures.pairs.iter().map(other).collect(),
         resyncs: figures.resyncs.iter().map(resync).collect(),
         intent: pairs(&figures.hot),
+        undo: figures.undo.map(|undo| UndoView {
+            began_unix: undo.began_unix,
+            saved_bytes: undo.saved.map(|bytes| bytes.0),
+            used_bytes: undo.used.map(|bytes| bytes.0),
+            bound_bytes: undo.bound.0,
+        }),
     }
 }

@@ -445,7 +445,8 @@ fn place_disks(parts: &mut Parts<'_>) {
         .collect();
     for (_, read) in &mut parts.resources {
         if let Resource::Mirror(mirror) = &mut read.value {
-            for (place, _) in mirror.disks.iter_mut().chain(&mut mirror.metadata) {
+            let paths = mirror.disks.iter_mut().chain(&mut mirror.metadata);
+            for (place, _) in paths.chain(&mut mirror.undo) {
                 if let Some(id) = ids.get(usize::from(place.0)) {
                     *place = *id;
                 }
@@ -461,7 +462,12 @@ fn devices(parts: &Parts<'_>) {
         let Resource::Mirror(mirror) = &read.value else {
             continue;
         };
-        for (key, paths) in [("disk", &mirror.disks), ("metadata", &mirror.metadata)] {
+        let used = [
+            ("disk", &mirror.disks),
+            ("metadata", &mirror.metadata),
+            ("undo", &mirror.undo),
+        ];
+        for (key, paths) in used {
             for (node, path) in paths {
                 let user = format!("`{key}` of mirror `{}`", mirror.name);
                 let Some(other) = users.insert((*node, path), user) else {

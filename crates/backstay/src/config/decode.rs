@@ -217,6 +217,8 @@ fn mirror(reader: &Reader<'_>, data_names: &[String]) -> Option<Mirror> {
     let name = reader.text("name");
     let disk = reader.path_per_node("disk");
     let metadata = reader.path_per_node("metadata");
+    let undo = reader.path_per_node("undo");
+    let undo_bound = reader.bytes("undo_bound");
     let mode = reader.text("mode");
     let size = reader.bytes("size");
     let ack = reader.text("ack");
@@ -247,12 +249,15 @@ fn mirror(reader: &Reader<'_>, data_names: &[String]) -> Option<Mirror> {
         _ => FrontEnd::Auto,
     };
     let metadata = metadata.map(|given| paths(reader, "metadata", given, data_names));
+    let undo = undo.map(|given| paths(reader, "undo", given, data_names));
     let disks = paths(reader, "disk", disk?, data_names);
     complete(reader, &disks, data_names);
     Some(Mirror {
         name: name?.value,
         disks,
         metadata: metadata.unwrap_or_default(),
+        undo: undo.unwrap_or_default(),
+        undo_bound: undo_bound?,
         mode,
         async_node: async_node.map(|node| node.value),
         ack,

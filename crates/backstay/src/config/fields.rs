@@ -211,6 +211,18 @@ const MIRROR: &[Field] = &[
         "A small device for the mirror's metadata, or a table of node name to device; the disk is all data then. Default: the end \
          of the disk.",
     ),
+    optional(
+        "undo",
+        Shape::PathPerNode,
+        "A file or device for the undo log of resyncs, best on another disk, or a table of node name to path: `mirror rollback` then leads an unfinished \
+         resync back. Default: none.",
+    ),
+    default(
+        "undo_bound",
+        Shape::Bytes(wire::undo::LOG_BYTES_MIN, 1 << 50),
+        "\"4GiB\"",
+        "Most bytes of the undo log; a resync that overwrites more goes on without a way back.",
+    ),
     default(
         "mode",
         Shape::Choice(MODES),

@@ -108,6 +108,10 @@ pub struct Mirror {
     pub disks: Vec<(NodeId, PathBuf)>,
     /// The device of the disk's metadata, on each data node where that is not at the disk's end.
     pub metadata: Vec<(NodeId, PathBuf)>,
+    /// The undo log of resyncs, on each data node that has one.
+    pub undo: Vec<(NodeId, PathBuf)>,
+    /// Most bytes of it.
+    pub undo_bound: ByteCount,
     /// When a write is acknowledged.
     pub mode: Mode,
     /// Only for [`Mode::Sync`]: the data node whose replica nobody waits for. Of three one may be such.
@@ -341,6 +345,12 @@ impl Mirror {
     /// The device of its metadata on a node; none if that is at the disk's end.
     pub fn metadata(&self, node: NodeId) -> Option<&PathBuf> {
         on(&self.metadata, node)
+    }
+
+    /// The undo log of resyncs to a node's replica, and the most bytes that it may take; none: they have no way back.
+    #[must_use]
+    pub fn undo(&self, node: NodeId) -> Option<(PathBuf, u64)> {
+        Some((on(&self.undo, node)?.clone(), self.undo_bound.0))
     }
 }
 

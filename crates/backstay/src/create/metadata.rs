@@ -109,6 +109,7 @@ impl Made<'_> {
             state: self.state,
             boot: 0,
             led: false,
+            undo: None,
             pairs: self.pairs.clone(),
             source: None,
             seed: self.seed,

@@ -158,6 +158,7 @@ impl Args {
             compress: false,
             used_only: false,
             external: false,
+            undo: false,
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! Everything of a mirror happens in its thread, one completion after the other, without locks: the ring brings disk
 //! completions and readiness of sockets, orders come in by a queue with an eventfd. Map: [`thread`](self) the loop,
-//! `buffers` the machine's buffer names, `disk` its disk operations, `peers` connections and frames, `nbd` the socket's
+//! `buffers` the machine's buffer names, `disk` its disk operations, `undo` the undo log, `peers` connections and frames, `nbd` the socket's
 //! clients (the kernel's NBD device among them), `fuse` and `ublk` the other devices, `front` what front ends have in common.
 
 mod aside;
@@ -20,6 +20,7 @@ mod peers;
 mod spool;
 mod thread;
 mod ublk;
+pub(crate) mod undo;
 
 pub(crate) use peers::{random, random_id};
 
@@ -28,6 +29,7 @@ use host::fuse::{Channel, Negotiated};
 use host::pki::Tls;
 use host::ublk::Queue;
 use mirror::control::{Command, Figures, Report};
+use mirror::io::{Errno, IoId, UndoAnswer};
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -35,6 +37,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use undo::UndoLog;
 use wire::NodeId;
 use wire::layout::PAIRS_MAX;
 
@@ -63,6 +66,8 @@ pub struct EngineConfig {
     pub aside: PathBuf,
     /// Where the spool of an asynchronous mirror is made; its name is gone right after.
     pub spool: PathBuf,
+    /// The undo log of resyncs to this replica, and the most bytes that it may take; none: resyncs have no way back.
+    pub undo: Option<(PathBuf, u64)>,
 }
 
 impl EngineConfig {
@@ -102,6 +107,11 @@ pub(crate) enum Order {
     },
     /// What was to be put aside is, or cannot be.
     PutAside(std::io::Result<()>),
+    /// An operation of the undo log ended.
+    Undo {
+        io: IoId,
+        result: Result<UndoAnswer, Errno>,
+    },
     /// The FUSE connection is dropped. What is under way on it stays unanswered.
     DetachFuse,
     /// A ublk device is served, made or taken over.
@@ -138,7 +148,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the disk cannot be used or a socket cannot be made: names the object and what to do.
-    pub fn start(config: EngineConfig, sink: Sink) -> Result<Self, Failure> {
+    pub fn start(mut config: EngineConfig, sink: Sink) -> Result<Self, Failure> {
         let name = config.name.clone();
         let failed = |what: &str| Failure::new(format!("cannot {what} of mirror {name}"));
         let disk = host::disk::Disk::open(&config.disk, &config.open).map_err(|error| {
@@ -164,10 +174,13 @@ impl Engine {
             bell: Arc::clone(&bell),
             logical_block,
         };
+        let disk = Arc::new(disk);
+        let undo = start_undo(&mut config, &disk, &handle);
         let inside = thread::Inside {
             handle: handle.clone(),
             spool,
-            disk: Arc::new(disk),
+            undo,
+            disk,
             sockets,
             inbox,
             bell,
@@ -204,6 +217,19 @@ impl Engine {
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
+}
+
+/// A log that cannot be used, or hangs, never keeps a mirror from running: resyncs have no way back, and say so.
+fn start_undo(config: &mut EngineConfig, disk: &Arc<host::disk::Disk>, handle: &Handle) -> UndoLog {
+    let Some((path, bound)) = config.undo.clone() else {
+        return UndoLog::none();
+    };
+    config.replica.undo_bytes = Some(bound);
+    let place = undo::Place { path, bound };
+    UndoLog::start(place, Arc::clone(disk), handle.clone()).unwrap_or_else(|error| {
+        tracing::error!(mirror = config.name, %error, "cannot start the thread of the undo log: no resync to this node can be undone");
+        UndoLog::none()
+    })
 }
 
 impl Handle {

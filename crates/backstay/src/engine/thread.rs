@@ -10,6 +10,7 @@ use super::nbd::Server;
 use super::peers::Peers;
 use super::spool::Spool;
 use super::ublk;
+use super::undo::UndoLog;
 use super::{EngineConfig, EngineEvent, Handle, Order, Sink};
 use crate::failure::Failure;
 use host::clock;
@@ -76,6 +77,7 @@ pub(super) struct Inside {
     pub(super) handle: Handle,
     pub(super) disk: Arc<Disk>,
     pub(super) spool: Spool,
+    pub(super) undo: UndoLog,
     pub(super) sockets: Sockets,
     pub(super) inbox: mpsc::Receiver<Order>,
     pub(super) bell: Arc<OwnedFd>,
@@ -93,6 +95,7 @@ struct Core {
     name: String,
     aside: PathBuf,
     spool: Spool,
+    undo: UndoLog,
     peers: Peers,
     nbd: Server,
     fuse: Option<Front>,
@@ -137,6 +140,7 @@ impl Core {
             handle,
             disk,
             spool,
+            undo,
             sockets,
             inbox,
             bell,
@@ -174,6 +178,7 @@ impl Core {
             name: config.name.clone(),
             aside: config.aside.clone(),
             spool,
+            undo,
             peers: Peers::new(&config, sockets.peers),
             nbd: Server::new(config.name, sockets.nbd, disk),
             fuse: None,
@@ -239,6 +244,13 @@ impl Core {
                     let refused = self.spool.start(&mut self.ring, &mut self.buffers, io, op);
                     if let Some(input) = refused {
                         self.replica.handle(clock::now(), input);
+                    }
+                }
+                Output::Undo { io, op } => {
+                    if !self.undo.ask(io, op) {
+                        let result = Err(Errno::IO);
+                        self.replica
+                            .handle(clock::now(), Input::UndoDone { io, result });
                     }
                 }
                 Output::PutAside { epoch, ranges } => self.put_aside(epoch, ranges),
@@ -339,6 +351,7 @@ impl Core {
                     let result = result.map_err(|e| Errno(e.raw_os_error().unwrap_or(Errno::IO.0)));
                     self.feed(Input::PutAside { result });
                 }
+                Order::Undo { io, result } => self.feed(Input::UndoDone { io, result }),
                 Order::DetachFuse => {
                     if let Some(fuse) = &mut self.fuse {
                         fuse.end();

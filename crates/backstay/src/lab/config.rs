@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use host::pki::{Authority, CA_LIFETIME, NODE_LIFETIME};
@@ -102,12 +102,8 @@ fn mirror_table(lab: &Lab) -> String {
     let disk = |node: Node| format!("{node} = \"{}\"", lab.disk(node).display());
     let disks: Vec<String> = lab.data_nodes().map(disk).collect();
     let disks = disks.join(", ");
-    let metadata = |node: Node| Some(format!("{node} = \"{}\"", lab.metadata(node)?.display()));
-    let metadata: Vec<String> = lab.data_nodes().filter_map(metadata).collect();
-    let metadata = match metadata.as_slice() {
-        [] => String::new(),
-        paths => format!("metadata = {{ {} }}\n", paths.join(", ")),
-    };
+    let metadata = per_node(lab, "metadata", |node| lab.metadata(node));
+    let undo = per_node(lab, "undo", |node| lab.undo(node));
     let bound = "max_lag = \"64MiB\"\nmax_lag_seconds = 5\n";
     let mode = match (lab.options.mode, lab.options.replicas) {
         (Mode::Sync, _) => "mode = \"sync\"\n".to_owned(),
@@ -124,10 +120,20 @@ fn mirror_table(lab: &Lab) -> String {
         None => String::new(),
     };
     format!(
-        "\n[[group.resource]]\nkind = \"mirror\"\nname = \"{MIRROR}\"\ndisk = {{ {disks} }}\n{metadata}\
+        "\n[[group.resource]]\nkind = \"mirror\"\nname = \"{MIRROR}\"\ndisk = {{ {disks} }}\n{metadata}{undo}\
          size = \"{}KiB\"\n{mode}{ack}{compress}front_end = \"{front_end}\"\n",
         lab.options.size_bytes / 1024,
     )
+}
+
+/// A table of node name to path, if any node has one.
+fn per_node(lab: &Lab, key: &str, path: impl Fn(Node) -> Option<PathBuf>) -> String {
+    let entry = |node: Node| Some(format!("{node} = \"{}\"", path(node)?.display()));
+    let entries: Vec<String> = lab.data_nodes().filter_map(entry).collect();
+    match entries.as_slice() {
+        [] => String::new(),
+        entries => format!("{key} = {{ {} }}\n", entries.join(", ")),
+    }
 }
 
 fn service_tables(lab: &Lab) -> String {

@@ -128,6 +128,9 @@ struct Up {
     /// Put the mirror's metadata on a device of its own
     #[arg(long)]
     external: bool,
+    /// Keep an undo log on each data node, so that `mirror rollback` leads an unfinished resync back
+    #[arg(long)]
+    undo: bool,
 }
 
 /// Registers that a lab can have.
@@ -195,6 +198,7 @@ impl Up {
             compress: self.compress,
             used_only: self.used_only,
             external: self.external,
+            undo: self.undo,
         }
     }
 }

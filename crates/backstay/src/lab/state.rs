@@ -47,6 +47,9 @@ pub struct Options {
     /// The mirror's metadata is on a device of its own.
     #[serde(default)]
     pub external: bool,
+    /// Each data node has an undo log.
+    #[serde(default)]
+    pub undo: bool,
     /// For measurements.
     #[serde(default)]
     pub bench: Bench,
@@ -333,6 +336,12 @@ impl Lab {
     pub fn metadata(&self, node: Node) -> Option<PathBuf> {
         let device = self.node_dir(node).join("metadata");
         self.options.external.then_some(device)
+    }
+
+    /// The undo log of resyncs to its disk, a file, if there is one.
+    pub fn undo(&self, node: Node) -> Option<PathBuf> {
+        let log = self.node_dir(node).join("undo");
+        self.options.undo.then_some(log)
     }
 
     /// Where the fault shim of a node's disk is controlled.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use wire::control::RequestFault;
-use wire::event::{Event, Found, Severity, What};
+use wire::event::{Event, Found, Severity, UndoLoss, What};
 use wire::{ByteCount, ByteRange, NodeId};
 
 use super::amount;
@@ -127,6 +127,7 @@ pub fn text(words: &Words<'_>, event: &Event) -> String {
         | What::PutAside { .. }
         | What::DiskFailed { .. }
         | What::Adopted => plain_text(words, &event.what),
+        What::UndoLost { mirror, why } => undo_lost(words, words.mirror(group, *mirror), *why),
         What::Unreadable {
             mirror,
             range,
@@ -154,6 +155,29 @@ fn put_aside_text(words: &Words<'_>, told: &[ByteRange], count: u64, bytes: Byte
         ("ranges", range_list(told, more)),
     ];
     words.fill("event.put-aside", &args)
+}
+
+fn disk_failed(words: &Words<'_>, errno: Option<i32>) -> String {
+    let error = errno.map_or_else(
+        || words.plain("disk.hang"),
+        |number| std::io::Error::from_raw_os_error(number).to_string(),
+    );
+    words.fill("event.disk-failed", &[("error", error)])
+}
+
+fn undo_lost(words: &Words<'_>, mirror: String, why: UndoLoss) -> String {
+    let why = words.plain(undo_loss(why));
+    words.fill("event.undo-lost", &[("mirror", mirror), ("why", why)])
+}
+
+const fn undo_loss(why: UndoLoss) -> &'static str {
+    match why {
+        UndoLoss::Full => "undo.full",
+        UndoLoss::Failed => "undo.failed",
+        UndoLoss::Silent => "undo.silent",
+        UndoLoss::Gone => "undo.gone",
+        UndoLoss::Resized => "undo.resized",
+    }
 }
 
 fn let_go(
@@ -229,13 +253,7 @@ fn plain_text(words: &Words<'_>, what: &What) -> String {
             count,
             bytes,
         } => put_aside_text(words, ranges, *count, *bytes),
-        What::DiskFailed { errno } => {
-            let error = errno.map_or_else(
-                || words.plain("disk.hang"),
-                |number| std::io::Error::from_raw_os_error(number).to_string(),
-            );
-            words.fill("event.disk-failed", &[("error", error)])
-        }
+        What::DiskFailed { errno } => disk_failed(words, *errno),
         What::LeaseLost => words.plain("event.lease-lost"),
         What::LeaseGained => words.plain("event.lease-gained"),
         What::Adopted => words.plain("event.adopted"),
@@ -243,6 +261,7 @@ fn plain_text(words: &Words<'_>, what: &What) -> String {
         | What::Unreadable { .. }
         | What::Verified { .. }
         | What::LetGo { .. }
+        | What::UndoLost { .. }
         | What::Decision(_)
         | What::Phase { .. }
         | What::ResourceFailed { .. }

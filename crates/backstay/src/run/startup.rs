@@ -283,6 +283,7 @@ fn engine_config(
         compress: mirror.compress,
         aside: state.join("cut-off"),
         spool: state.join(format!("run/spool-{}", mirror.name)),
+        undo: mirror.undo(me),
         nbd_socket: state.join(format!("run/nbd-{}.sock", mirror.name)),
     })
 }

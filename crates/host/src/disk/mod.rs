@@ -283,6 +283,28 @@ impl Disk {
         })
     }
 
+    /// Writes `data` at `offset` of the disk itself, waiting for it: for tools. [`Disk::sync_now`] makes that durable.
+    ///
+    /// # Errors
+    /// What the disk or the shim reports.
+    pub fn put_now(&self, offset: u64, data: &Frozen) -> io::Result<()> {
+        let access = Access::Write {
+            offset,
+            len: to_u64(data.len()),
+            durable: false,
+        };
+        self.pass(access, || {
+            let mut at = 0;
+            while at < data.len() {
+                match rustix::io::pwrite(&self.file, &data[at..], offset + to_u64(at))? {
+                    0 => return Err(io::ErrorKind::WriteZero.into()),
+                    done => at += done,
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// Makes a part read as zeros, waiting for it: for tools. [`Disk::sync_now`] makes that durable. It is deallocated where that reads as zeros too; either way
     /// the kernel vouches for it (`fallocate(2)`, on a device `blkdev_issue_zeroout`).
     ///

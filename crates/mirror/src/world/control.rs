@@ -91,6 +91,7 @@ impl World {
             | Report::PeerSynced { .. }
             | Report::Following { .. }
             | Report::LocalFailed { .. }
+            | Report::UndoLost { .. }
             | Report::Unreadable { .. }
             | Report::Verified { .. }
             | Report::Drained
@@ -391,7 +392,8 @@ impl World {
             }
         }
         self.run();
-        if self.nodes.len() > 2 {
+        // What was put aside once is there again after going back, with more marks than a bound leaves.
+        if self.nodes.len() > 2 || self.config.undo_bytes.is_some() {
             self.let_held_go();
         }
         let active = self.control.active;

@@ -18,6 +18,7 @@ mod property;
 mod repair;
 mod seeded;
 mod trio;
+mod undo;
 
 use crate::bitmap::region_blocks;
 use crate::bits::Bits;
@@ -68,6 +69,7 @@ fn created(data_bytes: u64, state: ReplicaState) -> Superblock {
         state,
         boot: 0,
         led: false,
+        undo: None,
         pairs: Vec::new(),
         source: None,
         seed: None,
@@ -92,6 +94,8 @@ struct Node {
     spool_ios: VecDeque<(IoId, SpoolOp)>,
     /// Ranges to be put aside.
     aside: Vec<Vec<ByteRange>>,
+    /// The undo log, and what it was asked for.
+    log: undo::Log,
     frames_sent: Vec<Header>,
     disk_log: Vec<DiskOp>,
 }
@@ -245,6 +249,7 @@ impl World {
         n.bufs.clear();
         n.reads.clear();
         n.spool_ios.clear();
+        n.log.ios.clear();
         n.aside.clear();
         self.drain(node);
     }
@@ -260,9 +265,11 @@ impl World {
             dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(7);
             usize::try_from(dice >> 33).unwrap() % below.max(1)
         };
+        self.node(node).tear_log(&mut random);
         let n = self.node(node);
         if power {
             n.disk.power_failed(&mut random);
+            n.log.power_failed(&mut random);
             n.boot += 1;
         } else {
             n.disk.process_died(&mut random);
@@ -307,6 +314,7 @@ impl World {
             self.note(|| format!("{node:?} -> {}", brief(&output)));
             match output {
                 Output::Disk { io, op } => self.start_disk(node, io, op),
+                Output::Undo { io, op } => self.ask_log(node, io, op),
                 Output::PutAside { ranges, .. } => self.node(node).aside.push(ranges),
                 Output::Spool { io, op } => self.node(node).spool_ios.push_back((io, op)),
                 Output::Alloc { buf, len } => {
@@ -354,6 +362,9 @@ impl World {
     /// Ends one disk operation of a node; false if there is none.
     fn finish_disk(&mut self, node: NodeId, pick: usize) -> bool {
         if pick.is_multiple_of(2) && self.finish_spool(node, pick / 2) {
+            return true;
+        }
+        if pick.is_multiple_of(3) && self.finish_log(node) {
             return true;
         }
         let Some((done, result)) = self.node(node).disk.finish(pick) else {
@@ -439,6 +450,7 @@ impl Node {
             spool: BTreeMap::new(),
             spool_ios: VecDeque::new(),
             aside: Vec::new(),
+            log: undo::Log::default(),
             frames_sent: Vec::new(),
             disk_log: Vec::new(),
         }

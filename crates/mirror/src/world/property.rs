@@ -5,7 +5,7 @@ use crate::config::{Ack, Apart, Bound};
 use proptest::prelude::*;
 
 /// A bound that a few writes reach, and a spool that they fill.
-const SMALL: Bound = Bound {
+pub(super) const SMALL: Bound = Bound {
     max_bytes: 96 << 10,
     max_time: Duration::from_millis(2_000),
     window_bytes: 48 << 10,
@@ -38,9 +38,11 @@ pub(super) enum Step {
     Heir(u8),
     /// One node loses all its connections, or may have some again.
     Isolate(u8, bool),
+    /// A node that is down goes back to before its resync, if it can; interrupted after so many writes.
+    GoBack(u8, u8),
 }
 
-fn step(nodes: u8) -> impl Strategy<Value = Step> {
+pub(super) fn step(nodes: u8) -> impl Strategy<Value = Step> {
     use Step::*;
     prop_oneof![
         20 => (0..nodes, any::<u8>()).prop_map(|(n, p)| Disk(n, p)),
@@ -74,7 +76,7 @@ impl std::fmt::Debug for Plan {
 }
 
 impl World {
-    fn take(&mut self, step: &Step) {
+    pub(super) fn take(&mut self, step: &Step) {
         match step {
             Step::Disk(node, pick) => {
                 if self.is_up(NodeId(*node)) {
@@ -112,6 +114,9 @@ impl World {
             }
             Step::Heir(node) => self.control.heir = NodeId(*node),
             Step::Isolate(node, alone) => self.isolate(NodeId(*node), *alone),
+            Step::GoBack(node, stop) => {
+                self.roll_back(NodeId(*node), usize::from(*stop));
+            }
             Step::Crash(node, power) => self.crash(NodeId(*node), *power),
             Step::Boot(node) => {
                 if !self.is_up(NodeId(*node)) {

@@ -165,6 +165,7 @@ impl Group {
                 );
             }
             Report::Attached { .. }
+            | Report::UndoLost { .. }
             | Report::Unreadable { .. }
             | Report::AttachFailed { .. }
             | Report::Fenced

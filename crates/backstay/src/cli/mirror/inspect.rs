@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use host::disk::DiskView;
 use host::ring::Buf;
 use mirror::inspect::{Contents, Found, Inspection, PlaceFault, SuperPlace, inspect};
+use mirror::way_back::run_words;
 use serde::Serialize;
 use wire::layout::{BlockFault, Pair, Slot, Superblock};
 use wire::{ByteCount, External};
@@ -67,6 +68,8 @@ struct Replica {
     generation: u64,
     epoch: u64,
     led: bool,
+    /// The run of the undo log that leads back from the mixture.
+    undo: Option<String>,
     data_bytes: u64,
     /// The disk whose metadata is on a device of its own.
     disk: Option<Disk>,
@@ -225,6 +228,7 @@ fn replica(superblock: &Superblock, metadata: Option<Metadata>) -> Replica {
         generation: superblock.generation.0,
         epoch: superblock.epoch.0,
         led: superblock.led,
+        undo: superblock.undo.map(run_words),
         data_bytes: superblock.data_bytes,
         disk: superblock.external.as_ref().map(|disk| Disk {
             disk_bytes: disk.disk_bytes,
@@ -314,6 +318,10 @@ fn replica_table(ui: &Ui, replica: &Replica) -> String {
         ""
     };
     text += &line(ui, "state", format!("{}{served}", condition(replica.state)));
+    if let Some(run) = &replica.undo {
+        let words = format!("by `mirror rollback`, log {run}");
+        text += &line(ui, "way back", words);
+    }
     text += &line(
         ui,
         "generation",

@@ -8,6 +8,7 @@ mod inspect;
 mod promote;
 mod resize;
 mod resync;
+mod rollback;
 mod snapshot;
 mod status;
 
@@ -44,6 +45,8 @@ pub enum Command {
     Extract(extract::Args),
     /// Make a replica that nobody runs as large as its disk has become
     Resize(resize::Args),
+    /// Undo an unfinished resync of a replica that nobody runs, by its undo log
+    Rollback(rollback::Args),
     /// Run a command while the mirror's file system stands still: to take a snapshot of its disk
     Snapshot(snapshot::Args),
 }
@@ -60,6 +63,7 @@ pub(super) fn run(command: &Command, global: &Global, ui: &Ui) -> Outcome {
         Command::Export(args) => export::run(args, ui),
         Command::Extract(args) => extract::run(args, ui),
         Command::Resize(args) => resize::run(args, ui),
+        Command::Rollback(args) => rollback::run(args, ui),
         Command::Snapshot(args) => snapshot::run(args, global, ui),
     }
 }

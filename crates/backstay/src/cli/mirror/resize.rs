@@ -6,6 +6,7 @@ use host::disk::{Disk, OpenOptions};
 use host::ring::Buf;
 use mirror::grow::{GrowFault, Growth, Step, find, named};
 use mirror::inspect::{Contents, Found, PlaceFault, inspect};
+use mirror::way_back;
 use serde::Serialize;
 use wire::layout::BlockFault;
 use wire::units::BLOCK_BYTES;
@@ -81,6 +82,7 @@ pub(super) fn run(args: &Args, ui: &Ui) -> Outcome {
     })?;
     let mut contents = look(args, &disk)?;
     let stale = is_apart(args, &disk, &contents)?;
+    has_no_way_back(args, &contents)?;
     if stale {
         contents.superblock.external = disk.external();
     }
@@ -165,6 +167,16 @@ fn is_apart(args: &Args, disk: &Disk, contents: &Contents) -> Result<bool, Failu
         );
     }
     Ok(true)
+}
+
+/// Refuses a mixture whose resync can be undone: the log is of the volume as it is.
+fn has_no_way_back(args: &Args, contents: &Contents) -> Result<(), Failure> {
+    if way_back::key(&contents.superblock).is_none() {
+        return Ok(());
+    }
+    Err(cannot(args)
+        .cause("its resync is unfinished and can be undone, which it could not be afterwards")
+        .hint("start the daemon and let the resync end; or undo it by `backstay mirror rollback`"))
 }
 
 /// Writes down which disk the metadata is of.

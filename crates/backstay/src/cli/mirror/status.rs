@@ -4,6 +4,7 @@ use wire::{ByteCount, ByteRange};
 
 use super::{Global, pick, read};
 use crate::api::body::{GroupMirror, Mirrors};
+use crate::api::mirror::UndoView;
 use crate::api::view::{MirrorCondition, ReplicaCondition, ReplicaView};
 use crate::cli::connect;
 use crate::exit::Exit;
@@ -132,12 +133,38 @@ fn replica_lines(ui: &Ui, replica: &ReplicaView) -> String {
         let whose = format!("{since}, with {}; {marked} marked", other.node);
         text += &line(ui, "baseline", whose);
     }
+    if let Some(undo) = &replica.undo {
+        text += &line(ui, "way back", way_back(undo));
+    }
     for resync in &replica.resyncs {
         let (left, sent) = (bytes(resync.left_bytes), bytes(resync.sent_bytes));
         let how_far = format!("to {}: {left} left, {sent} sent", resync.node);
         text += &line(ui, "resync", how_far);
     }
     text
+}
+
+/// What leads back from an unfinished resync.
+fn way_back(undo: &UndoView) -> String {
+    let bytes = |count| amount::bytes(ByteCount(count));
+    let bound = bytes(undo.bound_bytes);
+    match (undo.began_unix, undo.used_bytes) {
+        (Some(at), Some(used)) => format!(
+            "to {}, by `mirror rollback`; {} of {bound} used",
+            instant(at),
+            bytes(used)
+        ),
+        (_, _) => format!("by `mirror rollback`, at most {bound}"),
+    }
+}
+
+/// A time of the wall clock.
+pub(super) fn instant(unix: u64) -> String {
+    let at = i64::try_from(unix).ok().map(jiff::Timestamp::from_second);
+    match at {
+        Some(Ok(at)) => at.to_string(),
+        Some(Err(_)) | None => format!("{unix} s after 1970"),
+    }
 }
 
 /// What a replica's data is, for people.

@@ -168,6 +168,30 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
         "resync of {node} began: {dirty} may differ",
     ),
     (
+        "event.undo-lost",
+        "the resync of {mirror} to this node cannot be undone any more: {why}",
+    ),
+    (
+        "undo.full",
+        "its undo log is full; `undo_bound` and the file or device limit it",
+    ),
+    (
+        "undo.failed",
+        "its undo log cannot be written, or what is to be saved cannot be read; see the daemon's log, and check `undo` in the configuration",
+    ),
+    (
+        "undo.silent",
+        "its undo log does not answer; check what it is on",
+    ),
+    (
+        "undo.gone",
+        "its undo log is not there any more, or not as it was; check `undo` in the configuration before the next resync",
+    ),
+    (
+        "undo.resized",
+        "the volume's size changed; the next resync has a way back again",
+    ),
+    (
         "event.unreadable-mended",
         "{range} of {mirror} could not be read here; it was written anew from another replica",
     ),
