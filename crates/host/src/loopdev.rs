@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const LOOP_CLR_FD: Opcode = 0x4c01;
+const LOOP_SET_CAPACITY: Opcode = 0x4c07;
 const LOOP_CONFIGURE: Opcode = 0x4c0a;
 const LOOP_CTL_GET_FREE: Opcode = 0x4c82;
 
@@ -116,6 +117,14 @@ impl LoopDevice {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Has the driver take the file's present size.
+    ///
+    /// # Errors
+    /// What the driver says, such as that no file is attached.
+    pub fn take_size(&self) -> io::Result<()> {
+        Ok(set_capacity(&self.fd)?)
     }
 
     /// Detaches it and waits until it is free.
@@ -226,6 +235,15 @@ fn clear(device: &OwnedFd) -> rustix::io::Result<()> {
     // JUSTIFICATION: LOOP_CLR_FD has no safe wrapper.
     // SAFETY: the opcode takes an integer that the driver ignores.
     let request = unsafe { IntegerSetter::<LOOP_CLR_FD>::new_usize(0) };
+    // JUSTIFICATION: as above.
+    // SAFETY: as above; the request is only used with a loop device.
+    unsafe { rustix::ioctl::ioctl(device, request) }
+}
+
+fn set_capacity(device: &OwnedFd) -> rustix::io::Result<()> {
+    // JUSTIFICATION: LOOP_SET_CAPACITY has no safe wrapper.
+    // SAFETY: the opcode takes an integer that the driver ignores.
+    let request = unsafe { IntegerSetter::<LOOP_SET_CAPACITY>::new_usize(0) };
     // JUSTIFICATION: as above.
     // SAFETY: as above; the request is only used with a loop device.
     unsafe { rustix::ioctl::ioctl(device, request) }

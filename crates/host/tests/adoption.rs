@@ -133,7 +133,8 @@ fn eventually<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
 
 fn run(program: &str, args: &[&str]) {
     let output = Command::new(program).args(args).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
     assert!(output.status.success(), "{program} {args:?}: {text}");
 }
 

@@ -112,10 +112,12 @@ impl Machine {
         self.intent.all_settled_in(self.period);
         let mirror = self.config.new_mirror;
         self.bump_generation();
+        self.note_size(self.layout.data_bytes);
         let ticket = self.superblock.change(|s| {
             s.epoch = s.epoch.max(epoch);
             s.mirror = s.mirror.or(Some(mirror));
             s.led = true;
+            s.settled_bytes = s.data_bytes;
             s.state = ReplicaState::Consistent;
             s.seed = None;
         });
@@ -281,6 +283,7 @@ impl Machine {
         self.dial();
         self.pump_resyncs();
         self.pump_verify();
+        self.advance_growing();
         self.make_points();
         self.advance_common();
         self.pump_streams();

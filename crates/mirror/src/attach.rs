@@ -141,6 +141,7 @@ impl Attach {
             | Input::SpoolDone { .. }
             | Input::UndoDone { .. }
             | Input::PutAside { .. }
+            | Input::Measured { .. }
             | Input::ConnectFailed { .. }
             | Input::Disconnected { .. } => None,
         }
@@ -276,6 +277,8 @@ impl Attach {
             (None, None) => Ok(()),
             (Some(here), Some(_)) if here.disk_bytes < found.data_bytes => Err(SHRUNK),
             (Some(here), Some(there)) if !here.may_be(there) => Err(OTHER_DISK),
+            // It was enlarged: the volume may grow into that.
+            (Some(here), Some(there)) if here.has_become(there) => Ok(()),
             (Some(here), Some(there)) if here.disk_bytes != there.disk_bytes => Err(OTHER_SIZE),
             (Some(_), Some(_)) => Ok(()),
             (Some(_), None) => Err(OWN_METADATA),
@@ -315,7 +318,7 @@ impl Attach {
         let count = (layout.bitmap_blocks - from).min(PAIRS_MAX);
         if count > 0 {
             let len = count * 2 * BLOCK_BYTES;
-            self.read(layout.bitmap_offset(from, Slot::A), len);
+            self.read(layout.bitmap_offset(from + count - 1, Slot::A), len);
         }
     }
 
@@ -328,7 +331,7 @@ impl Attach {
         bytes: &[u8],
     ) -> Result<Step, Unfit> {
         let mut at = next;
-        for pair in bytes.chunks(PAIR_BYTES) {
+        for pair in bytes.chunks(PAIR_BYTES).rev() {
             bitmap.load(at, pair).map_err(|_| NEWER)?;
             at += 1;
         }
@@ -352,11 +355,17 @@ impl Attach {
             bitmap.mark_all();
         }
         let (boot, used_since) = (self.config.boot, known.used_since);
+        let external = self.config.external.clone();
         let before = known.superblock.generation;
         let volatile_kept = known.superblock.boot == boot;
         let mut superblock = Super::new(known.superblock, known.slot, known.sequence);
         let ticket = superblock.change(|s| {
             s.boot = boot;
+            if let (Some(noted), Some(here)) = (&mut s.external, external) {
+                noted.disk_bytes = here.disk_bytes;
+                // It may have been larger for a while.
+                s.ready_bytes = s.ready_bytes.min(here.disk_bytes).max(s.data_bytes);
+            }
             if used_since {
                 s.seed = None;
                 s.pairs.clear();
@@ -400,7 +409,7 @@ const NEWER: Unfit = (
 );
 const NO_MIRROR: Unfit = (
     Some(WrongDisk::NoMirror),
-    "it holds no mirror: `backstay mirror create` makes one",
+    "it holds no mirror, or was enlarged: `backstay mirror create` makes one, `backstay mirror resize DEVICE` finds it again",
 );
 const SHRUNK: Unfit = (
     Some(WrongDisk::Shrunk),

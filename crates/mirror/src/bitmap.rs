@@ -10,8 +10,9 @@
 use crate::bits::Bits;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use wire::ByteRange;
 use wire::layout::{
-    self, BITS_PER_BLOCK, BlockFault, BlockKind, Layout, Newest, SEALED_BYTES, Slot,
+    self, BITS_PER_BLOCK, BlockFault, BlockKind, CONTENT_BYTES, Layout, Newest, SEALED_BYTES, Slot,
 };
 use wire::mutant::{self, Bug};
 use wire::units::{BLOCK_BYTES, REGION_BYTES};
@@ -25,8 +26,8 @@ pub(crate) const RUNS_MAX: usize = 65_536;
 
 #[derive(Debug)]
 pub(crate) struct Bitmap {
-    /// Number of its first block among the blocks of all planes.
-    first: u64,
+    /// Its number.
+    plane: u64,
     base: Bits,
     /// Marked blocks of which nobody knows that they differ: they were in the intent log, or everything was marked. Lost with
     /// the process: then a mark says no more than that the block may differ.
@@ -37,6 +38,8 @@ pub(crate) struct Bitmap {
     /// Marked on disk, whichever of the two places of a block is found after a crash.
     disk: Bits,
     places: Vec<Place>,
+    /// Those of blocks behind the end of a volume that was larger: if it becomes larger again, their next copies are newer still.
+    gone: Vec<Place>,
     /// Blocks of the bitmap to be written as soon as possible.
     wanted: BTreeSet<u64>,
     /// Being written, with the content.
@@ -54,21 +57,22 @@ struct Place {
 }
 
 impl Bitmap {
-    /// Of a layout, nothing marked, nothing on disk yet. [`Bitmap::load`] fills it. Blocks are numbered from `first` on.
-    pub(crate) fn new(layout: &Layout, first: u64) -> Self {
+    /// Of a layout, nothing marked, nothing on disk yet. [`Bitmap::load`] fills it. It is the plane of this number.
+    pub(crate) fn new(layout: &Layout, plane: u64) -> Self {
         let place = Place {
             slot: Slot::B,
             sequence: 0,
         };
         let places = usize::try_from(layout.plane_blocks()).unwrap_or(usize::MAX);
         Self {
-            first,
+            plane,
             base: Bits::new(layout.blocks()),
             doubtful: Bits::new(layout.blocks()),
             fresh: None,
             points_made: 0,
             disk: Bits::new(layout.blocks()),
             places: vec![place; places],
+            gone: Vec::new(),
             wanted: BTreeSet::new(),
             writing: BTreeMap::new(),
             clearing: BTreeMap::new(),
@@ -91,7 +95,7 @@ impl Bitmap {
         {
             return Err(*fault);
         }
-        let index = index.saturating_sub(self.first);
+        let (_, index) = Layout::in_plane(index);
         let bits = Self::bits_of(index);
         let newest = layout::newest(a, b);
         if let Newest::Known(slot, sequence, _) | Newest::Doubtful(slot, sequence, _) = newest
@@ -138,7 +142,7 @@ impl Bitmap {
 
     /// Marks everything that a block of the bitmap counts.
     pub(crate) fn mark_block(&mut self, index: u64) {
-        self.mark(Self::bits_of(index.saturating_sub(self.first)));
+        self.mark(Self::bits_of(Layout::in_plane(index).1));
     }
 
     /// Marks all blocks of a region that may differ.
@@ -278,7 +282,7 @@ impl Bitmap {
         let both: Vec<u64> = std::iter::zip(&new, old).map(|(n, o)| n & o).collect();
         self.disk.set_words(bits.start, both.into_iter());
         self.writing.insert(index, new);
-        let index = self.first + index;
+        let index = Layout::bitmap_index(self.plane, index);
         let block = layout::seal(BlockKind::Bitmap, index, place.sequence, &content);
         let offset = layout.bitmap_offset(index, place.slot);
         Some((index, offset, block.to_vec()))
@@ -286,7 +290,7 @@ impl Bitmap {
 
     /// The write of a block is durable.
     pub(crate) fn written(&mut self, index: u64) {
-        let index = index.saturating_sub(self.first);
+        let (_, index) = Layout::in_plane(index);
         if let Some(words) = self.writing.remove(&index) {
             self.disk
                 .set_words(Self::bits_of(index).start, words.into_iter());
@@ -302,15 +306,32 @@ impl Bitmap {
         self.places.iter().map(|place| place.slot)
     }
 
-    /// Takes the marks of a bitmap of another layout, all of it still to be written. Sequences go on after `sequence`, so that
-    /// no older block at a new place wins.
-    pub(crate) fn take_over(&mut self, old: &Self, sequence: u64) {
-        for place in &mut self.places {
-            place.sequence = sequence;
+    /// The volume has another size: marks behind a smaller one's end are gone; a larger one's new blocks are on the disk as
+    /// [`laid`] writes them. False if blocks go that are not so any more.
+    pub(crate) fn resize(&mut self, layout: &Layout) -> bool {
+        let len = layout.blocks();
+        for bits in [&mut self.base, &mut self.doubtful, &mut self.disk] {
+            bits.resize(len);
         }
-        self.base
-            .set_words(0, old.base.words(0..old.base.len()).iter().copied());
-        self.wanted = (0..).take(self.places.len()).collect();
+        if let Some((_, fresh)) = &mut self.fresh {
+            fresh.resize(len);
+        }
+        let laid = Place {
+            slot: Slot::A,
+            sequence: LAID,
+        };
+        let count = layout.plane_blocks();
+        let places = usize::try_from(count).unwrap_or(usize::MAX);
+        let going = self.places.get(places..).unwrap_or_default();
+        let as_laid = going.iter().all(|place| place.sequence == LAID);
+        self.places.append(&mut self.gone);
+        if self.places.len() < places {
+            self.places.resize(places, laid);
+        }
+        self.gone = self.places.split_off(places);
+        self.wanted.retain(|index| *index < count);
+        self.clearing.retain(|index, _| *index < count);
+        as_laid
     }
 
     /// The highest sequence of a block.
@@ -360,6 +381,28 @@ impl Bitmap {
         }
         runs
     }
+}
+
+/// The sequence of a block that was laid for a volume to grow.
+const LAID: u64 = 1;
+
+/// The blocks of all planes, marking nothing, for the parts of the volume that begin in `gain`, if there are any: byte offset and
+/// content. Blocks of one part lie next to each other, and the later ones before the earlier.
+pub(crate) fn laid(layout: &Layout, gain: ByteRange) -> Option<(u64, Vec<u8>)> {
+    let parts = BITS_PER_BLOCK * BLOCK_BYTES;
+    let parts = gain.offset().div_ceil(parts)..gain.end().div_ceil(parts);
+    let first = Layout::bitmap_index(0, parts.start.max(layout.plane_blocks()));
+    let last = Layout::bitmap_index(0, parts.end).checked_sub(1)?;
+    if last < first {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    for index in (first..=last).rev() {
+        let block = layout::seal(BlockKind::Bitmap, index, LAID, &[0; CONTENT_BYTES]);
+        bytes.extend_from_slice(&block);
+        bytes.extend_from_slice(&block);
+    }
+    Some((layout.bitmap_offset(last, Slot::A), bytes))
 }
 
 /// The blocks of a region.
@@ -479,7 +522,7 @@ mod tests {
     #[test]
     fn torn_writes_of_a_block_leave_the_older_marks() {
         let mut bitmap = blank();
-        let created = layout::seal(BlockKind::Bitmap, 0, 1, &[0; layout::CONTENT_BYTES]);
+        let created = layout::seal(BlockKind::Bitmap, 0, 1, &[0; CONTENT_BYTES]);
         let mut disk = created.repeat(2);
         assert_eq!(bitmap.load(0, &disk), Ok(true));
         let last = BITS_PER_BLOCK - 10;
@@ -512,5 +555,55 @@ mod tests {
         bitmap.mark(160..161);
         assert_eq!(bitmap.region_runs(), [(0, 3), (10, 1)]);
         assert_eq!(bitmap.runs_joining(8), [(0, 11)]);
+    }
+
+    /// A volume grows from one block per plane to three: blocks are laid as its parts are cleared, and none of the old ones moves.
+    #[test]
+    fn a_volume_that_grows_finds_blocks_that_mark_nothing() {
+        let disk = 512 << 20;
+        let small = Layout::with_data(disk, 100 << 20, 1).unwrap();
+        let large = Layout::with_data(disk, 300 << 20, 1).unwrap();
+        let base = large.metadata_offset();
+        let mut found = BTreeMap::new();
+        let piece = 4 << 20;
+        for at in (small.data_bytes..large.data_bytes).step_by(4 << 20) {
+            let gain = ByteRange::new(at, piece.min(large.data_bytes - at)).unwrap();
+            if let Some((offset, bytes)) = laid(&small, gain) {
+                assert!(offset >= base && offset < small.metadata_offset());
+                for (offset, block) in (offset..).step_by(4096).zip(bytes.chunks(4096)) {
+                    assert_eq!(found.insert(offset, block.to_vec()), None, "laid twice");
+                }
+            }
+        }
+        let mut bitmap = Bitmap::new(&small, 1);
+        bitmap.mark(7..9);
+        assert!(bitmap.resize(&large));
+        assert_eq!((bitmap.base().ones(), bitmap.slots().count()), (2, 3));
+        for index in small.bitmap_blocks..large.bitmap_blocks {
+            let [a, b] =
+                [Slot::A, Slot::B].map(|slot| found.remove(&large.bitmap_offset(index, slot)));
+            let pair = [a.unwrap(), b.unwrap()].concat();
+            let mut plane = Bitmap::new(&large, Layout::in_plane(index).0);
+            assert_eq!(plane.load(index, &pair), Ok(true));
+            assert!(plane.base().is_clear());
+        }
+        assert!(found.is_empty(), "more was laid than is needed");
+        bitmap.mark(large.blocks() - 1..large.blocks());
+        bitmap.settle();
+        while let Some((index, offset, _)) = bitmap.next_write(&large) {
+            assert!(offset >= base, "it is written into the data");
+            bitmap.written(index);
+        }
+        assert!(
+            !bitmap.resize(&small),
+            "a block that was written is not as it was laid"
+        );
+        assert_eq!((bitmap.base().ones(), bitmap.slots().count()), (2, 1));
+        bitmap.resize(&large);
+        assert_eq!(bitmap.slots().count(), 3);
+        assert!(
+            bitmap.sequence() > LAID,
+            "the next copy would not be the newest"
+        );
     }
 }

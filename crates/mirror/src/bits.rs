@@ -44,6 +44,15 @@ impl Bits {
         self.change(range, |word, mask| word & !mask);
     }
 
+    /// Another number of bits: those behind a lower one are gone, further ones are clear.
+    pub(crate) fn resize(&mut self, len: u64) {
+        if len < self.len {
+            self.clear(len..self.len);
+        }
+        self.words.resize(index(len.div_ceil(WORD)), 0);
+        self.len = len;
+    }
+
     pub(crate) fn set_all(&mut self) {
         self.set(0..self.len);
     }

@@ -4,6 +4,7 @@
 use crate::runs::Places;
 use std::collections::BTreeSet;
 use wire::control::WrongDisk;
+pub use wire::event::Ungrown;
 use wire::event::{ReplicaLoss, UndoLoss};
 use wire::layout::ReplicaState;
 use wire::{ByteCount, ByteRange, Duration, Epoch, Generation, NodeId, SessionId, Time};
@@ -67,6 +68,12 @@ pub enum Command {
         /// Whatever bitmaps say, everything is compared. Not of a peer in the sets: losing its session would take it out of
         /// them; [`Command::Verify`] with `repair` compares it as it is.
         full: bool,
+    },
+    /// While serving: the volume becomes larger on every replica, as large as all their disks let it or as asked for. Answered
+    /// by [`Report::Grown`] or [`Report::NotGrown`]; not at all while it is growing.
+    Grow {
+        /// Its size then, a multiple of 4 KiB.
+        data: Option<ByteCount>,
     },
     /// To a replica that holds back ([`Report::HeldBack`]): a person lets its own writes go, and it follows. Answered by
     /// [`Report::LetGo`]; not at all if it holds nothing back.
@@ -213,6 +220,18 @@ pub enum Report {
         /// What came of it.
         result: VerifyResult,
     },
+    /// Answer to [`Command::Grow`]: every replica has the new size, and the front end may be told.
+    Grown {
+        /// Size of the volume.
+        data: ByteCount,
+    },
+    /// Answer to [`Command::Grow`]: the volume is as large as before.
+    NotGrown {
+        /// Size of the volume.
+        data: ByteCount,
+        /// Why.
+        why: Ungrown,
+    },
     /// Answer to [`Command::Drain`].
     Drained,
     /// Answer to [`Command::Abort`].
@@ -239,6 +258,8 @@ pub struct Figures {
     pub io_under_way: u64,
     /// The verification that is going on, or the last one of this life.
     pub verify: Option<VerifyFigures>,
+    /// The growth of the volume that is going on, or the last one of this life.
+    pub growth: Option<GrowthFigures>,
     /// What the disk says of itself; none until it is attached.
     pub replica: Option<ReplicaFigures>,
     /// Where replicas may differ. The driver adds it, from its [`Survey`](crate::survey::Survey).
@@ -321,6 +342,23 @@ pub struct VerifyFigures {
     pub running: bool,
     /// What it found so far.
     pub result: VerifyResult,
+}
+
+/// How far a growth is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrowthFigures {
+    /// Growths since attach, this one included.
+    pub number: u64,
+    /// It goes on.
+    pub running: bool,
+    /// Size before.
+    pub from: ByteCount,
+    /// Size afterwards.
+    pub to: ByteCount,
+    /// Bytes of the gain that are made zero.
+    pub cleared: ByteCount,
+    /// Why it ended without a gain.
+    pub why: Option<Ungrown>,
 }
 
 /// What a verification found, so far.

@@ -30,6 +30,10 @@ pub(crate) enum Purpose {
     Flush(FlushId),
     /// A flush that the active asked for.
     PeerFlush(JobId),
+    /// A part behind the volume is cleared.
+    Clear,
+    /// While active: what was cleared becomes durable, for this step of a growth.
+    GainFlush(u64),
 }
 
 #[derive(Debug, Default)]
@@ -84,9 +88,11 @@ impl Disk {
 /// Never, but for deliberate defects: a failure of such an operation counts as success.
 pub(crate) fn is_overlooked(purpose: Purpose) -> bool {
     match purpose {
-        Purpose::Flush(_) | Purpose::PeerFlush(_) => mutant::on(Mutant::FlushRetried),
+        Purpose::Flush(_) | Purpose::PeerFlush(_) | Purpose::GainFlush(_) => {
+            mutant::on(Mutant::FlushRetried)
+        }
         Purpose::Intent | Purpose::Bitmap(_) => mutant::has(Bug::FailedLogIgnored),
         Purpose::Job(_) => mutant::has(Bug::FailedWriteIgnored),
-        Purpose::Super | Purpose::Read { .. } => false,
+        Purpose::Super | Purpose::Read { .. } | Purpose::Clear => false,
     }
 }

@@ -138,6 +138,8 @@ impl Growth {
                 data_bytes: layout.data_bytes,
                 // It leads back to the smaller volume.
                 undo: None,
+                ready_bytes: layout.data_bytes,
+                settled_bytes: layout.data_bytes,
                 ..own.clone()
             },
             slot: contents.slot,
@@ -177,7 +179,7 @@ impl Growth {
             offset: super_at(slot),
             bytes: self.superblock.seal(1).to_vec(),
         });
-        let old = self.from.bitmap_offset(0, Slot::A);
+        let old = self.from.metadata_offset();
         let old = ByteRange::new(old, self.from.disk_bytes - old);
         let early = old.filter(|_| mutant::has(Bug::MetadataBlankedEarly));
         (early.into_iter().chain(blank).map(Step::Zero))
@@ -217,9 +219,8 @@ impl Growth {
 
     /// The content of a block of the new bitmap.
     fn words(&self, index: u64) -> Vec<u8> {
-        let per = self.layout.plane_blocks().max(1);
-        let plane = usize::try_from(index / per).ok();
-        let at = index % per;
+        let (plane, at) = Layout::in_plane(index);
+        let plane = usize::try_from(plane).ok();
         let range = at * BITS_PER_BLOCK..(at + 1) * BITS_PER_BLOCK;
         let words = plane.and_then(|plane| self.marked.get(plane));
         let words = words.map_or(&[][..], |bits| bits.words(range));
@@ -238,13 +239,13 @@ fn pairs<'a>(
         let first = chunk * WRITE_MAX;
         let last = (first + WRITE_MAX).min(layout.bitmap_blocks);
         let mut bytes = Vec::new();
-        for index in first..last {
+        for index in (first..last).rev() {
             let block = layout::seal(BlockKind::Bitmap, index, sequence, &content(index));
             bytes.extend_from_slice(&block);
             bytes.extend_from_slice(&block);
         }
         Step::Write {
-            offset: layout.bitmap_offset(first, Slot::A),
+            offset: layout.bitmap_offset(last - 1, Slot::A),
             bytes,
         }
     })
@@ -252,13 +253,13 @@ fn pairs<'a>(
 
 /// True if the new metadata, or the volume, would lie over the old metadata.
 pub(crate) const fn overlaps(layout: &Layout, from: &Layout) -> bool {
-    layout.bitmap_offset(0, Slot::A) < from.disk_bytes || layout.data_bytes < from.data_bytes
+    layout.metadata_offset() < from.disk_bytes || layout.data_bytes < from.data_bytes
 }
 
 /// The size of a disk on which they do not. A larger disk needs a larger bitmap, so it takes a few steps.
 pub(crate) fn enough(mut layout: Layout, from: &Layout, data_bytes: Option<u64>) -> u64 {
     while overlaps(&layout, from) {
-        let first = layout.bitmap_offset(0, Slot::A);
+        let first = layout.metadata_offset();
         let short = from.disk_bytes.saturating_sub(first).max(BLOCK_BYTES);
         let disk = layout.disk_bytes.saturating_add(short);
         let larger = match data_bytes {

@@ -241,10 +241,11 @@ fn read_planes(
     while index < layout.bitmap_blocks {
         let count = (layout.bitmap_blocks - index).min(READ_MAX);
         let len = count * 2 * BLOCK_BYTES;
-        let bytes = ByteRange::new(layout.bitmap_offset(index, Slot::A), len).and_then(&mut *read);
+        let bytes = ByteRange::new(layout.bitmap_offset(index + count - 1, Slot::A), len);
+        let bytes = bytes.and_then(&mut *read);
         // What is not given is opened as nothing, and so counts as lost.
         let bytes = bytes.unwrap_or_default();
-        for (place, pair) in (index..index + count).zip(pairs(&bytes)) {
+        for (place, pair) in (index..index + count).rev().zip(pairs(&bytes)) {
             if planes.load(place, pair) != Ok(true) {
                 planes.mark_block(place);
                 lost += 1;

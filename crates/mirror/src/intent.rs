@@ -281,10 +281,25 @@ impl Intent {
         self.changed |= self.hot.len() != before;
     }
 
+    /// The volume ends before region `end`: what lies behind is gone.
+    pub(crate) fn cut(&mut self, end: u64) {
+        let before = self.hot.len();
+        self.hot.retain(|region, _| u64::from(*region) < end);
+        self.cooling.retain(|region| u64::from(*region) < end);
+        if self.hot.len() != before {
+            self.rewrite();
+        }
+    }
+
     /// Asks for a write even though nothing became hot.
     pub(crate) const fn rewrite(&mut self) {
         self.changed = true;
         self.urgent = true;
+    }
+
+    /// True while a write is due at once, or under way.
+    pub(crate) const fn is_urgent(&self) -> bool {
+        self.urgent || self.writing.is_some()
     }
 
     /// True when the durable list is exactly this one.

@@ -158,6 +158,11 @@ pub enum Input {
         /// What came of it.
         result: Result<(), Errno>,
     },
+    /// The disk was measured: [`Output::Measure`].
+    Measured {
+        /// Its size now, in bytes, without the metadata's device.
+        disk_bytes: u64,
+    },
     /// A connection to or from a node is ready, its certificate checked.
     Connected {
         /// The connection.
@@ -364,6 +369,9 @@ pub enum Output {
         /// In order; no two overlap.
         ranges: Vec<ByteRange>,
     },
+    /// Find out how large the disk is now: it may have been enlarged since it was opened. Answered by [`Input::Measured`]. From then
+    /// on offsets of the volume may lie behind the disk's old end; those of metadata are counted as at the opening.
+    Measure,
     /// Make a buffer.
     Alloc {
         /// Its name, from [`BufId::MACHINE`] on.

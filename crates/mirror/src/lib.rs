@@ -24,6 +24,7 @@
 //! | `undo` | the target of a resync saves what it overwrites |
 //! | `way_back` | undoing an unfinished resync by that, while nobody runs the replica |
 //! | `grow` | making a replica that nobody runs larger |
+//! | `gain`, `growing` | making a volume larger that is served: every replica's part; the active's |
 //! | `inspect`, `survey` | for people: what a disk's metadata says, and where replicas may differ |
 //! | `ranges`, `bits`, `runs`, `nodes`, `disk` | small parts without opinions |
 //!
@@ -50,7 +51,9 @@ pub mod control;
 mod disk;
 mod flush;
 mod follower;
+mod gain;
 pub mod grow;
+mod growing;
 pub mod inspect;
 mod intent;
 pub mod io;

@@ -11,6 +11,8 @@ use crate::control::{Figures, Report, VerifyResult};
 use crate::disk::{Disk, Purpose, is_overlooked};
 use crate::flush::FlushOp;
 use crate::follower::{Kept, Spool};
+use crate::gain::Gain;
+use crate::growing::Growths;
 use crate::intent::{Intent, Period};
 use crate::io::{BufId, ConnId, DiskOp, Errno, Input, IoId, Output, Payload, Request, RequestId};
 use crate::job::Job;
@@ -27,10 +29,7 @@ use crate::verify::Verify;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use wire::layout::Layout;
 use wire::mirror_frame::Header;
-use wire::{ByteCount, ByteRange, Epoch, Generation, NodeId, Time};
-
-/// Smallest unit of offsets and lengths, in bytes; a disk may ask its front end for a larger one.
-const SECTOR_BYTES: u64 = 512;
+use wire::{ByteCount, Epoch, Generation, NodeId, Time};
 
 /// One local write, zeroing, chunk read or ordered request of the peer; numbered in the order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,6 +115,8 @@ pub(crate) struct Machine {
     /// What the last one that ended found.
     pub(crate) verified: Option<VerifyResult>,
     pub(crate) verifies: u64,
+    pub(crate) gain: Gain,
+    pub(crate) growths: Growths,
     /// Buffers of frames that wait for followers.
     pub(crate) kept: BTreeMap<BufId, Kept>,
     pub(crate) spool: Spool,
@@ -189,6 +190,8 @@ impl Machine {
             verify: None,
             verified: None,
             verifies: 0,
+            gain: Gain::default(),
+            growths: Growths::default(),
             kept: BTreeMap::new(),
             spool: Spool::default(),
             apart,
@@ -208,6 +211,7 @@ impl Machine {
             Input::SpoolDone { io, result } => self.on_spool_done(io, result),
             Input::UndoDone { io, result } => self.on_undo_done(io, result),
             Input::PutAside { result } => self.on_put_aside(result),
+            Input::Measured { disk_bytes } => self.on_measured(disk_bytes),
             Input::Connected { conn, node, side } => self.on_connected(conn, node, side),
             Input::ConnectFailed { node } => self.on_connect_failed(node),
             Input::Frame {
@@ -266,6 +270,8 @@ impl Machine {
             Purpose::Job(job) => self.on_job_done(job, &bytes),
             Purpose::Flush(flush) => self.on_local_flush_done(flush),
             Purpose::PeerFlush(op) => self.on_peer_flush_done(op),
+            Purpose::Clear => self.on_clear_step(),
+            Purpose::GainFlush(step) => self.on_gain_flushed(step),
         }
     }
 
@@ -274,11 +280,13 @@ impl Machine {
         match purpose {
             Purpose::Read { buf, .. } => self.release(buf),
             Purpose::Job(job) => self.on_job_lost(job),
+            Purpose::Clear => self.drop_clearing(),
             Purpose::Super
             | Purpose::Intent
             | Purpose::Bitmap(_)
             | Purpose::Flush(_)
-            | Purpose::PeerFlush(_) => {}
+            | Purpose::PeerFlush(_)
+            | Purpose::GainFlush(_) => {}
         }
     }
 
@@ -317,6 +325,7 @@ impl Machine {
             return false;
         }
         let io = self.disk.begin(self.now, purpose);
+        let op = self.as_opened(op);
         self.out.push_back(Output::Disk { io, op });
         true
     }
@@ -403,6 +412,7 @@ impl Machine {
             cold_writes: self.cold_writes,
             io_under_way: self.disk.len(),
             verify: self.verify_figures(),
+            growth: self.growth_figures(),
             replica: Some(self.replica_figures()),
             differing: crate::runs::Places::default(),
         }
@@ -472,20 +482,5 @@ impl Machine {
 
     pub(crate) fn report(&mut self, report: Report) {
         self.out.push_back(Output::Report(report));
-    }
-
-    /// True if the range is whole sectors within the volume, and not empty. An unaligned one would fail at the disk, and
-    /// the disk would be blamed for it.
-    pub(crate) const fn is_inside(&self, range: ByteRange) -> bool {
-        let aligned =
-            range.offset().is_multiple_of(SECTOR_BYTES) && range.len().is_multiple_of(SECTOR_BYTES);
-        aligned && !range.is_empty() && range.end() <= self.layout.data_bytes
-    }
-
-    /// The regions that a range of the volume touches.
-    pub(crate) fn regions_of(range: ByteRange) -> std::ops::Range<u32> {
-        let cells = range.cells(wire::units::REGION_BYTES);
-        let narrow = |region| u32::try_from(region).unwrap_or(u32::MAX);
-        narrow(cells.start)..narrow(cells.end)
     }
 }

@@ -35,7 +35,7 @@ struct Reader {
 }
 
 impl Machine {
-    /// A local operation failed. True if it was a read that the replica can live with.
+    /// A local operation failed. True if it was one that the replica can live with: a read, or clearing what nobody uses.
     pub(crate) fn survives(&mut self, purpose: Purpose) -> bool {
         match purpose {
             Purpose::Read {
@@ -57,11 +57,16 @@ impl Machine {
                 true
             }
             Purpose::Job(id) => self.survives_fetch(id),
+            Purpose::Clear => {
+                self.cannot_clear();
+                true
+            }
             Purpose::Super
             | Purpose::Intent
             | Purpose::Bitmap(_)
             | Purpose::Flush(_)
-            | Purpose::PeerFlush(_) => false,
+            | Purpose::PeerFlush(_)
+            | Purpose::GainFlush(_) => false,
         }
     }
 

@@ -55,6 +55,8 @@ pub(crate) struct Session {
     pub(crate) session: SessionId,
     /// The peer's generation.
     pub(crate) generation: Generation,
+    /// Its release knows how a volume grows.
+    pub(crate) grows: bool,
     pub(crate) phase: Phase,
     pub(crate) next_seq: u64,
     /// Requests without an answer, in the order of sending.
@@ -171,6 +173,8 @@ pub(crate) enum Await {
     Content(JobId),
     /// The standbys' common point of this name.
     Common(SessionId),
+    /// This step of a growth of the volume.
+    Growth(u64),
     /// The end of a resync; ends this point of the bitmap.
     Commit(u64),
 }
@@ -267,8 +271,7 @@ impl Peer {
                 .chain([greeting.since + io_timeout])
                 .min(),
             Link::Up(session) => {
-                let oldest = session.awaiting.first_key_value()?.1;
-                Some(match oldest.what {
+                let limit = |awaited: &Awaited| match awaited.what {
                     Await::Write(_)
                     | Await::Barrier(_)
                     | Await::Flush(_)
@@ -278,7 +281,7 @@ impl Peer {
                     | Await::Common(_)
                         if required =>
                     {
-                        oldest.since + ack_timeout
+                        awaited.since + ack_timeout
                     }
                     // A slow link or a long flush is no fault of a peer that nobody waits for.
                     Await::Write(_)
@@ -290,8 +293,14 @@ impl Peer {
                     | Await::Point(_)
                     | Await::Common(_)
                     | Await::ResyncStart
-                    | Await::Commit(_) => oldest.since.max(session.progress) + io_timeout,
-                })
+                    | Await::Growth(_)
+                    | Await::Commit(_) => awaited.since.max(session.progress) + io_timeout,
+                };
+                // Clearing may take long, and lets nobody else wait longer.
+                let waits = |awaited: &&Awaited| !matches!(awaited.what, Await::Growth(_));
+                let oldest = session.awaiting.values().next();
+                let first = session.awaiting.values().find(waits);
+                oldest.into_iter().chain(first).map(limit).min()
             }
         }
     }

@@ -17,21 +17,16 @@ use wire::{NodeId, SessionId};
 pub(crate) struct Planes {
     /// Invariant: [`PAIRS_MAX`] of them, in the order of the superblock's pairs.
     planes: Vec<Bitmap>,
-    /// Blocks of the bitmap per plane.
-    per: u64,
 }
 
 impl Planes {
     /// Of a layout, nothing marked, nothing on disk yet. [`Planes::load`] fills them.
     pub(crate) fn new(layout: &Layout) -> Self {
-        let per = layout.plane_blocks();
-        let firsts = (0..).map(|plane: u64| plane * per);
         Self {
-            planes: firsts
+            planes: (0..)
                 .take(PAIRS_MAX)
-                .map(|first| Bitmap::new(layout, first))
+                .map(|plane| Bitmap::new(layout, plane))
                 .collect(),
-            per,
         }
     }
 
@@ -45,7 +40,7 @@ impl Planes {
     }
 
     fn of_block(&mut self, index: u64) -> Option<&mut Bitmap> {
-        let plane = usize::try_from(index / self.per.max(1)).ok()?;
+        let plane = usize::try_from(Layout::in_plane(index).0).ok()?;
         self.planes.get_mut(plane)
     }
 
@@ -68,14 +63,14 @@ impl Planes {
         self.planes.iter().all(Bitmap::is_settled)
     }
 
-    /// Bitmaps for another layout with the same marks.
-    pub(crate) fn relaid(&self, layout: &Layout) -> Self {
-        let mut planes = Self::new(layout);
-        let sequence = self.sequence();
-        for (new, old) in planes.planes.iter_mut().zip(&self.planes) {
-            new.take_over(old, sequence);
+    /// The volume has another size. Of a larger one the new blocks are on the disk already, and mark nothing. False if blocks
+    /// go that are not as they were laid.
+    pub(crate) fn resize(&mut self, layout: &Layout) -> bool {
+        let mut as_laid = true;
+        for plane in &mut self.planes {
+            as_laid &= plane.resize(layout);
         }
-        planes
+        as_laid
     }
 
     /// The marks of each, in the order of the superblock's pairs.
@@ -85,7 +80,8 @@ impl Planes {
 
     /// Where the newest copy of each block is, as the blocks are numbered.
     pub(crate) fn slots(&self) -> impl Iterator<Item = Slot> {
-        self.planes.iter().flat_map(Bitmap::slots)
+        let per = self.planes.first().map_or(0, |plane| plane.slots().count());
+        (0..per).flat_map(|at| self.planes.iter().filter_map(move |p| p.slots().nth(at)))
     }
 
     /// The highest sequence of a block.

@@ -106,6 +106,15 @@ impl Replica {
         }
     }
 
+    /// Size of the volume, in bytes; 0 until the metadata is read.
+    #[must_use]
+    pub const fn data_bytes(&self) -> u64 {
+        match &self.state {
+            State::Attaching(_) => 0,
+            State::Attached(machine) => machine.layout.data_bytes,
+        }
+    }
+
     /// Figures for status and metrics.
     #[must_use]
     pub fn figures(&self) -> Figures {

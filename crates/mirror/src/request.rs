@@ -13,6 +13,9 @@ use wire::{ByteRange, Time};
 /// Largest piece of a zeroing, in bytes; larger ones go piece by piece, so that they fit the intent log.
 pub(crate) const ZERO_PIECE_MAX: u64 = 4 << 20;
 
+/// Smallest unit of offsets and lengths, in bytes; a disk may ask its front end for a larger one.
+const SECTOR_BYTES: u64 = 512;
+
 /// A read that is done and waits for a lease.
 #[derive(Debug)]
 pub(crate) struct Frozen {
@@ -207,5 +210,20 @@ impl Machine {
         for id in std::mem::take(&mut self.pending) {
             self.reply(id, None, Err(Errno::IO));
         }
+    }
+
+    /// True if the range is whole sectors within the volume, and not empty. An unaligned one would fail at the disk, and
+    /// the disk would be blamed for it.
+    pub(crate) const fn is_inside(&self, range: ByteRange) -> bool {
+        let aligned =
+            range.offset().is_multiple_of(SECTOR_BYTES) && range.len().is_multiple_of(SECTOR_BYTES);
+        aligned && !range.is_empty() && range.end() <= self.layout.data_bytes
+    }
+
+    /// The regions that a range of the volume touches.
+    pub(crate) fn regions_of(range: ByteRange) -> std::ops::Range<u32> {
+        let cells = range.cells(wire::units::REGION_BYTES);
+        let narrow = |region| u32::try_from(region).unwrap_or(u32::MAX);
+        narrow(cells.start)..narrow(cells.end)
     }
 }

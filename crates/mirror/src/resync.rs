@@ -19,7 +19,7 @@ use wire::event::ReplicaLoss;
 use wire::mirror_frame::{FLAG_OUTSIDE, Hello, Kind};
 use wire::mutant::{self, Bug, Mutant};
 use wire::units::BLOCK_BYTES;
-use wire::{ByteCount, ByteRange, Duration, NodeId, SessionId};
+use wire::{ByteCount, ByteRange, Duration, NodeId, SessionId, version};
 
 /// Pause before blocks that cannot be read are tried again.
 const STUCK_PAUSE: Duration = Duration::from_millis(1_000);
@@ -48,6 +48,7 @@ impl Machine {
             conn: greeting.conn,
             session: greeting.session,
             generation: hello.generation,
+            grows: hello.features.compatible & version::GROWS != 0,
             phase: Phase::Copying(Copying {
                 cursor: 0,
                 chunks: 0,

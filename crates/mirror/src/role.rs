@@ -9,7 +9,7 @@
 //! begins (R16).
 
 use crate::activate::{Active, Stage};
-use crate::control::{Command, Report};
+use crate::control::{Command, Report, Ungrown};
 use crate::job::Origin;
 use crate::machine::{Failure, Machine};
 use crate::nodes::NodeSet;
@@ -51,6 +51,7 @@ impl Machine {
             Command::Verify { node, repair } => self.on_verify(node, repair),
             Command::Resync { node, full } => self.on_resync(node, full),
             Command::Demote => self.on_demote(),
+            Command::Grow { data } => self.on_grow(data.map(|data| data.0)),
             Command::Follow {
                 epoch,
                 active,
@@ -214,6 +215,7 @@ impl Machine {
         self.lease = Time::ZERO;
         self.drop_sessions();
         self.verify = None;
+        self.end_growth(Some(Ungrown::Ended));
         self.refuse_pending();
         self.flushes.clear();
         self.cold.clear();

@@ -107,6 +107,7 @@ impl Machine {
                 done(self.on_unequal(node, header.seq, Verdict::Unreadable))
             }
             Kind::Data if !greeting => self.on_data(node, header, payload),
+            Kind::Room if !greeting => done(self.on_room_told(node, header)),
             Kind::Hello
             | Kind::Ack
             | Kind::Unreadable
@@ -123,6 +124,11 @@ impl Machine {
             | Kind::Data
             | Kind::Common
             | Kind::CommonDone
+            | Kind::Room
+            | Kind::Clear
+            | Kind::Ready
+            | Kind::Resize
+            | Kind::Settle
             | Kind::Goodbye => None,
         }
     }
@@ -195,6 +201,7 @@ impl Machine {
             Await::Chunk => self.on_chunk_acked(node),
             Await::Compare(job) => self.on_verdict(node, job, Verdict::Equal),
             Await::Content(_) => return None,
+            Await::Growth(step) => self.on_growth_acked(node, step),
             Await::Commit(point) => self.on_commit_acked(node, point),
         }
         Some(())
@@ -205,6 +212,7 @@ impl Machine {
         match self.answered(node, seq)? {
             Await::Compare(job) => self.on_verdict(node, job, verdict),
             Await::Content(job) if verdict == Verdict::Unreadable => self.mend_failed(job),
+            Await::Growth(step) if verdict == Verdict::Unreadable => self.on_unusable(node, step),
             Await::Content(_)
             | Await::Write(_)
             | Await::Barrier(_)
@@ -213,9 +221,27 @@ impl Machine {
             | Await::ResyncStart
             | Await::Chunk
             | Await::Common(_)
+            | Await::Growth(_)
             | Await::Commit(_) => return None,
         }
         Some(())
+    }
+
+    /// The peer says how much room it has.
+    fn on_room_told(&mut self, node: NodeId, header: Header) -> Option<()> {
+        match self.answered(node, header.seq)? {
+            Await::Growth(step) => self.on_room(node, step, header),
+            Await::Compare(_)
+            | Await::Content(_)
+            | Await::Write(_)
+            | Await::Barrier(_)
+            | Await::Flush(_)
+            | Await::Point(_)
+            | Await::ResyncStart
+            | Await::Chunk
+            | Await::Common(_)
+            | Await::Commit(_) => None,
+        }
     }
 
     /// The peer sent the content of a place that cannot be read here.
@@ -259,7 +285,10 @@ impl Machine {
         let (baseline, offered) = self.baselines(to);
         encode_payload(&Hello {
             version: version::MIRROR,
-            features: version::Features::OURS,
+            features: version::Features {
+                compatible: version::GROWS,
+                ..version::Features::OURS
+            },
             node: self.config.node,
             mirror: own.mirror,
             generation: own.generation,

@@ -3,8 +3,8 @@
 //! ```text
 //! None ──connection from the active──► Greeting ──Hello──► Opening: Quiesce ──► Relaying ──► Sealing ──► Up
 //! ```
-//! `Quiesce`: what an earlier session started is done. `Relaying`: metadata laid out for the active's size. `Sealing`: the
-//! epoch is durable. Only then the Hello is answered, so nothing of an older session or epoch can come after it.
+//! `Quiesce`: what an earlier session started is done. `Relaying`: the intent log is, too; then the volume takes the active's size.
+//! `Sealing`: that and the epoch are durable. Only then the Hello is answered, so nothing of an older session or epoch can come after it.
 
 use crate::common::Agreeing;
 use crate::control::Report;
@@ -337,10 +337,10 @@ impl Machine {
             return Ok(self.layout);
         }
         let here_bytes = self.layout.data_bytes;
-        let own = &self.layout;
-        let layout = Layout::with_data(own.disk_bytes, there_bytes, own.intent_blocks);
-        layout
-            .filter(|_| there_bytes <= here_bytes)
+        // What this replica would gain is zero, as the active's gain was: it grew while this one was ready for it.
+        let ready = self.superblock.get().ready_bytes.max(here_bytes);
+        self.layout_of(there_bytes)
+            .filter(|_| there_bytes <= ready)
             .ok_or(Refuse::TooSmall {
                 here_bytes,
                 there_bytes,
@@ -370,18 +370,19 @@ impl Machine {
             OpeningStep::Quiesce
                 if self.jobs.is_empty()
                     && self.planes.is_settled()
+                    && !self.is_clearing()
                     && self.has_put_aside()
                     && self.has_way_back_or_none() =>
             {
-                self.relay(opening.data_bytes);
                 OpeningStep::Relaying
             }
-            OpeningStep::Relaying if self.planes.is_settled() => {
-                let (epoch, data_bytes) = (opening.epoch, opening.data_bytes);
-                OpeningStep::Sealing(self.superblock.change(|s| {
-                    s.epoch = s.epoch.max(epoch);
-                    s.data_bytes = data_bytes;
-                }))
+            OpeningStep::Relaying if !self.intent.is_urgent() => {
+                let epoch = opening.epoch;
+                self.superblock.change(|s| s.epoch = s.epoch.max(epoch));
+                // Both at once: whoever is promoted serves what its superblock says.
+                self.relay(opening.data_bytes);
+                self.note_size(self.layout.data_bytes);
+                OpeningStep::Sealing(self.note_settled())
             }
             OpeningStep::Sealing(ticket) if self.superblock.is_durable(ticket) => {
                 return self.greet(opening);
@@ -395,13 +396,12 @@ impl Machine {
         self.advance_opening(opening);
     }
 
-    /// Lays the metadata out for the active's size, if that is another one than the own.
+    /// Takes the active's size, if that is another one than the own.
     fn relay(&mut self, data_bytes: u64) {
         if let Ok(layout) = self.fitting(data_bytes)
-            && layout != self.layout
+            && layout.data_bytes != self.layout.data_bytes
         {
-            self.planes = self.planes.relaid(&layout);
-            self.layout = layout;
+            self.lay_out(layout);
             if self.superblock.get().undo.is_some() {
                 self.lose_way_back(UndoLoss::Resized);
             }
@@ -411,6 +411,7 @@ impl Machine {
     /// Answers the Hello: the session is up.
     fn greet(&mut self, opening: Opening) {
         self.intent.begin_session();
+        self.begin_clearing();
         let active = self.active_followed();
         let hello = active.map_or_else(Vec::new, |node| self.hello(node));
         let header = Header::bare(Kind::Hello, opening.epoch, opening.session, 0);

@@ -43,6 +43,12 @@ pub(crate) enum Act {
     ResyncCommit,
     /// The other standbys may count from here.
     Common(SessionId),
+    /// What was cleared behind the volume up to here is noted.
+    Ready(u64),
+    /// The volume has this size.
+    Resize(u64),
+    /// All of it may be written to.
+    Settle,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +71,9 @@ impl PeerOp {
             Act::Flush { ordered } => ordered,
             // What comes behind it makes a mixture.
             Act::ResyncStart { .. } => !mutant::has(Bug::StartUnordered),
-            Act::ResyncCommit | Act::Common(_) => false,
+            Act::ResyncCommit | Act::Common(_) | Act::Ready(_) | Act::Resize(_) | Act::Settle => {
+                false
+            }
         }
     }
 }
@@ -118,6 +126,15 @@ impl Machine {
             (Kind::ResyncCommit, Payload::None) => self.on_peer_op(header, Act::ResyncCommit),
             (Kind::Compare, Payload::Bytes(bytes)) => self.on_peer_compare(header, bytes),
             (Kind::Read, Payload::None) => self.on_peer_read(header),
+            (Kind::Room, Payload::None) => self.on_peer_room(header),
+            (Kind::Clear, Payload::None) => self.on_peer_clear(header),
+            (Kind::Ready, Payload::None) if self.is_cleared_to(header.range.end()) => {
+                self.on_peer_op(header, Act::Ready(header.range.end()))
+            }
+            (Kind::Resize, Payload::None) if self.may_resize_to(header.range) => {
+                self.on_peer_op(header, Act::Resize(header.range.end()))
+            }
+            (Kind::Settle, Payload::None) => self.on_peer_op(header, Act::Settle),
             (Kind::IntentAdd, Payload::Bytes(bytes)) => self.on_intents(bytes, true),
             (Kind::IntentDrop, Payload::Bytes(bytes)) => self.on_intents(bytes, false),
             (Kind::Common, Payload::Bytes(bytes)) => self.on_common(header, bytes),
@@ -260,7 +277,10 @@ impl Machine {
                 && !mutant::has(Bug::FlushOvertakes);
             match (op.step, op.act) {
                 (Step::Waiting, act) if earlier && !overtakes(act) => return,
-                (Step::Waiting, Act::Flush { .. } | Act::ResyncCommit | Act::Common(_)) => {
+                (
+                    Step::Waiting,
+                    Act::Flush { .. } | Act::ResyncCommit | Act::Common(_) | Act::Ready(_),
+                ) => {
                     self.set_step(Step::Flushing);
                     if mutant::has(Bug::CommitUnflushed) && op.act == Act::ResyncCommit {
                         return self.on_peer_flush_done(op.id);
@@ -282,6 +302,14 @@ impl Machine {
                         return;
                     }
                     self.become_mixture();
+                }
+                (Step::Waiting, Act::Resize(data_bytes)) => {
+                    let ticket = self.resize(data_bytes);
+                    self.set_step(Step::Sealing(ticket));
+                }
+                (Step::Waiting, Act::Settle) => {
+                    let ticket = self.note_settled();
+                    self.set_step(Step::Sealing(ticket));
                 }
                 (Step::Flushing, _) => return,
                 (Step::Marking, _) => {
@@ -371,7 +399,11 @@ impl Machine {
                 self.begin_way_back();
                 self.set_step(Step::Beginning);
             }
-            Act::Flush { .. } => return self.end_op(),
+            Act::Ready(upto) => {
+                let ticket = self.note_ready(upto);
+                self.set_step(Step::Sealing(ticket));
+            }
+            Act::Flush { .. } | Act::Resize(_) | Act::Settle => return self.end_op(),
         }
         self.advance_ops();
     }

@@ -309,6 +309,8 @@ impl Group {
             Report::UndoLost { why } => {
                 self.journal.push(cx.now, What::UndoLost { mirror, why });
             }
+            Report::Grown { data } => self.note_grown(cx, mirror, (data, None)),
+            Report::NotGrown { data, why } => self.note_grown(cx, mirror, (data, Some(why))),
             Report::Fenced => self.on_fenced(mirror),
             Report::PutAside { ranges, bytes } => self.on_put_aside(cx, mirror, &ranges, bytes),
             Report::HeldBack { bytes } => self.on_held_back(mirror, Some(bytes)),

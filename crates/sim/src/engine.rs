@@ -77,6 +77,7 @@ impl World {
             Command::Lease { until } => engine.lease = *until,
             Command::Distrust { .. }
             | Command::Verify { .. }
+            | Command::Grow { .. }
             | Command::Resync { .. }
             | Command::Demote
             | Command::Fence
@@ -146,6 +147,7 @@ impl World {
             Output::Undo { .. } => {
                 self.violate("contract", format!("{at:?} has no undo log"));
             }
+            Output::Measure => self.measured(at, mirror),
             Output::PutAside { ranges, .. } => self.put_aside(at, mirror, &ranges),
             Output::Alloc { buf, len } => {
                 let len = usize::try_from(len).unwrap_or(0);
@@ -425,6 +427,8 @@ impl World {
             | Report::UndoLost { .. }
             | Report::Unreadable { .. }
             | Report::Verified { .. }
+            | Report::Grown { .. }
+            | Report::NotGrown { .. }
             | Report::Drained
             | Report::Closed => {}
         }

@@ -242,6 +242,19 @@ impl History {
 }
 
 impl World {
+    /// A replica asks how large its disk is.
+    pub(crate) fn measured(&mut self, at: NodeId, mirror: u8) {
+        let machine = self.machine(at);
+        let disk = machine.disks.get(usize::from(mirror));
+        let (Some(disk_bytes), Some(life)) = (disk.map(|disk| disk.bytes()), machine.life()) else {
+            return;
+        };
+        let what = ToEngine::Plain(Input::Measured { disk_bytes });
+        let what = ToProcess::Engine { mirror, what };
+        let delay = self.rng.micros(10, 400);
+        self.after(delay, Event::Process { at, life, what });
+    }
+
     /// A node's replica was made equal to the active's.
     pub(crate) fn caught_up(&mut self, active: NodeId, node: NodeId, mirror: u8) {
         let index = usize::from(mirror);

@@ -2,6 +2,7 @@
 
 mod asynchronous;
 mod forced;
+mod growth;
 mod lease;
 mod mirror;
 mod register;
@@ -45,6 +46,7 @@ fn all() -> impl Iterator<Item = Scenario> {
         mirror::ALL,
         asynchronous::ALL,
         forced::ALL,
+        growth::ALL,
     ]
     .into_iter()
     .flatten()

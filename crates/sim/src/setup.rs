@@ -238,6 +238,8 @@ fn disk(options: &Options, id: NodeId, mirror: u8) -> Disk {
         mirror: None,
         replica: u128::from(id.0 * 8 + mirror) + 1,
         data_bytes: layout.data_bytes,
+        ready_bytes: layout.data_bytes,
+        settled_bytes: layout.data_bytes,
         intent_blocks: layout.intent_blocks,
         generation: Generation(0),
         epoch: Epoch(0),
@@ -259,10 +261,11 @@ fn disk(options: &Options, id: NodeId, mirror: u8) -> Disk {
         external: None,
     };
     let marked = |index: u64| {
-        let known = usize::try_from(index / layout.plane_blocks());
+        let (plane, at) = Layout::in_plane(index);
+        let known = usize::try_from(plane);
         let known = known.is_ok_and(|plane| plane < superblock.pairs.len());
         if id == A && known {
-            marks(index % layout.plane_blocks())
+            marks(at)
         } else {
             [0; CONTENT_BYTES]
         }

@@ -385,6 +385,13 @@ pub enum GroupRequest {
         /// Epoch of the record that the person was shown; refused if it is another by now.
         epoch: Epoch,
     },
+    /// Make the volume larger on every replica while it is served.
+    Grow {
+        /// Which mirror, by its number in the group.
+        mirror: u8,
+        /// Its size then; none: as large as all disks let it.
+        data: Option<ByteCount>,
+    },
 }
 
 /// Why a request was not taken.

@@ -196,6 +196,54 @@ pub enum What {
     },
     /// The daemon took over what an earlier one had left running.
     Adopted,
+    /// A volume was to become larger while it is served.
+    Grown {
+        /// Which mirror, by its number in the group.
+        mirror: u8,
+        /// Its size now.
+        data: ByteCount,
+        /// Why it did not; none if it did.
+        why: Option<Ungrown>,
+    },
+}
+
+/// Why a volume did not grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ungrown {
+    /// It has that size already, or a larger one.
+    NotLarger {
+        /// Its size.
+        now: ByteCount,
+    },
+    /// This node's replica is away, or does not hold everything yet.
+    Away(NodeId),
+    /// This node's disk has no room for it, or the size is no multiple of 4 KiB.
+    NoRoom {
+        /// Whose.
+        node: NodeId,
+        /// The largest volume that fits.
+        most: ByteCount,
+    },
+    /// The device of this node's metadata has no room for larger bitmaps.
+    Cramped {
+        /// Whose.
+        node: NodeId,
+        /// The largest volume that fits.
+        most: ByteCount,
+    },
+    /// This node runs a release that cannot do it.
+    Older(NodeId),
+    /// This node's disk was enlarged, and its metadata still lies where its end was.
+    Stranded(NodeId),
+    /// This node's session was lost on the way, or another replica came up.
+    Lost(NodeId),
+    /// This node's disk does not take what is to be made zero behind the volume.
+    Unusable(NodeId),
+    /// The activation ended on the way.
+    Ended,
+    /// It is not served now, or an earlier growth is not over everywhere.
+    Busy,
 }
 
 /// What a verification found.
@@ -412,7 +460,7 @@ impl What {
             | Self::ProblemBegan(_) => Severity::Warning,
             Self::Unreadable { mended: true, .. } => Severity::Warning,
             Self::Verified { found, .. } if found.is_clean() => Severity::Info,
-            Self::Verified { .. } => Severity::Warning,
+            Self::Verified { .. } | Self::Grown { why: Some(_), .. } => Severity::Warning,
             Self::LeaseLost | Self::DiskFailed { .. } | Self::Unreadable { .. } => {
                 Severity::Critical
             }
@@ -440,6 +488,7 @@ impl What {
             | Self::LeaseGained
             | Self::ResyncStarted { .. }
             | Self::ResyncDone { .. }
+            | Self::Grown { why: None, .. }
             | Self::ProblemEnded(_)
             | Self::Asked { .. }
             | Self::Adopted => Severity::Info,

@@ -10,7 +10,7 @@
 //! Everything is found from the end, as on one disk. Nothing on the data disk says that it is a replica, so the superblock
 //! names the disk.
 
-use crate::layout::{BITS_PER_BLOCK, Layout, PAIRS_MAX, Slot};
+use crate::layout::{BITS_PER_BLOCK, Layout, PAIRS_MAX};
 use crate::units::BLOCK_BYTES;
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +44,12 @@ impl External {
         }
     }
 
+    /// True if this is certainly the other disk, larger than it was.
+    #[must_use]
+    pub fn has_become(&self, before: &Self) -> bool {
+        self.name.is_some() && self.name == before.name && self.disk_bytes > before.disk_bytes
+    }
+
     /// True if both may name the same disk, whatever its size: they do not call it by different names.
     #[must_use]
     pub fn may_be(&self, other: &Self) -> bool {
@@ -70,15 +76,14 @@ impl Layout {
     /// Itself, if the place where the metadata's device begins is between data and metadata.
     #[must_use]
     pub fn beside(self, device_begins: u64) -> Option<Self> {
-        let between =
-            self.data_bytes <= device_begins && device_begins <= self.bitmap_offset(0, Slot::A);
+        let between = self.data_bytes <= device_begins && device_begins <= self.metadata_offset();
         between.then_some(self)
     }
 
     /// Bytes that the metadata takes.
     #[must_use]
     pub const fn metadata_bytes(&self) -> u64 {
-        self.disk_bytes - self.bitmap_offset(0, Slot::A)
+        self.disk_bytes - self.metadata_offset()
     }
 }
 
@@ -112,7 +117,7 @@ mod tests {
             let end = data + own.metadata_bytes();
             let layout = Layout::for_external(data, end, 2).unwrap();
             assert_eq!(layout.data_bytes, data);
-            assert_eq!(layout.bitmap_offset(0, Slot::A), data);
+            assert_eq!(layout.metadata_offset(), data);
             let roomy = Layout::for_external(data, end + (1 << 20), 2).unwrap();
             assert_eq!(roomy.data_bytes, data);
             assert!(roomy.beside(data).is_some());
@@ -158,6 +163,8 @@ mod tests {
             mirror: Some(1),
             replica: 2,
             data_bytes: 1 << 20,
+            ready_bytes: 1 << 20,
+            settled_bytes: 1 << 20,
             intent_blocks: 1,
             generation: Generation(3),
             epoch: Epoch(4),
@@ -189,6 +196,7 @@ mod tests {
         assert_eq!(read(&plain).unwrap().features, version::Features::OURS);
         let too_large = Superblock {
             data_bytes: 2 << 20,
+            ready_bytes: 2 << 20,
             ..own
         };
         assert!(read(&too_large).is_err(), "the data does not fit its disk");

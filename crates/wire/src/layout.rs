@@ -2,8 +2,11 @@
 //!
 //! ```text
 //! 0                        data_bytes                                         disk's end
-//! | data (byte 0 = byte 0 of the volume) | bitmap pairs | intent B | intent A | super B | super A |
+//! | data (byte 0 = byte 0 of the volume) | room | bitmap pairs, the first one last | intent B | intent A | super B | super A |
 //! ```
+//!
+//! Bitmap blocks are counted from the log towards the data, those of all planes for the same part of the volume next to each
+//! other: a volume that grows into the room before them gets further blocks, and none moves.
 //!
 //! Everything is made of sealed 4 KiB blocks with magic, kind and sequence, written alternately to two places (A, B): a torn or
 //! lost write leaves the older one. Every sector of a block carries a CRC-32C and the sequence of its own, so that a write which
@@ -277,6 +280,12 @@ pub struct Superblock {
     pub replica: u128,
     /// Size of the data area, in bytes; a multiple of 4 KiB.
     pub data_bytes: u64,
+    /// Behind the data the disk reads zeros up to here, durably, and the bitmaps have their blocks: so far the volume may
+    /// grow while it is served. At least `data_bytes`.
+    pub ready_bytes: u64,
+    /// Nothing behind it was ever written here, though the volume may have grown over it already: a replica that goes back to a
+    /// size down to this one stays ready. At most `data_bytes`.
+    pub settled_bytes: u64,
     /// Size of the intent log, in sealed blocks per slot.
     pub intent_blocks: u32,
     /// Bumped at each attach (R14).
@@ -414,14 +423,32 @@ impl Layout {
     #[must_use]
     pub const fn bitmap_offset(&self, index: u64, slot: Slot) -> u64 {
         let end = self.intent_offset(Slot::B);
-        let pair = end - 2 * (self.bitmap_blocks - index) * BLOCK_BYTES;
+        let pair = end - 2 * (index + 1) * BLOCK_BYTES;
         match slot {
             Slot::A => pair,
             Slot::B => pair + BLOCK_BYTES,
         }
     }
 
-    /// Bitmap of one plane, in sealed blocks per slot. A plane's blocks follow those of the planes before it.
+    /// Byte offset of the metadata: of the last bitmap block's first place.
+    #[must_use]
+    pub const fn metadata_offset(&self) -> u64 {
+        self.intent_offset(Slot::B) - 2 * self.bitmap_blocks * BLOCK_BYTES
+    }
+
+    /// The number among all bitmap blocks of block `at` of a plane.
+    #[must_use]
+    pub const fn bitmap_index(plane: u64, at: u64) -> u64 {
+        at * PLANES + plane
+    }
+
+    /// The plane of a bitmap block, and its number there.
+    #[must_use]
+    pub const fn in_plane(index: u64) -> (u64, u64) {
+        (index % PLANES, index / PLANES)
+    }
+
+    /// Bitmap of one plane, in sealed blocks per slot.
     #[must_use]
     pub const fn plane_blocks(&self) -> u64 {
         self.bitmap_blocks / PLANES
@@ -455,11 +482,14 @@ mod tests {
         for disk in [2 << 20, (256 << 20) + 5_000, 1 << 30, (3_u64 << 40) + 4096] {
             for blocks in [1, 4] {
                 let layout = Layout::for_disk(disk, blocks).unwrap();
-                assert!(layout.data_bytes <= layout.bitmap_offset(0, Slot::A));
                 let last = layout.bitmap_blocks - 1;
+                assert!(layout.data_bytes <= layout.metadata_offset());
+                assert_eq!(
+                    layout.metadata_offset(),
+                    layout.bitmap_offset(last, Slot::A)
+                );
                 assert!(
-                    layout.bitmap_offset(last, Slot::B) + BLOCK_BYTES
-                        <= layout.intent_offset(Slot::B)
+                    layout.bitmap_offset(0, Slot::B) + BLOCK_BYTES <= layout.intent_offset(Slot::B)
                 );
                 assert!(layout.intent_offset(Slot::A) < Layout::super_offset(disk, Slot::B));
                 assert!(Layout::super_offset(disk, Slot::A) + BLOCK_BYTES <= disk);

@@ -76,6 +76,18 @@ pub enum Kind {
     Common = 22,
     /// Both standbys answered [`Kind::Common`]: they share that baseline. Payload: [`Common`].
     CommonDone = 23,
+    /// Asks how large the volume may become on the receiver's disk. Answered by itself, the range from 0 to there.
+    Room = 24,
+    /// The range, which lies behind the volume, is to read as zeros, and its blocks of the bitmaps are to be there: the volume
+    /// may grow over it. One at a time, in order from the volume's end on. Answered by [`Kind::Ack`].
+    Clear = 25,
+    /// What was cleared up to the range's end becomes durable, and noted. Answered by [`Kind::Ack`].
+    Ready = 26,
+    /// The volume ends at the range's end from now on, durably: where it is ready for that, or where it ended before if not all
+    /// took the new size. Answered by [`Kind::Ack`].
+    Resize = 27,
+    /// Everybody has the size: what was gained is written to from now on. Answered by [`Kind::Ack`] when that is noted.
+    Settle = 28,
 }
 
 impl Kind {
@@ -98,6 +110,11 @@ impl Kind {
             21 => Self::Differs,
             22 => Self::Common,
             23 => Self::CommonDone,
+            24 => Self::Room,
+            25 => Self::Clear,
+            26 => Self::Ready,
+            27 => Self::Resize,
+            28 => Self::Settle,
             _ => return None,
         })
     }
@@ -111,13 +128,18 @@ pub const FLAG_RESYNC: u8 = 2;
 pub const FLAG_ORDERED: u8 = 4;
 /// Of a resync's start: the target is in no set, known or proposed, so nobody promotes it by rule before the commit.
 pub const FLAG_OUTSIDE: u8 = 8;
+/// Of an answer to [`Kind::Room`]: the disk is larger than when it was opened, and its metadata still lies where its end was.
+pub const FLAG_STRANDED: u8 = 16;
+/// Of an answer to [`Kind::Room`]: the metadata's own device is too small for a larger volume; the disk is not.
+pub const FLAG_CRAMPED: u8 = 32;
 
 /// A frame's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// What for.
     pub kind: Kind,
-    /// [`FLAG_FUA`], [`FLAG_RESYNC`], [`FLAG_ORDERED`], [`FLAG_OUTSIDE`].
+    /// [`FLAG_FUA`], [`FLAG_RESYNC`], [`FLAG_ORDERED`], [`FLAG_OUTSIDE`], [`FLAG_STRANDED`],
+    /// [`FLAG_CRAMPED`].
     pub flags: u8,
     /// The sender's epoch.
     pub epoch: Epoch,
@@ -233,7 +255,12 @@ impl Header {
             | Kind::ResyncStart
             | Kind::ResyncCommit
             | Kind::Differs
-            | Kind::Unreadable => payload_len == 0,
+            | Kind::Unreadable
+            | Kind::Room
+            | Kind::Clear
+            | Kind::Ready
+            | Kind::Resize
+            | Kind::Settle => payload_len == 0,
         };
         let packed_len = raw.packed_len.get();
         let packed = packed_len > 0;

@@ -234,6 +234,12 @@ pub enum Bug {
     /// A standby forgets a region that it wrote alone when the active lets go of it, before the resync that makes it equal is
     /// committed.
     OwedLetGo,
+    /// What a volume gains while it is served is not made zero first.
+    GainNotCleared,
+    /// What was prepared for a volume that grows is not durable here before others take the new size.
+    ReadyNotDurable,
+    /// The front end is told of a new size before every replica has it.
+    SizeToldEarly,
 }
 
 #[cfg(feature = "mutants")]

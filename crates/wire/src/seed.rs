@@ -44,6 +44,8 @@ mod tests {
             mirror: None,
             replica: 7,
             data_bytes: 1 << 20,
+            ready_bytes: 1 << 20,
+            settled_bytes: 1 << 20,
             intent_blocks: 1,
             generation: Generation(0),
             epoch: Epoch(0),

@@ -62,6 +62,10 @@ impl Superblock {
         let damaged = |_| BlockFault::Damaged { newest: None };
         let (mut parsed, mut rest): (Self, _) =
             postcard::take_from_bytes(content).map_err(damaged)?;
+        let sizes = [parsed.settled_bytes, parsed.data_bytes, parsed.ready_bytes];
+        if !sizes.is_sorted() {
+            return Err(BlockFault::Damaged { newest: None });
+        }
         let told = parsed.features.incompatible;
         parsed.features.incompatible &= !BEHIND;
         if !parsed.features.understood() {

@@ -8,7 +8,7 @@ pub const CONTROL: u16 = 1;
 /// Version of the mirror stream ([`crate::mirror_frame`]).
 pub const MIRROR: u16 = 1;
 /// Version of the mirror's metadata on disk ([`crate::layout`]).
-pub const LAYOUT: u16 = 1;
+pub const LAYOUT: u16 = 2;
 /// Version of a member's two-slot file ([`crate::durable`]).
 pub const DURABLE: u16 = 1;
 
@@ -18,6 +18,9 @@ pub const EXTERNAL: u32 = 1;
 pub const SEEDED: u32 = 2;
 /// Incompatible, of superblocks only: an undo log leads back from the mixture ([`crate::undo`]); who goes on with a resync must keep it.
 pub const UNDO: u32 = 8;
+
+/// Compatible, of a mirror stream's Hello only: it grows while it is served ([`crate::mirror_frame::Kind::Room`] and what follows).
+pub const GROWS: u32 = 1;
 
 /// Feature bits of one side: what it offers (`compatible`) and what the other must know (`incompatible`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

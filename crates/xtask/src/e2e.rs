@@ -12,6 +12,7 @@ pub(crate) mod crash;
 pub(crate) mod demo;
 mod disks;
 mod first_sync;
+mod grown;
 pub(crate) mod lab;
 mod leftovers;
 mod log_replay;
@@ -65,7 +66,7 @@ struct Scenario {
     run: fn(&World) -> Outcome,
 }
 
-const SCENARIOS: [Scenario; 24] = [
+const SCENARIOS: [Scenario; 26] = [
     Scenario {
         name: "every_break_passes",
         run: breaks::every_break_passes,
@@ -145,6 +146,14 @@ const SCENARIOS: [Scenario; 24] = [
     Scenario {
         name: "a_first_sync_copies_used_blocks_only",
         run: first_sync::copies_used_blocks,
+    },
+    Scenario {
+        name: "a_volume_grows_while_it_is_served",
+        run: grown::while_served,
+    },
+    Scenario {
+        name: "nodes_die_while_a_volume_grows",
+        run: grown::while_nodes_die,
     },
     Scenario {
         name: "metadata_apart_survives_failovers",

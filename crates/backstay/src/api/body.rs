@@ -11,19 +11,22 @@ pub const REASON_BYTES_MAX: usize = 500;
 /// What a person types behind the name of the active, to promote another node by force.
 pub const OFF: &str = " is off";
 
-/// Body of `POST /api/v1/groups/{group}/move|start|stop|verify|resync|demote|promote`. All keys may be missing, and so may the body.
+/// Body of `POST /api/v1/groups/{group}/move|start|stop|verify|resync|grow|demote|promote`. All keys may be missing, and so may the body.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupRequestBody {
     /// Only for `move`: the node to move to; the best standby if missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
-    /// Only for `verify`, `resync`, `demote` and `promote`: the mirror.
+    /// Only for `verify`, `resync`, `grow`, `demote` and `promote`: the mirror.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<String>,
     /// Only for `verify`: what differs is sent to the other replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repair: Option<bool>,
+    /// Only for `grow`: size of the volume afterwards, in bytes; as large as all disks let it if missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
     /// Only for `resync`: everything is compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub full: Option<bool>,

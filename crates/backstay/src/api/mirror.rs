@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mirror::control::{PairFigures, ReplicaFigures, ResyncFigures};
+use mirror::control::{GrowthFigures, PairFigures, ReplicaFigures, ResyncFigures, Ungrown};
 use mirror::runs::Places;
 use serde::{Deserialize, Serialize};
 use wire::layout::ReplicaState;
@@ -32,6 +32,8 @@ pub struct MirrorState {
     pub cold_writes: u64,
     /// The verification that is going on, or the last one of this daemon's life.
     pub verify: Option<VerifyView>,
+    /// The growth of the volume that is going on, or the last one of this daemon's life.
+    pub growth: Option<GrowthFigures>,
     /// How programs reach it on this node, while it is served here.
     pub front_end: Option<FrontEnd>,
     /// Why not in a better way, if none was configured.
@@ -92,6 +94,9 @@ pub struct MirrorView {
     /// The verification that is going on, or the last one since the answering node's daemon started; only the active has one.
     #[serde(default)]
     pub verify: Option<VerifyView>,
+    /// The growth of the volume that is going on, or the last one since the answering node's daemon started; only the active has one.
+    #[serde(default)]
+    pub growth: Option<GrowthView>,
     /// What the answering node's disk says of itself; none if it is not attached there.
     #[serde(default)]
     pub replica: Option<ReplicaView>,
@@ -216,6 +221,54 @@ pub fn session_words(session: SessionId) -> String {
     format!("{:016x}", session.0)
 }
 
+/// How far a growth of the volume is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrowthView {
+    /// Growths since the daemon started, this one included.
+    pub number: u64,
+    /// It goes on.
+    pub running: bool,
+    /// Size before, in bytes.
+    pub from_bytes: u64,
+    /// Size afterwards, in bytes.
+    pub to_bytes: u64,
+    /// Bytes of the gain that are made zero.
+    pub cleared_bytes: u64,
+    /// Why it ended without a gain: `not-larger`, `away`, `no-room`, `cramped`, `older`, `stranded`, `lost`, `unusable`, `ended`, `busy`; none if it goes on or did
+    /// not.
+    pub refused: Option<String>,
+    /// The node whose replica is in the way.
+    pub node: Option<String>,
+    /// Of `no-room` and `cramped`: the largest volume that fits, in bytes.
+    pub most_bytes: Option<u64>,
+}
+
+fn growth_view(figures: GrowthFigures, names: &Names) -> GrowthView {
+    let (refused, node, most) = match figures.why {
+        None => (None, None, None),
+        Some(Ungrown::NotLarger { .. }) => (Some("not-larger"), None, None),
+        Some(Ungrown::Away(node)) => (Some("away"), Some(node), None),
+        Some(Ungrown::NoRoom { node, most }) => (Some("no-room"), Some(node), Some(most.0)),
+        Some(Ungrown::Cramped { node, most }) => (Some("cramped"), Some(node), Some(most.0)),
+        Some(Ungrown::Older(node)) => (Some("older"), Some(node), None),
+        Some(Ungrown::Stranded(node)) => (Some("stranded"), Some(node), None),
+        Some(Ungrown::Lost(node)) => (Some("lost"), Some(node), None),
+        Some(Ungrown::Unusable(node)) => (Some("unusable"), Some(node), None),
+        Some(Ungrown::Ended) => (Some("ended"), None, None),
+        Some(Ungrown::Busy) => (Some("busy"), None, None),
+    };
+    GrowthView {
+        number: figures.number,
+        running: figures.running,
+        from_bytes: figures.from.0,
+        to_bytes: figures.to.0,
+        cleared_bytes: figures.cleared.0,
+        refused: refused.map(str::to_owned),
+        node: node.map(|node| names.node(node)),
+        most_bytes: most,
+    }
+}
+
 /// How far a verification is, and what it found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyView {
@@ -249,6 +302,7 @@ impl MirrorState {
             resync_sent_bytes: self.resync_sent.0,
             cold_writes: self.cold_writes,
             verify: self.verify.clone(),
+            growth: self.growth.map(|it| growth_view(it, names)),
             front_end: self.front_end.map(|kind| kind.word().to_owned()),
             front_end_why: self.front_end_why.clone(),
             replica: self.replica.as_ref().map(|it| replica_view(it, names)),

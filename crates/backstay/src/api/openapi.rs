@@ -66,6 +66,10 @@ const ROUTES: &[Route] = &[
         "Makes the standbys of a mirror, or the `node`, equal without waiting; with `full` everything is compared.",
     ),
     ask(
+        "/api/v1/groups/{group}/grow",
+        "Makes a mirror's volume larger on every replica while it is served: to `size` bytes, or as large as all disks let it.",
+    ),
+    ask(
         "/api/v1/groups/{group}/demote",
         "Lets go what a replica holds back, so that it follows. `confirm` is the mirror's name, `bytes` what was shown.",
     ),
@@ -260,7 +264,7 @@ fn mirror_schemas() -> Value {
             ("name", "string"), ("state", "string"), ("lag_bytes", "integer"),
             ("lag_seconds", "number"), ("out_of_sync_bytes", "integer"),
             ("intent_bytes", "integer"), ("resync_sent_bytes", "integer"), ("cold_writes", "integer"),
-            ("front_end", "string?"), ("front_end_why", "string?"), ("verify", "Verify?"),
+            ("front_end", "string?"), ("front_end_why", "string?"), ("verify", "Verify?"), ("growth", "Growth?"),
             ("replica", "Replica?"), ("differing", "[]object"), ("differing_more", "boolean"),
             ("held_back", "[]Held"), ("out_seconds", "number?"),
         ]),
@@ -273,6 +277,10 @@ fn mirror_schemas() -> Value {
         ]),
         "Other": object(&[("node", "string"), ("baseline", "string?"), ("marked_bytes", "integer")]),
         "Resync": object(&[("node", "string"), ("left_bytes", "integer"), ("sent_bytes", "integer")]),
+        "Growth": object(&[
+            ("number", "integer"), ("running", "boolean"), ("from_bytes", "integer"), ("to_bytes", "integer"),
+            ("cleared_bytes", "integer"), ("refused", "string?"), ("node", "string?"), ("most_bytes", "integer?"),
+        ]),
         "Verify": object(&[
             ("number", "integer"), ("running", "boolean"), ("total_bytes", "integer"),
             ("checked_bytes", "integer"), ("different_bytes", "integer"),
@@ -287,6 +295,7 @@ fn request_schemas() -> Value {
             "type": "object",
             "properties": {
                 "to": { "type": "string" }, "mirror": { "type": "string" }, "repair": { "type": "boolean" }, "full": { "type": "boolean" },
+                "size": { "type": "integer" },
                 "node": { "type": "string" }, "bytes": { "type": "integer" }, "epoch": { "type": "integer" },
                 "confirm": { "type": "string" },
                 "reason": { "type": "string", "maxLength": 500 },

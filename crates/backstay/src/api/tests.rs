@@ -430,7 +430,7 @@ fn every_described_path_exists() {
     for (method, path) in super::openapi::routes() {
         let path = path.replace("{group}", "db").replace("{event}", "1");
         let body = match path.rsplit('/').next() {
-            Some("verify" | "resync") => "{\"mirror\":\"pgdata\"}",
+            Some("verify" | "resync" | "grow") => "{\"mirror\":\"pgdata\"}",
             Some("demote") => {
                 "{\"mirror\":\"pgdata\",\"confirm\":\"pgdata\",\"bytes\":1,\"epoch\":7}"
             }

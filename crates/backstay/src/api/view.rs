@@ -10,7 +10,8 @@ use wire::problem::Problem;
 use wire::{Epoch, GroupId, NodeId, Time};
 
 pub use super::mirror::{
-    HeldView, MirrorCondition, MirrorState, MirrorView, ReplicaCondition, ReplicaView, VerifyView,
+    GrowthView, HeldView, MirrorCondition, MirrorState, MirrorView, ReplicaCondition, ReplicaView,
+    VerifyView,
 };
 use crate::exit::Exit;
 use crate::output::Lang;

@@ -61,7 +61,7 @@ impl Made<'_> {
         blank(disk)?;
         let layout = &self.layout;
         let mut blocks: Vec<(u64, [u8; SEALED_BYTES])> = Vec::new();
-        for index in 0..layout.bitmap_blocks {
+        for index in (0..layout.bitmap_blocks).rev() {
             let block = seal(BlockKind::Bitmap, index, 1, &self.marks(index));
             for slot in [Slot::A, Slot::B] {
                 blocks.push((layout.bitmap_offset(index, slot), block));
@@ -89,10 +89,10 @@ impl Made<'_> {
 
     /// The content of a block of the bitmap.
     fn marks(&self, index: u64) -> Vec<u8> {
-        let per = self.layout.plane_blocks().max(1);
-        let known = usize::try_from(index / per).is_ok_and(|plane| plane < self.pairs.len());
+        let (plane, at) = Layout::in_plane(index);
+        let known = usize::try_from(plane).is_ok_and(|plane| plane < self.pairs.len());
         match self.unused {
-            Some(unused) if known => unused.marks(index % per, self.layout.blocks()),
+            Some(unused) if known => unused.marks(at, self.layout.blocks()),
             Some(_) | None => vec![0; CONTENT_BYTES],
         }
     }
@@ -103,6 +103,8 @@ impl Made<'_> {
             mirror: None,
             replica: crate::engine::random_id(),
             data_bytes: self.layout.data_bytes,
+            ready_bytes: self.layout.data_bytes,
+            settled_bytes: self.layout.data_bytes,
             intent_blocks: self.layout.intent_blocks,
             generation: Generation(0),
             epoch: Epoch(0),

@@ -28,20 +28,26 @@ enum After {
 #[derive(Debug)]
 pub(super) struct Disks {
     disk: Arc<Disk>,
+    /// The same without the metadata's device: the volume may grow beyond where that began.
+    volume: Arc<Disk>,
     under_way: Numbered<u64, After>,
 }
 
 impl Disks {
-    pub(super) fn new(disk: Arc<Disk>) -> Self {
+    pub(super) fn new(disk: Arc<Disk>, volume: Arc<Disk>) -> Self {
         Self {
             disk,
+            volume,
             under_way: Numbered::default(),
         }
     }
 
     /// Starts an operation. The token is the machine's name for it.
     pub(super) fn start(&mut self, ring: &mut Ring, buffers: &mut Buffers, io: IoId, op: DiskOp) {
-        let disk = Arc::clone(&self.disk);
+        let disk = Arc::clone(match &op {
+            DiskOp::Read { .. } | DiskOp::Write { .. } | DiskOp::Zero { .. } => &self.volume,
+            DiskOp::Flush | DiskOp::MetaRead { .. } | DiskOp::MetaWrite { .. } => &self.disk,
+        });
         let (op, after) = match op {
             DiskOp::Read { range, buf, tell } => {
                 let into = buffers
@@ -107,6 +113,15 @@ impl Disks {
         };
         self.under_way.insert(io.0, after);
         ring.submit(io.0, op);
+    }
+
+    /// How large the disk is now. One that does not tell has no more room than before.
+    pub(super) fn measured(&self) -> Input {
+        let disk_bytes = self.disk.measure().unwrap_or_else(|error| {
+            tracing::warn!(%error, disk = %self.disk.path().display(), "the disk does not tell its size");
+            0
+        });
+        Input::Measured { disk_bytes }
     }
 
     /// Takes a completion; the replica's input, or none if the operation goes on.

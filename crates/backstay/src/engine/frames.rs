@@ -186,6 +186,11 @@ fn whole(mut header: Header, mut buf: Buf) -> Result<Frame, FrameFault> {
         | Kind::Differs
         | Kind::Common
         | Kind::CommonDone
+        | Kind::Room
+        | Kind::Clear
+        | Kind::Ready
+        | Kind::Resize
+        | Kind::Settle
         | Kind::Goodbye => Body::Bytes(buf.to_vec()),
     };
     Ok(Frame { header, payload })

@@ -109,6 +109,13 @@ impl Front {
         }
     }
 
+    /// The file has another size from now on.
+    pub(super) fn resize(&mut self, size: u64) {
+        if let Err(error) = self.channel.resize(size) {
+            tracing::warn!(%error, "the kernel is not told of the volume's size");
+        }
+    }
+
     /// Waits for more. True when the connection is over and can be dropped.
     pub(super) fn turn(&mut self, ring: &mut Ring, room: bool) -> bool {
         if self.ended {

@@ -155,6 +155,13 @@ impl Engine {
             let hint = error.hint();
             failed("open the disk").from_error(&error).hint(hint)
         })?;
+        let disk = Arc::new(disk);
+        let volume = if disk.external().is_some() {
+            let volume = disk.volume();
+            Arc::new(volume.map_err(|e| failed("open the disk once more").cause(e))?)
+        } else {
+            Arc::clone(&disk)
+        };
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|e| failed("make the doorbell").cause(e))?;
         let bell = Arc::new(bell);
@@ -174,13 +181,13 @@ impl Engine {
             bell: Arc::clone(&bell),
             logical_block,
         };
-        let disk = Arc::new(disk);
         let undo = start_undo(&mut config, &disk, &handle);
         let inside = thread::Inside {
             handle: handle.clone(),
             spool,
             undo,
             disk,
+            volume,
             sockets,
             inbox,
             bell,

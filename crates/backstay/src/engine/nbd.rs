@@ -92,6 +92,13 @@ impl Server {
         }
     }
 
+    /// The volume has another size, for clients that come from now on.
+    pub(super) const fn resize(&mut self, size: u64) {
+        if let Some(serving) = &mut self.serving {
+            *serving = size;
+        }
+    }
+
     /// Takes waiting clients.
     pub(super) fn accept(&mut self, ring: &mut Ring, mut token: impl FnMut() -> u64) {
         while let Ok((socket, _)) = self.listener.accept() {

@@ -76,6 +76,8 @@ pub(super) struct Inside {
     /// For threads that do long work beside.
     pub(super) handle: Handle,
     pub(super) disk: Arc<Disk>,
+    /// Without the metadata's device.
+    pub(super) volume: Arc<Disk>,
     pub(super) spool: Spool,
     pub(super) undo: UndoLog,
     pub(super) sockets: Sockets,
@@ -90,7 +92,7 @@ struct Core {
     replica: Replica,
     buffers: Buffers,
     disks: Disks,
-    disk: Arc<Disk>,
+    volume: Arc<Disk>,
     handle: Handle,
     name: String,
     aside: PathBuf,
@@ -111,7 +113,6 @@ struct Core {
     /// What clients want, for the time of a turn.
     wanted: Vec<Wanted>,
     next_token: u64,
-    data_bytes: u64,
     figures: Publisher,
     sink: Sink,
     ended: bool,
@@ -139,6 +140,7 @@ impl Core {
         let Inside {
             handle,
             disk,
+            volume,
             spool,
             undo,
             sockets,
@@ -172,15 +174,15 @@ impl Core {
             ring,
             replica: Replica::new(config.replica.clone(), clock::now()),
             buffers: Buffers::default(),
-            disks: Disks::new(Arc::clone(&disk)),
-            disk: Arc::clone(&disk),
+            disks: Disks::new(disk, Arc::clone(&volume)),
+            volume: Arc::clone(&volume),
             handle,
             name: config.name.clone(),
             aside: config.aside.clone(),
             spool,
             undo,
             peers: Peers::new(&config, sockets.peers),
-            nbd: Server::new(config.name, sockets.nbd, disk),
+            nbd: Server::new(config.name, sockets.nbd, volume),
             fuse: None,
             ublk: None,
             requests: Requests::default(),
@@ -192,7 +194,6 @@ impl Core {
             readable: Vec::new(),
             wanted: Vec::new(),
             next_token: FIRST_FREE,
-            data_bytes: 0,
             figures: Publisher::new(figures),
             sink,
             ended: false,
@@ -234,6 +235,7 @@ impl Core {
     }
 
     fn pump(&mut self) {
+        let mut measure = false;
         while let Some(output) = self.replica.poll() {
             tracing::trace!(?output);
             match output {
@@ -253,6 +255,7 @@ impl Core {
                             .handle(clock::now(), Input::UndoDone { io, result });
                     }
                 }
+                Output::Measure => measure = true,
                 Output::PutAside { epoch, ranges } => self.put_aside(epoch, ranges),
                 Output::Alloc { buf, len } => self.buffers.alloc(buf, len),
                 Output::Release { buf } => self.buffers.release(buf),
@@ -288,12 +291,16 @@ impl Core {
                 Output::Report(report) => self.report(report),
             }
         }
+        if measure {
+            let input = self.disks.measured();
+            self.feed(input);
+        }
     }
 
     /// In a thread of its own: it may take long, and nothing else of the disk changes meanwhile.
     fn put_aside(&self, epoch: Epoch, ranges: Vec<ByteRange>) {
         let job = Copy {
-            disk: Arc::clone(&self.disk),
+            disk: Arc::clone(&self.volume),
             to: self.aside.clone(),
             mirror: self.name.clone(),
             epoch,
@@ -316,8 +323,11 @@ impl Core {
     }
 
     fn report(&mut self, report: Report) {
-        if let Report::Attached { data, .. } = &report {
-            self.data_bytes = data.0;
+        if let Report::Grown { data } = &report {
+            self.nbd.resize(data.0);
+            if let Some(fuse) = &mut self.fuse {
+                fuse.resize(data.0);
+            }
         }
         self.figures.refresh(&self.replica);
         (self.sink)(EngineEvent::Report(report));
@@ -331,7 +341,7 @@ impl Core {
                     (self.sink)(EngineEvent::Taken { serial });
                 }
                 Order::Serve(on) => {
-                    let size = on.then_some(self.data_bytes);
+                    let size = on.then(|| self.replica.data_bytes());
                     self.nbd.serve(&mut self.ring, size);
                 }
                 Order::AttachFuse {

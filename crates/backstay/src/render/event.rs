@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use wire::control::RequestFault;
-use wire::event::{Event, Found, Severity, UndoLoss, What};
+use wire::event::{Event, Found, Severity, UndoLoss, Ungrown, What};
 use wire::{ByteCount, ByteRange, NodeId};
 
 use super::amount;
@@ -138,6 +138,9 @@ pub fn text(words: &Words<'_>, event: &Event) -> String {
             node,
             found,
         } => verified(words, &words.mirror(group, *mirror), *node, found),
+        What::Grown { mirror, data, why } => {
+            grown(words, words.mirror(group, *mirror), *data, *why)
+        }
         What::LetGo {
             mirror,
             ranges,
@@ -145,6 +148,25 @@ pub fn text(words: &Words<'_>, event: &Event) -> String {
             bytes,
         } => let_go(words, words.mirror(group, *mirror), (ranges, *more), *bytes),
     }
+}
+
+fn disk_failed(words: &Words<'_>, errno: Option<i32>) -> String {
+    let error = errno.map_or_else(
+        || words.plain("disk.hang"),
+        |number| std::io::Error::from_raw_os_error(number).to_string(),
+    );
+    words.fill("event.disk-failed", &[("error", error)])
+}
+
+fn grown(words: &Words<'_>, mirror: String, data: ByteCount, why: Option<Ungrown>) -> String {
+    let key = if why.is_some() {
+        "event.not-grown"
+    } else {
+        "event.grown"
+    };
+    let why = why.map(|why| words.ungrown(why)).unwrap_or_default();
+    let size = amount::bytes(data);
+    words.fill(key, &[("mirror", mirror), ("size", size), ("why", why)])
 }
 
 fn put_aside_text(words: &Words<'_>, told: &[ByteRange], count: u64, bytes: ByteCount) -> String {
@@ -155,14 +177,6 @@ fn put_aside_text(words: &Words<'_>, told: &[ByteRange], count: u64, bytes: Byte
         ("ranges", range_list(told, more)),
     ];
     words.fill("event.put-aside", &args)
-}
-
-fn disk_failed(words: &Words<'_>, errno: Option<i32>) -> String {
-    let error = errno.map_or_else(
-        || words.plain("disk.hang"),
-        |number| std::io::Error::from_raw_os_error(number).to_string(),
-    );
-    words.fill("event.disk-failed", &[("error", error)])
 }
 
 fn undo_lost(words: &Words<'_>, mirror: String, why: UndoLoss) -> String {
@@ -260,6 +274,7 @@ fn plain_text(words: &Words<'_>, what: &What) -> String {
         What::RecordChanged { .. }
         | What::Unreadable { .. }
         | What::Verified { .. }
+        | What::Grown { .. }
         | What::LetGo { .. }
         | What::UndoLost { .. }
         | What::Decision(_)

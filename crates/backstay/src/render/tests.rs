@@ -63,6 +63,7 @@ pub(crate) fn ready() -> Snapshot {
         resync_sent: ByteCount(0),
         cold_writes: 0,
         verify: None,
+        growth: None,
         held_back: Vec::new(),
         out_for: None,
         front_end: None,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use wire::control::{GroupRequest, Obstacle, RequestFault, Role, WrongDisk};
-use wire::event::{Act, Because, Phase, ReplicaLoss, Rule, Seen};
+use wire::event::{Act, Because, Phase, ReplicaLoss, Rule, Seen, Ungrown};
 use wire::record::Hold;
 use wire::{GroupId, NodeId};
 
@@ -181,6 +181,34 @@ impl Words<'_> {
         }
     }
 
+    /// Why a volume did not grow.
+    pub fn ungrown(&self, why: Ungrown) -> String {
+        match why {
+            Ungrown::NotLarger { now } => {
+                self.fill("grow.not-larger", &[("now", amount::bytes(now))])
+            }
+            Ungrown::Away(node) => self.with_node("grow.away", node),
+            Ungrown::NoRoom { node, most } | Ungrown::Cramped { node, most } => {
+                let key = if matches!(why, Ungrown::NoRoom { .. }) {
+                    "grow.no-room"
+                } else {
+                    "grow.cramped"
+                };
+                let args = [
+                    ("node", self.names.node(node)),
+                    ("most", amount::bytes(most)),
+                ];
+                self.fill(key, &args)
+            }
+            Ungrown::Older(node) => self.with_node("grow.older", node),
+            Ungrown::Stranded(node) => self.with_node("grow.stranded", node),
+            Ungrown::Lost(node) => self.with_node("grow.lost", node),
+            Ungrown::Unusable(node) => self.with_node("grow.unusable", node),
+            Ungrown::Ended => self.plain("grow.ended"),
+            Ungrown::Busy => self.plain("grow.busy"),
+        }
+    }
+
     /// What a person asked for: continues "asked to".
     pub fn request(&self, group: Option<GroupId>, request: GroupRequest) -> String {
         match request {
@@ -195,6 +223,16 @@ impl Words<'_> {
                     "request.verify"
                 };
                 self.fill(key, &[("mirror", self.mirror(group, mirror))])
+            }
+            GroupRequest::Grow { mirror, data } => {
+                let key = if data.is_some() {
+                    "request.grow-to"
+                } else {
+                    "request.grow"
+                };
+                let size = data.map(amount::bytes).unwrap_or_default();
+                let mirror = self.mirror(group, mirror);
+                self.fill(key, &[("mirror", mirror), ("size", size)])
             }
             GroupRequest::Resync { mirror, node, full } => {
                 let key = match (node, full) {

@@ -181,6 +181,13 @@ impl Daemon {
                 if let Report::Attached { data, .. } = &report {
                     self.resources.attached(group, mirror, *data);
                 }
+                if let Report::Serving { .. } = &report {
+                    // A standby may have taken another size since.
+                    self.tell_size(group, mirror);
+                }
+                if let Report::Grown { data } = &report {
+                    self.resources.grown(group, mirror, *data);
+                }
                 if let Report::AttachFailed { reason, .. } = &report {
                     tracing::error!(?group, mirror, reason, "the mirror's disk cannot be used");
                 }
@@ -193,6 +200,13 @@ impl Daemon {
             EngineEvent::Failed { why } => {
                 Err(Failure::new("the mirror's engine ended").cause(why))
             }
+        }
+    }
+
+    fn tell_size(&self, group: GroupId, mirror: u8) {
+        let figures = self.engines.get(&(group, mirror)).map(Engine::figures);
+        if let Some(replica) = figures.and_then(|figures| figures.replica) {
+            self.resources.attached(group, mirror, replica.data);
         }
     }
 

@@ -22,6 +22,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use wire::External;
 use wire::units::BLOCK_BYTES;
 
@@ -37,7 +38,7 @@ pub struct Disk {
     logical_block: u32,
     is_device: bool,
     in_memory: bool,
-    fault: Option<FaultShim>,
+    fault: Option<Arc<FaultShim>>,
     name: Option<String>,
     /// What lies behind it in the address space. It has no such device itself.
     metadata: Option<Box<Self>>,
@@ -128,6 +129,33 @@ impl Disk {
         self.metadata.as_ref().map(|_| own)
     }
 
+    /// The disk without its metadata's device, as large as it may ever become: for the volume, which may grow beyond the size that
+    /// the disk was opened with.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn volume(&self) -> io::Result<Self> {
+        Ok(Self {
+            path: self.path.clone(),
+            file: self.file.try_clone()?,
+            size: self.size,
+            logical_block: self.logical_block,
+            is_device: self.is_device,
+            in_memory: self.in_memory,
+            fault: self.fault.clone(),
+            name: self.name.clone(),
+            metadata: None,
+        })
+    }
+
+    /// Bytes that the disk has now, without the metadata's device: it may have been enlarged since it was opened.
+    ///
+    /// # Errors
+    /// What the system reports.
+    pub fn measure(&self) -> io::Result<u64> {
+        Ok(rustix::fs::seek(&self.file, SeekFrom::End(0))?)
+    }
+
     /// Where the metadata's device begins, if there is one.
     fn seam(&self) -> u64 {
         whole_blocks(self.size)
@@ -181,7 +209,6 @@ impl Disk {
     /// # Errors
     /// What `lseek` reports, other than "beyond the end".
     pub fn extent_at(&self, offset: u64, end: u64) -> io::Result<Extent> {
-        let end = end.min(self.size);
         if self.is_device {
             return Ok(Extent {
                 len: end.saturating_sub(offset).max(1),

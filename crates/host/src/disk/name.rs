@@ -1,11 +1,12 @@
 //! What a disk is called at every start: what its metadata on another device knows it by.
 //!
 //! Not a path: `/dev/sda` is another disk tomorrow. A serial number or a volume's UUID is as good as the hardware lets it be;
-//! where the kernel knows none, there is no name.
+//! where the kernel knows none, there is no name. A file's is its inode and when it was made.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 /// Where the kernel tells it, below a device's directory in sysfs; the most telling first.
 const NAMES: [&str; 6] = [
@@ -20,13 +21,19 @@ const NAMES: [&str; 6] = [
 /// The name of a disk or a file with this metadata.
 pub(super) fn of(meta: &Metadata) -> Option<String> {
     if !meta.file_type().is_block_device() {
-        return Some(format!("inode {}", meta.ino()));
+        return of_file(meta);
     }
     let (major, minor) = (
         rustix::fs::major(meta.rdev()),
         rustix::fs::minor(meta.rdev()),
     );
     of_device(&fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")).ok()?)
+}
+
+/// A number alone does not last: the next file gets that of one that was removed.
+fn of_file(meta: &Metadata) -> Option<String> {
+    let born = meta.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(format!("inode {} born {}", meta.ino(), born.as_nanos()))
 }
 
 fn of_device(sysfs: &Path) -> Option<String> {
@@ -36,9 +43,9 @@ fn of_device(sysfs: &Path) -> Option<String> {
         return Some(format!("{whole}, partition {number} at sector {start}"));
     }
     if let Some(file) = read(sysfs.join("loop/backing_file")) {
-        let inode = fs::metadata(file).ok()?.ino();
+        let inode = of_file(&fs::metadata(file).ok()?)?;
         let offset = read(sysfs.join("loop/offset"))?;
-        return Some(format!("loop over inode {inode} at byte {offset}"));
+        return Some(format!("loop over {inode} at byte {offset}"));
     }
     NAMES.iter().find_map(|name| read(sysfs.join(name)))
 }
@@ -54,6 +61,22 @@ fn read(path: PathBuf) -> Option<String> {
 mod tests {
     use super::*;
     use crate::scratch::Scratch;
+
+    #[test]
+    fn a_file_in_the_place_of_another_gets_another_name() {
+        let scratch = Scratch::new("file-name");
+        let path = scratch.path().join("disk");
+        let name = || of(&fs::metadata(&path).unwrap());
+        fs::write(&path, "a").unwrap();
+        let first = name();
+        fs::write(&path, "longer").unwrap();
+        assert_eq!(name(), first);
+        // Within one tick of the file system's clock, a file may get all that the one before had.
+        while first.is_some() && name() == first {
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, "a").unwrap();
+        }
+    }
 
     #[test]
     fn a_device_is_called_by_what_lasts() {

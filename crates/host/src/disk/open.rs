@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The smallest unit in which a disk is read and written, in bytes.
 const LOGICAL_BLOCK_MIN: u32 = 512;
@@ -213,7 +214,10 @@ impl Disk {
         }
         let fault = match &options.fault_dir {
             None => None,
-            Some(dir) => Some(FaultShim::open(dir).map_err(failed("put the fault shim before"))?),
+            Some(dir) => {
+                let shim = FaultShim::open(dir).map_err(failed("put the fault shim before"))?;
+                Some(Arc::new(shim))
+            }
         };
         Ok(Self {
             path: path.to_owned(),

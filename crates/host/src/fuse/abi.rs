@@ -32,6 +32,9 @@ pub(super) const FOPEN_PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
 /// `FUSE_SETATTR`: the size is to change.
 pub(super) const FATTR_SIZE: u32 = 1 << 3;
 
+/// `FUSE_NOTIFY_INVAL_INODE`.
+pub(super) const NOTIFY_INVAL_INODE: i32 = 2;
+
 /// `FUSE_NOTIFY_RESEND`.
 pub(super) const NOTIFY_RESEND: i32 = 7;
 
@@ -220,6 +223,16 @@ pub(super) struct SetAttrIn {
     pub(super) padding: u32,
     pub(super) handle: u64,
     pub(super) size: u64,
+}
+
+/// `struct fuse_notify_inval_inode_out`.
+#[derive(IntoBytes, Immutable, Clone, Copy, Debug)]
+#[repr(C)]
+pub(super) struct InvalInodeOut {
+    pub(super) inode: u64,
+    /// Negative: attributes only.
+    pub(super) offset: i64,
+    pub(super) len: i64,
 }
 
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]

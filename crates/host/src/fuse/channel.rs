@@ -77,6 +77,8 @@ impl Channel {
             unique: 0,
         };
         rustix::io::write(&fd, notice.as_bytes())?;
+        // Its size may have changed while nobody was there to say so.
+        forget_attributes(&fd)?;
         Ok(Self::over(fd, Session::adopt(negotiated)))
     }
 
@@ -96,6 +98,15 @@ impl Channel {
     /// When the process is out of descriptors.
     pub fn try_clone_fd(&self) -> io::Result<OwnedFd> {
         self.fd.try_clone()
+    }
+
+    /// The file has another size from now on: the kernel finds it at the next look.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub fn resize(&mut self, size: u64) -> io::Result<()> {
+        self.session.resize(size);
+        forget_attributes(&self.fd)
     }
 
     /// The protocol's state.
@@ -219,5 +230,29 @@ impl Channel {
             Err(Errno::NOENT | Errno::NODEV) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
+    }
+}
+
+/// Has the kernel ask for the file's attributes again. One that does not know the file has none to forget.
+fn forget_attributes(fd: &OwnedFd) -> io::Result<()> {
+    let notice = abi::InvalInodeOut {
+        inode: abi::FILE_NODE,
+        offset: -1,
+        len: 0,
+    };
+    let len = abi::OUT_HEADER_LEN + size_of::<abi::InvalInodeOut>();
+    // A notification has no `unique` and carries its code in place of an error.
+    let header = OutHeader {
+        len: u32::try_from(len).unwrap_or(0),
+        error: abi::NOTIFY_INVAL_INODE,
+        unique: 0,
+    };
+    let parts = [
+        IoSlice::new(header.as_bytes()),
+        IoSlice::new(notice.as_bytes()),
+    ];
+    match rustix::io::writev(fd, &parts) {
+        Ok(_) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }

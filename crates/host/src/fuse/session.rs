@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// For how long the kernel may believe attributes, in seconds: the size does not change under it.
+/// For how long the kernel may believe attributes, in seconds: it is told when the size changes.
 const VALID_SECS: u64 = 3600;
 
 /// What the kernel and an earlier daemon agreed on; kept by the keeper beside the descriptor.
@@ -133,6 +133,14 @@ impl Session {
             size,
             block,
             negotiated: Some(negotiated),
+        }
+    }
+
+    /// The file has another size from now on.
+    pub fn resize(&mut self, size: u64) {
+        self.size = size;
+        if let Some(negotiated) = &mut self.negotiated {
+            negotiated.size = size;
         }
     }
 

@@ -41,6 +41,9 @@ impl World {
                 self.control.serving = true;
                 let layout = self.machine(node).unwrap().layout;
                 let data = self.node(node).disk.bytes(0, layout.data_bytes);
+                if self.small.is_some() {
+                    self.model.told(layout.data_bytes);
+                }
                 self.model.serving(&data);
             }
             Report::PeerLost { node, .. } | Report::PeerBehind { node, .. } if is_active => {
@@ -53,6 +56,7 @@ impl World {
                 self.join(peer);
             }
             Report::PeerWithin { node, .. } if is_active => self.join(node),
+            Report::Grown { data } if is_active => self.model.told(data.0),
             Report::PeerBack { node, .. } if is_active => {
                 self.control.lost.remove(&node);
                 if self.control.joining.remove(&node) {
@@ -94,6 +98,8 @@ impl World {
             | Report::UndoLost { .. }
             | Report::Unreadable { .. }
             | Report::Verified { .. }
+            | Report::Grown { .. }
+            | Report::NotGrown { .. }
             | Report::Drained
             | Report::Closed => {}
         }
@@ -310,6 +316,14 @@ impl World {
         self.request(Op::Read, range(offset, len), Some(data))
     }
 
+    /// The volume is to grow, if it is served.
+    pub(super) fn grow(&mut self, data: Option<u64>) {
+        if self.control.serving && self.control.fencing.is_none() {
+            let data = data.map(wire::ByteCount);
+            self.command(self.control.active, Command::Grow { data });
+        }
+    }
+
     pub(super) fn flush(&mut self) -> RequestId {
         self.request(Op::Flush, range(0, 0), None)
     }
@@ -358,7 +372,7 @@ impl World {
         for region in a.intent.regions().chain(s.intent.regions()) {
             known.set(region_blocks(region));
         }
-        for block in 0..a.layout.blocks() {
+        for block in 0..a.layout.blocks().min(s.layout.blocks()) {
             let read = |n: NodeId| {
                 let at = disk::to_usize(block) * 4096;
                 &self.nodes[usize::from(n.0)].disk.current[at..at + 4096]
@@ -407,6 +421,10 @@ impl World {
             "a standby never came back"
         );
         let layout = self.machine(active).unwrap().layout;
+        for node in self.all() {
+            let own = self.machine(node).unwrap().layout.data_bytes;
+            assert_eq!(own, layout.data_bytes, "{node:?} has another size");
+        }
         let read = |n: NodeId| {
             self.nodes[usize::from(n.0)]
                 .disk

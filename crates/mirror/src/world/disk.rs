@@ -23,6 +23,8 @@ pub(super) struct SimDisk {
     pub(super) bad: BTreeSet<usize>,
     /// Writing does not help a bad sector.
     pub(super) worn: bool,
+    /// Zeros from here on cannot be written: a thin pool is full.
+    pub(super) full: Option<u64>,
 }
 
 /// Sectors that are not durable, each with the versions it may have instead of the durable one.
@@ -70,6 +72,7 @@ impl SimDisk {
             broken: None,
             bad: BTreeSet::new(),
             worn: false,
+            full: None,
         }
     }
 
@@ -112,6 +115,11 @@ impl SimDisk {
                 self.volatile.clear();
             }
             return Some((done, Err(errno)));
+        }
+        if let (DiskOp::Zero { range, .. }, Some(full)) = (&done.op, self.full)
+            && range.offset() >= full
+        {
+            return Some((done, Err(28)));
         }
         if let Some((at, fua)) = done.target() {
             self.land(at, &done.data, fua, |_| true);

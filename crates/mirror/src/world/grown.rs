@@ -84,6 +84,8 @@ fn forgets_nothing(old: &Contents, new: &Contents) {
     assert!(!new.doubtful, "it could not be attached");
     let same = Superblock {
         data_bytes: old.superblock.data_bytes,
+        ready_bytes: old.superblock.ready_bytes,
+        settled_bytes: old.superblock.settled_bytes,
         ..new.superblock.clone()
     };
     assert_eq!(same, old.superblock);

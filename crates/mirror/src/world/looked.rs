@@ -124,7 +124,7 @@ fn what_is_lost_counts_as_marked_and_is_told() {
     let contents = replica(world.look_past(A, |read| read.offset() == log));
     assert!(contents.intent_incomplete);
     assert_eq!(contents.differing_bytes().0, all);
-    let bitmap = layout().bitmap_offset(0, Slot::A);
+    let bitmap = layout().metadata_offset();
     let contents = replica(world.look_past(A, |read| read.offset() == bitmap));
     // They lie side by side and are read at once.
     let planes = u64::try_from(layout::PAIRS_MAX).unwrap();

@@ -8,7 +8,9 @@ mod control;
 mod crash;
 mod disk;
 mod forced;
+mod gained;
 mod grown;
+mod grown_property;
 mod looked;
 mod model;
 mod named;
@@ -56,6 +58,15 @@ fn range(offset: u64, len: u64) -> ByteRange {
     ByteRange::new(offset, len).unwrap()
 }
 
+/// Of a disk, all of it for the volume or with a smaller one.
+fn layout_of(disk_bytes: u64, small: Option<u64>) -> Layout {
+    let layout = match small {
+        Some(bytes) => Layout::with_data(disk_bytes, bytes, 1),
+        None => Layout::for_disk(disk_bytes, 1),
+    };
+    layout.unwrap()
+}
+
 /// A superblock as `mirror create` makes it.
 fn created(data_bytes: u64, state: ReplicaState) -> Superblock {
     Superblock {
@@ -63,6 +74,8 @@ fn created(data_bytes: u64, state: ReplicaState) -> Superblock {
         mirror: None,
         replica: 7,
         data_bytes,
+        ready_bytes: data_bytes,
+        settled_bytes: data_bytes,
         intent_blocks: 1,
         generation: Generation(0),
         epoch: Epoch(0),
@@ -149,6 +162,8 @@ struct World {
     tracing: bool,
     /// Nothing can be put aside.
     no_room: bool,
+    /// Volumes are made smaller than their disks have room for; what lies behind them is not equal.
+    small: Option<u64>,
 }
 
 impl World {
@@ -163,12 +178,21 @@ impl World {
 
     /// The first disk is an origin, the others are blank.
     fn of(disks: &[u64], tune: impl FnOnce(&mut Config)) -> Self {
+        Self::made(disks, None, tune)
+    }
+
+    /// Volumes of `small` bytes on larger disks.
+    fn with_room(disks: &[u64], small: u64, tune: impl FnOnce(&mut Config)) -> Self {
+        Self::made(disks, Some(small), tune)
+    }
+
+    fn made(disks: &[u64], small: Option<u64>, tune: impl FnOnce(&mut Config)) -> Self {
         let a_bytes = disks[0];
         let mut config = Config::lan(A, a_bytes, 1, 77);
         config.io_timeout = Duration::from_secs(100_000);
         config.hot_regions_max = 4;
         tune(&mut config);
-        let layout = Layout::for_disk(a_bytes, 1).unwrap();
+        let layout = layout_of(a_bytes, small);
         let mut world = Self {
             now: Time::from_nanos(1_000_000_000),
             nodes: disks.iter().map(|bytes| Node::new(*bytes)).collect(),
@@ -185,6 +209,7 @@ impl World {
             trace: Vec::new(),
             tracing: std::env::var_os("TRACE").is_some(),
             no_room: false,
+            small,
         };
         world.model.keeps_all = !world.control.apart.is_empty();
         for node in world.all() {
@@ -210,11 +235,14 @@ impl World {
 
     fn create(&mut self, node: NodeId, state: ReplicaState) {
         let bytes = self.node(node).disk_bytes;
-        let layout = Layout::for_disk(bytes, 1).unwrap();
+        let layout = layout_of(bytes, self.small);
         let superblock = created(layout.data_bytes, state).seal(1);
         let bitmap = |index| layout::seal(BlockKind::Bitmap, index, 1, &[0; CONTENT_BYTES]);
         let log = layout::seal(BlockKind::Intent, 0, 1, &[]);
         let disk = &mut self.node(node).disk;
+        let room = layout.metadata_offset() - layout.data_bytes;
+        let rubbish = vec![0xA0 + node.0; disk::to_usize(room)];
+        disk.put(layout.data_bytes, &rubbish);
         for slot in [Slot::A, Slot::B] {
             for index in 0..layout.bitmap_blocks {
                 disk.put(layout.bitmap_offset(index, slot), &bitmap(index));
@@ -310,11 +338,13 @@ impl World {
 
     /// Performs what a replica asks for.
     fn drain(&mut self, node: NodeId) {
+        let mut measured = false;
         while let Some(output) = self.node(node).replica.as_mut().and_then(Replica::poll) {
             self.note(|| format!("{node:?} -> {}", brief(&output)));
             match output {
                 Output::Disk { io, op } => self.start_disk(node, io, op),
                 Output::Undo { io, op } => self.ask_log(node, io, op),
+                Output::Measure => measured = true,
                 Output::PutAside { ranges, .. } => self.node(node).aside.push(ranges),
                 Output::Spool { io, op } => self.node(node).spool_ios.push_back((io, op)),
                 Output::Alloc { buf, len } => {
@@ -340,6 +370,10 @@ impl World {
                     self.on_report(node, report);
                 }
             }
+        }
+        if measured {
+            let disk_bytes = self.node(node).disk_bytes;
+            self.input(node, Input::Measured { disk_bytes });
         }
     }
 

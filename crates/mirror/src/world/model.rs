@@ -81,6 +81,25 @@ impl Model {
         }
     }
 
+    /// The front end knows of a volume of this size: what it gained reads as zeros.
+    pub(super) fn told(&mut self, data_bytes: u64) {
+        let count = super::disk::to_usize(data_bytes) / SECTOR;
+        let known = self.sectors.len();
+        assert!(count >= known, "smaller than the front end was told");
+        let zero = Version {
+            token: 0,
+            issued: 0,
+            ended: Some(0),
+            standing: Standing::Durable,
+        };
+        self.sectors.resize(count, vec![zero]);
+    }
+
+    /// Size of the volume, as the front end knows it.
+    pub(super) fn told_bytes(&self) -> u64 {
+        u64::try_from(self.sectors.len() * SECTOR).unwrap()
+    }
+
     /// Another replica of an asynchronous mirror takes over: any of the latest writes may be missing there.
     pub(super) fn cut_off(&mut self) {
         for version in self.sectors.iter_mut().flatten() {

@@ -34,6 +34,8 @@ pub(super) enum Step {
     Move,
     Freeze,
     Thaw,
+    /// By so many regions, or as far as there is room.
+    Grow(u8),
     /// Who takes over next.
     Heir(u8),
     /// One node loses all its connections, or may have some again.
@@ -90,15 +92,15 @@ impl World {
             }
             Step::Progress(count) => self.progress(*count % 40),
             Step::Write(at, len, fua) if self.may_ask() => {
-                let (offset, len) = place(*at, *len);
+                let (offset, len) = self.place(*at, *len);
                 self.write(offset, len, *fua);
             }
             Step::Zero(at, len) if self.may_ask() => {
-                let (offset, len) = place(*at, *len);
+                let (offset, len) = self.place(*at, *len);
                 self.zero(offset, len);
             }
             Step::Read(at) if self.may_ask() => {
-                self.read(place(*at, 3).0, 2048);
+                self.read(self.place(*at, 3).0, 2048);
             }
             Step::Flush if self.may_ask() => {
                 self.flush();
@@ -111,6 +113,11 @@ impl World {
                 if !up {
                     self.cut();
                 }
+            }
+            Step::Grow(regions) => {
+                let more = u64::from(*regions) * 65_536;
+                let to = self.model.told_bytes() + more;
+                self.grow((*regions > 0).then_some(to));
             }
             Step::Heir(node) => self.control.heir = NodeId(*node),
             Step::Isolate(node, alone) => self.isolate(NodeId(*node), *alone),
@@ -150,13 +157,27 @@ impl World {
         }
     }
 
-    fn isolate(&mut self, node: NodeId, alone: bool) {
+    pub(super) fn isolate(&mut self, node: NodeId, alone: bool) {
         if alone {
             self.isolated.insert(node);
             self.cut_off(&BTreeSet::from([node]));
         } else {
             self.isolated.remove(&node);
         }
+    }
+
+    /// Of a volume that began small, often near its end.
+    fn place(&self, at: u8, len: u8) -> (u64, u64) {
+        let (offset, bytes) = place(at, len);
+        let gained = self
+            .small
+            .map_or(0, |small| self.model.told_bytes() - small);
+        if gained == 0 || at.is_multiple_of(3) {
+            return (offset, bytes);
+        }
+        let end = self.model.told_bytes();
+        let from_end = (offset % gained / 4_096 * 4_096 + bytes).next_multiple_of(512);
+        (end - from_end, bytes)
     }
 
     /// The front end is open while its activation serves.
@@ -288,7 +309,7 @@ fn wild_frame() -> impl Strategy<Value = (u8, u8, u64, u64, u64, u64, u64, u8)> 
     let place = prop_oneof![0_u64..4_000_000, any::<u64>()];
     let len = prop_oneof![Just(0_u64), 1_u64..200_000, any::<u64>()];
     (
-        1_u8..18,
+        1_u8..23,
         any::<u8>(),
         0_u64..6,
         0_u64..2,
@@ -345,7 +366,7 @@ impl World {
     }
 }
 
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 22] = [
     Kind::Hello,
     Kind::Write,
     Kind::Zero,
@@ -362,6 +383,11 @@ const KINDS: [Kind; 17] = [
     Kind::Differs,
     Kind::Common,
     Kind::CommonDone,
+    Kind::Room,
+    Kind::Clear,
+    Kind::Ready,
+    Kind::Resize,
+    Kind::Settle,
     Kind::Goodbye,
 ];
 

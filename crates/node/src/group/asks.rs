@@ -4,7 +4,7 @@ use super::{Around, Group, LocalAsk, Out, Pending, State, StopWhy};
 use mirror::control::Command;
 use std::collections::{BTreeMap, VecDeque};
 use wire::control::{GroupRequest, Message, RequestFault};
-use wire::event::What;
+use wire::event::{Ungrown, What};
 use wire::record::{Hold, Intent};
 use wire::{ByteCount, Duration, Epoch, NodeId, Nonce, Time};
 
@@ -71,6 +71,7 @@ impl Group {
             | GroupRequest::Start
             | GroupRequest::Stop
             | GroupRequest::Verify { .. }
+            | GroupRequest::Grow { .. }
             | GroupRequest::Resync { .. } => self.register.confirmed().map(|r| r.active),
         }
     }
@@ -127,6 +128,7 @@ impl Group {
                 | GroupRequest::Start
                 | GroupRequest::Stop
                 | GroupRequest::Verify { .. }
+                | GroupRequest::Grow { .. }
                 | GroupRequest::Resync { .. } => self.carry_out(cx, request),
             };
             self.journal.push(
@@ -167,6 +169,7 @@ impl Group {
                 | State::Broken => Err(RequestFault::Busy),
             },
             GroupRequest::Verify { mirror, repair } => self.ask_verify(mirror, repair),
+            GroupRequest::Grow { mirror, data } => self.ask_grow(mirror, data),
             GroupRequest::Resync { mirror, node, full } => {
                 self.ask_resync(cx, mirror, (node, full))
             }
@@ -206,6 +209,27 @@ impl Group {
             self.tell_mirror(mirror, Command::Verify { node, repair });
         }
         Ok(())
+    }
+
+    /// Whether every replica is there and has room, the mirror finds out; what came of it is in its figures and the event log.
+    fn ask_grow(&mut self, mirror: u8, data: Option<ByteCount>) -> Result<(), RequestFault> {
+        if !matches!(self.state, State::Active { .. }) {
+            return Err(RequestFault::NoActive);
+        }
+        if mirror >= self.config.mirrors {
+            return Err(RequestFault::NoTarget);
+        }
+        self.tell_mirror(mirror, Command::Grow { data });
+        Ok(())
+    }
+
+    pub(super) fn note_grown(
+        &mut self,
+        cx: Around<'_>,
+        mirror: u8,
+        (data, why): (ByteCount, Option<Ungrown>),
+    ) {
+        self.journal.push(cx.now, What::Grown { mirror, data, why });
     }
 
     /// Standbys are made equal without waiting for the next try. One that may be promoted stays so: in full, it is compared
@@ -368,6 +392,7 @@ const fn nobody_for(request: GroupRequest) -> RequestFault {
         | GroupRequest::Start
         | GroupRequest::Stop
         | GroupRequest::Verify { .. }
+        | GroupRequest::Grow { .. }
         | GroupRequest::Resync { .. } => RequestFault::NoActive,
     }
 }

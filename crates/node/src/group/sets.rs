@@ -155,14 +155,12 @@ impl Group {
                     unreadable: result.unreadable,
                     repaired: result.repaired,
                 };
-                self.journal.push(
-                    cx.now,
-                    What::Verified {
-                        mirror,
-                        node,
-                        found,
-                    },
-                );
+                let what = What::Verified {
+                    mirror,
+                    node,
+                    found,
+                };
+                self.journal.push(cx.now, what);
             }
             Report::Attached { .. }
             | Report::UndoLost { .. }
@@ -176,6 +174,8 @@ impl Group {
             | Report::LetGo(_)
             | Report::CannotFollow { .. }
             | Report::LocalFailed { .. }
+            | Report::Grown { .. }
+            | Report::NotGrown { .. }
             | Report::Drained
             | Report::Closed => {}
         }

@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use tokio::sync::{mpsc, oneshot};
 use wire::control::{GroupRequest, RequestFault};
+use wire::units::BLOCK_BYTES;
 use wire::{ByteCount, Epoch, GroupId, NodeId};
 
 use super::reply::{Refusal, json};
@@ -98,6 +99,15 @@ fn parse(body: Result<Bytes, BytesRejection>) -> Result<GroupRequestBody, Refusa
     Ok(body)
 }
 
+/// The size that a volume is to have.
+fn whole_blocks(size: Option<u64>) -> Result<Option<ByteCount>, Refusal> {
+    if size.is_some_and(|size| size == 0 || !size.is_multiple_of(BLOCK_BYTES)) {
+        let detail = format!("`size` must be a multiple of {BLOCK_BYTES}");
+        return Err(Refusal::new(FaultKind::Malformed, detail));
+    }
+    Ok(size.map(ByteCount))
+}
+
 fn request(
     snapshot: &Snapshot,
     group: GroupId,
@@ -115,6 +125,10 @@ fn request(
         "verify" => Ok(GroupRequest::Verify {
             mirror: mirror(snapshot, group, body)?,
             repair: body.repair.unwrap_or_default(),
+        }),
+        "grow" => Ok(GroupRequest::Grow {
+            mirror: mirror(snapshot, group, body)?,
+            data: whole_blocks(body.size)?,
         }),
         "demote" => demotion(snapshot, group, body),
         "promote" => promotion(snapshot, group, body),
@@ -140,8 +154,9 @@ fn only_its_own_keys(action: &str, body: &GroupRequestBody) -> Result<(), Refusa
         (
             "mirror",
             body.mirror.is_some(),
-            &["verify", "resync", "demote", "promote"],
+            &["verify", "resync", "grow", "demote", "promote"],
         ),
+        ("size", body.size.is_some(), &["grow"]),
         ("repair", body.repair.is_some(), &["verify"]),
         ("full", body.full.is_some(), &["resync"]),
         (

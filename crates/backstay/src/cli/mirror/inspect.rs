@@ -256,7 +256,7 @@ fn metadata(contents: &Contents) -> Metadata {
             Slot::B => "B",
         },
         doubtful: contents.doubtful,
-        bitmap_offset: layout.bitmap_offset(0, Slot::A),
+        bitmap_offset: layout.metadata_offset(),
         bitmap_blocks: layout.bitmap_blocks,
         bitmap_lost_blocks: contents.bitmap_lost,
         intent_offset: layout.intent_offset(Slot::B),

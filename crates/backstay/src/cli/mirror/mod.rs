@@ -4,6 +4,7 @@ mod apart;
 mod demote;
 mod export;
 mod extract;
+mod grow;
 mod inspect;
 mod promote;
 mod resize;
@@ -43,7 +44,7 @@ pub enum Command {
     Export(export::Args),
     /// Check and read what was saved from a disk
     Extract(extract::Args),
-    /// Make a replica that nobody runs as large as its disk has become
+    /// Make a mirror's volume larger while it is served, or a replica that nobody runs as large as its disk has become
     Resize(resize::Args),
     /// Undo an unfinished resync of a replica that nobody runs, by its undo log
     Rollback(rollback::Args),
@@ -62,7 +63,7 @@ pub(super) fn run(command: &Command, global: &Global, ui: &Ui) -> Outcome {
         Command::Inspect(args) => inspect::run(args, ui),
         Command::Export(args) => export::run(args, ui),
         Command::Extract(args) => extract::run(args, ui),
-        Command::Resize(args) => resize::run(args, ui),
+        Command::Resize(args) => resize::run(args, global, ui),
         Command::Rollback(args) => rollback::run(args, ui),
         Command::Snapshot(args) => snapshot::run(args, global, ui),
     }

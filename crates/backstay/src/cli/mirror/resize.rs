@@ -1,4 +1,4 @@
-//! `backstay mirror resize`: makes a replica as large as its disk, while nobody runs it.
+//! `backstay mirror resize`: makes a replica as large as its disk, while nobody runs it. Of a mirror that is served, `grow` does it.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use wire::{ByteCount, ByteRange};
 
 use super::apart::{Beside, called, fits, mismatch};
 use super::status::line;
-use crate::cli::connect;
+use crate::cli::{Global, connect};
 use crate::config::units;
 use crate::create;
 use crate::exit::Exit;
@@ -26,7 +26,8 @@ use crate::saved::pieces;
 /// `backstay mirror resize`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Disk, already enlarged, of a replica that nobody runs
+    /// Mirror that is served here; or, with a `/` in it, a disk, already enlarged, of a replica that nobody runs
+    #[arg(value_name = "MIRROR|DEVICE")]
     device: PathBuf,
     #[command(flatten)]
     beside: Beside,
@@ -34,18 +35,21 @@ pub struct Args {
     /// name
     #[arg(long, requires = "metadata")]
     other_disk: bool,
-    /// Size of the volume afterwards, the same on all nodes [default: all that the disk has room for]
+    /// Size of the volume afterwards, the same on all nodes [default: all that the disk, or all disks, have room for]
     #[arg(long, value_name = "SIZE", value_parser = size)]
-    size: Option<u64>,
+    pub(super) size: Option<u64>,
     /// Size of the disk before it was enlarged [default: the metadata is searched for, from the end on]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     from: Option<u64>,
     /// Only say what would happen
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Do not ask
     #[arg(short, long)]
-    yes: bool,
+    pub(super) yes: bool,
+    /// Of a mirror that is served: why, for the event log
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
 }
 
 /// What came of it.
@@ -71,7 +75,12 @@ fn size(text: &str) -> Result<u64, String> {
     }
 }
 
-pub(super) fn run(args: &Args, ui: &Ui) -> Outcome {
+pub(super) fn run(args: &Args, global: &Global, ui: &Ui) -> Outcome {
+    let name = args.device.to_string_lossy();
+    let of_disk = args.beside.metadata.is_some() || args.from.is_some();
+    if !of_disk && !name.contains('/') {
+        return super::grow::run(&name, args, global, ui);
+    }
     let options = OpenOptions {
         metadata: args.beside.metadata.clone(),
         ..OpenOptions::default()

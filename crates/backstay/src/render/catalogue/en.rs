@@ -207,6 +207,39 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
         "event.verified",
         "verified {mirror} against {node}: {checked} compared, {different} different, {unreadable} unreadable, {repaired} repaired",
     ),
+    ("event.grown", "{mirror} has {size} now on every replica"),
+    ("event.not-grown", "{mirror} stays at {size}: {why}"),
+    ("grow.not-larger", "it has {now} already"),
+    (
+        "grow.away",
+        "the replica of {node} is away or does not hold everything yet",
+    ),
+    (
+        "grow.no-room",
+        "the disk of {node} has room for {most}, in multiples of 4 KiB",
+    ),
+    (
+        "grow.cramped",
+        "the metadata device of {node} has room for a volume of {most} only",
+    ),
+    ("grow.older", "the release on {node} cannot do it"),
+    (
+        "grow.stranded",
+        "the disk of {node} was enlarged, and the mirror's metadata still lies where its end was",
+    ),
+    (
+        "grow.lost",
+        "the connection to {node} was lost on the way, or it came up meanwhile",
+    ),
+    (
+        "grow.unusable",
+        "the disk of {node} fails to write behind the volume",
+    ),
+    ("grow.ended", "this node stopped serving on the way"),
+    (
+        "grow.busy",
+        "the mirror is not served at the moment, or an earlier growth is not over everywhere",
+    ),
     ("event.resync-done", "resync of {node} done: {sent} sent"),
     (
         "event.discarded",
@@ -358,6 +391,11 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
         "request.verify-repair",
         "verify and repair the mirror {mirror}",
     ),
+    (
+        "request.grow",
+        "make the mirror {mirror} as large as all disks let it",
+    ),
+    ("request.grow-to", "make the mirror {mirror} {size} large"),
     ("request.resync", "resynchronise the mirror {mirror} now"),
     (
         "request.resync-full",

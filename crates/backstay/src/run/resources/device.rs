@@ -127,6 +127,27 @@ pub(super) fn stop(
     Ok(())
 }
 
+/// The volume has grown: its device shows that, where the driver lets it while the device is in use.
+pub(super) fn grown(
+    shared: &Shared,
+    index: u8,
+    mirror: &Mirror,
+    device: &mut Device,
+) -> Result<(), Failure> {
+    let size = shared.size(index).unwrap_or(0);
+    match device {
+        Device::FuseLoop(device) => device.grown(shared, mirror, size),
+        Device::Kernel(device) => {
+            tracing::warn!(
+                mirror = mirror.name,
+                device = %device.path().display(),
+                "the volume has grown; this kind of device shows it after it is made anew: stop and start the group, or move it"
+            );
+            Ok(())
+        }
+    }
+}
+
 /// Gives what the keeper has to hold to another one, because the first is gone.
 pub(super) fn entrust(shared: &Shared, places: &Places, device: &Device) -> Result<(), Failure> {
     let client = shared.guard.ensure()?;

@@ -98,6 +98,14 @@ impl Resources {
         }
     }
 
+    /// A mirror that is served here has grown.
+    pub(super) fn grown(&self, group: GroupId, mirror: u8, size: ByteCount) {
+        if let Some(group) = self.groups.get(&group) {
+            group.shared.set_size(mirror, size.0);
+            group.order(Job::Grown { mirror });
+        }
+    }
+
     /// Starts or stops a resource; answered by [`Done`](super::daemon::ResourceEvent::Done).
     pub(super) fn act(&self, group: GroupId, resource: u8, act: ResourceAct, token: u64) {
         if let Some(group) = self.groups.get(&group) {

@@ -27,6 +27,8 @@ pub(super) enum Job {
         token: u64,
         round: Round,
     },
+    /// The volume of the mirror with this index among the mirrors has grown.
+    Grown { mirror: u8 },
     /// Everything is being torn down by the thread given, if there is one: wait for it, see to it, and say so.
     Abandon(Option<JoinHandle<()>>),
 }
@@ -78,6 +80,7 @@ impl Worker {
                 }) => {
                     self.carry_out(resource, act, token, round);
                 }
+                Ok(Job::Grown { mirror }) => self.grown(mirror),
                 Ok(Job::Abandon(teardown)) => self.abandon(teardown),
                 Err(mpsc::RecvTimeoutError::Timeout) => self.look(),
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
@@ -158,6 +161,32 @@ impl Worker {
 
     fn start_mirror(&self, index: usize, mirror: &Mirror) -> Result<Front, Failure> {
         device::start(&self.shared, self.mirror_index(index), mirror)
+    }
+
+    /// The device of a mirror that has grown takes the new size.
+    fn grown(&mut self, number: u8) {
+        let shared = Arc::clone(&self.shared);
+        let _act = shared.freezer.act(freeze::THAW_LIMIT);
+        let is_it = |index: &usize| self.mirror_index(*index) == number;
+        let resources = shared.plan.resources.iter().enumerate();
+        let mirrors = resources.filter_map(|(index, resource)| match resource {
+            Resource::Mirror(mirror) => Some((index, mirror)),
+            Resource::Filesystem(_) | Resource::Exec(_) | Resource::Address(_) => None,
+        });
+        let found = mirrors.into_iter().find(|(index, _)| is_it(index));
+        let Some((index, mirror)) = found else {
+            return;
+        };
+        let running = self.running.get_mut(index).and_then(Option::as_mut);
+        if let Some(Running::Mirror(Front::Device(device))) = running
+            && let Err(failure) = device::grown(&shared, number, mirror, device)
+        {
+            tracing::error!(
+                mirror = mirror.name,
+                why = one_line(&failure),
+                "the device does not show the volume's new size yet"
+            );
+        }
     }
 
     fn start_exec(

@@ -220,7 +220,7 @@ fn metadata_of_another_disk_is_not_attached() {
 #[test]
 fn data_and_metadata_stay_on_their_devices() {
     // The disk's end is told, but the metadata found would reach into it.
-    let end = layout().bitmap_offset(0, Slot::A);
+    let end = layout().metadata_offset();
     let disk = || Some(External::new(end + 4096, None));
     assert_eq!(beside(disk(), disk()), Some(WrongDisk::Shrunk));
 }

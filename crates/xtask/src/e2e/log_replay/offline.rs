@@ -99,7 +99,7 @@ impl<'a> Named<'a> {
     }
 
     fn is_marked(&self, block: u64) -> bool {
-        let index = block / BITS_PER_BLOCK;
+        let index = Layout::bitmap_index(0, block / BITS_PER_BLOCK);
         let [a, b] = [Slot::A, Slot::B].map(|slot| {
             let at = self.layout.bitmap_offset(index, slot);
             layout::open(BlockKind::Bitmap, index, range(self.disk, at, BLOCK_BYTES))

@@ -32,7 +32,7 @@ const NEGOTIATION_LIMIT: Duration = Duration::from_secs(5);
 pub(in crate::run::resources) struct Device {
     path: PathBuf,
     /// Keeps the loop device while nothing is mounted from it.
-    _open: LoopDevice,
+    open: LoopDevice,
     /// For another keeper, if the present one dies.
     fuse: OwnedFd,
     negotiated: Negotiated,
@@ -51,6 +51,31 @@ impl Device {
             .map_err(|e| {
                 Failure::new(format!("cannot give {} to the keeper", places.item)).from_error(&e)
             })
+    }
+
+    /// The volume has grown: the engine has told the kernel to look at the file again.
+    pub(super) fn grown(
+        &mut self,
+        shared: &Shared,
+        mirror: &Mirror,
+        size: u64,
+    ) -> Result<(), Failure> {
+        let places = shared.plan.places(&mirror.name);
+        self.take_size(&places, size)
+            .map_err(|e| failure(mirror).cause(e))?;
+        self.negotiated.size = size;
+        let client = shared.guard.ensure()?;
+        self.entrust(&client, &places)
+    }
+
+    /// The kernel looks at the file's size, then at the device's.
+    fn take_size(&self, places: &Places, size: u64) -> io::Result<()> {
+        let shown = fs::metadata(&places.file)?.len();
+        if shown != size {
+            let why = format!("the kernel still takes it for {shown} bytes instead of {size}");
+            return Err(io::Error::other(why));
+        }
+        self.open.take_size()
     }
 
     /// What the keeper does instead of [`stop`].
@@ -91,12 +116,18 @@ pub(super) fn adopt(
         return Ok(None);
     };
     let device = attach_loop(mirror, &places, engine.logical_block())?;
-    Ok(Some(Device {
+    let device = Device {
         path: device.path().to_owned(),
-        _open: device,
+        open: device,
         fuse,
         negotiated,
-    }))
+    };
+    // It may have grown behind the earlier daemon's back.
+    if let Err(error) = device.take_size(&places, size) {
+        tracing::warn!(%error, mirror = mirror.name, "the device does not show the volume's size");
+    }
+    device.entrust(&client, &places)?;
+    Ok(Some(device))
 }
 
 /// Makes a new one.
@@ -113,7 +144,7 @@ pub(super) fn make(
     let device = attach_loop(mirror, &places, engine.logical_block())?;
     Ok(Device {
         path: device.path().to_owned(),
-        _open: device,
+        open: device,
         fuse,
         negotiated,
     })
@@ -142,7 +173,8 @@ fn adopt_connection(
 ) -> Option<(OwnedFd, Negotiated)> {
     mount::mounted_at(&places.mount).ok().flatten()?;
     let (fd, blob) = client.get(&places.item).ok()?;
-    let negotiated = Negotiated::from_bytes(&blob).filter(|negotiated| negotiated.size == size)?;
+    let negotiated = Negotiated::from_bytes(&blob).filter(|before| before.size <= size)?;
+    let negotiated = Negotiated { size, ..negotiated };
     let copy = fd.try_clone().ok()?;
     match Channel::adopt(fd, negotiated) {
         Ok(channel) => {

@@ -117,9 +117,10 @@ pub(super) fn adopt(
     size: u64,
 ) -> Option<Device> {
     let adopted = match size_of(&left.path()) {
-        Ok(found) if found == size => match left {
+        // It may have grown since: the device shows that when it is made anew.
+        Ok(found) if found <= size => match left {
             KernelDevice::Ublk(info) => recover(engine, info),
-            KernelDevice::Nbd(index) => reconnect(engine, places, index, size),
+            KernelDevice::Nbd(index) => reconnect(engine, places, index, found),
         },
         Ok(found) => Err(io::Error::other(format!(
             "it has {found} bytes, not {size}"
