@@ -17,6 +17,7 @@ mod nbd;
 mod numbered;
 mod pack;
 mod peers;
+mod sockets;
 mod spool;
 mod thread;
 mod ublk;
@@ -165,7 +166,7 @@ impl Engine {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|e| failed("make the doorbell").cause(e))?;
         let bell = Arc::new(bell);
-        let sockets = thread::Sockets::open(&config)?;
+        let sockets = sockets::Sockets::open(&config)?;
         let (orders, inbox) = mpsc::channel();
         let figures = Arc::new(Mutex::new(Figures::default()));
         let logical_block = disk.logical_block();

@@ -8,11 +8,11 @@ use super::front::{Origin, Requests, Wanted};
 use super::fuse::Front;
 use super::nbd::Server;
 use super::peers::Peers;
+use super::sockets::Sockets;
 use super::spool::Spool;
 use super::ublk;
 use super::undo::UndoLog;
 use super::{EngineConfig, EngineEvent, Handle, Order, Sink};
-use crate::failure::Failure;
 use host::clock;
 use host::disk::Disk;
 use host::ring::{Completion, Descriptor, Interest, Ring, Watch};
@@ -20,10 +20,7 @@ use mirror::Replica;
 use mirror::control::{Figures, Report};
 use mirror::io::{Errno, Input, Output};
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
 use wire::{ByteRange, Epoch};
@@ -42,34 +39,6 @@ pub(super) const UBLK: u64 = READY | 1 << 62;
 const FRAMES_PER_TURN: usize = 64;
 /// Bytes of content in work beyond which peers are not read from; their frames wait in the sockets.
 const CONTENT_MAX: usize = 64 << 20;
-
-/// Listening sockets, made before the thread starts so that their failure is the caller's.
-#[derive(Debug)]
-pub(super) struct Sockets {
-    peers: TcpListener,
-    nbd: UnixListener,
-}
-
-impl Sockets {
-    pub(super) fn open(config: &EngineConfig) -> Result<Self, Failure> {
-        let cannot = |at: String, error: io::Error| {
-            Failure::new(format!("cannot listen on {at}")).cause(error)
-        };
-        let peers = TcpListener::bind(config.listen)
-            .and_then(|l| l.set_nonblocking(true).map(|()| l))
-            .map_err(|e| cannot(config.listen.to_string(), e))?;
-        let path = &config.nbd_socket;
-        // What an earlier daemon left; the lock on the state directory says that it is gone.
-        std::fs::remove_file(path).ok();
-        let nbd = UnixListener::bind(path)
-            .and_then(|l| l.set_nonblocking(true).map(|()| l))
-            .and_then(|l| {
-                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map(|()| l)
-            })
-            .map_err(|e| cannot(path.display().to_string(), e))?;
-        Ok(Self { peers, nbd })
-    }
-}
 
 /// What the thread takes along.
 pub(super) struct Inside {
