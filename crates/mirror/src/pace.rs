@@ -19,7 +19,8 @@ const SMALL_BLOCKS: u64 = CHUNK_BLOCKS / 4;
 const SWIFT: Duration = Duration::from_millis(1);
 /// Fewest chunks under way: the floor. With 64 KiB each and a round trip of 10 ms that is 13 MB/s.
 const WINDOW_MIN: usize = 2;
-/// The same beside swift writes, whose round trip is short: 16 KiB each, 16 MB/s at least.
+/// The same beside swift writes, of 16 KiB each: 16 MB/s with a round trip of 1 ms. A target for which the front end waits is no
+/// farther than that.
 const WINDOW_MIN_SWIFT: usize = 1;
 /// How often the window is looked at.
 const INTERVAL: Duration = Duration::from_millis(20);

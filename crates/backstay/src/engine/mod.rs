@@ -182,7 +182,7 @@ impl Engine {
             bell: Arc::clone(&bell),
             logical_block,
         };
-        let undo = start_undo(&mut config, &disk, &handle);
+        let undo = start_undo(&mut config, &volume, &handle);
         let inside = thread::Inside {
             handle: handle.clone(),
             spool,

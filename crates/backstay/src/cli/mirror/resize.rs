@@ -185,7 +185,10 @@ fn has_no_way_back(args: &Args, contents: &Contents) -> Result<(), Failure> {
     }
     Err(cannot(args)
         .cause("its resync is unfinished and can be undone, which it could not be afterwards")
-        .hint("start the daemon and let the resync end; or undo it by `backstay mirror rollback`"))
+        .hint(
+            "start the daemon and let the resync end; or undo it by `backstay mirror rollback`; either finds \
+             metadata at a disk's end only while the disk has its old size",
+        ))
 }
 
 /// Writes down which disk the metadata is of.

@@ -242,7 +242,9 @@ impl Place<'_> {
                 .hint("`backstay mirror inspect` shows what is there"));
         };
         if let Some(why) = mismatch(disk.external().as_ref(), &contents.superblock) {
-            return Err(self.cannot().cause(why));
+            return Err(self.cannot().cause(why).hint(
+                "if its disk was enlarged since, start the daemon once and stop it again: it writes the new size down",
+            ));
         }
         if way_back::key(&contents.superblock).is_none() {
             return Err(self.no_way(&contents));
