@@ -217,7 +217,7 @@ fn under_pgbench(lab: &Lab, crash: Crash, number: u64, bench: &mut Bench) -> Out
     let (active, standby) = (lab.node("active")?, lab.node("standby")?);
     let delay_ms = delay_ms(Load::Pgbench, crash, number);
     let before = bench.history()?;
-    let running = bench.start(lab)?;
+    let running = bench.start(lab, before)?;
     thread::sleep(Duration::from_millis(delay_ms));
     let started = Instant::now();
     crash.play(lab, &active, &standby)?;

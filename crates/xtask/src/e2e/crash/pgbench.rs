@@ -1,7 +1,7 @@
 //! pgbench from the lab's client, and what its tables must say after a crash.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use super::super::lab::{Lab, Node};
@@ -64,16 +64,22 @@ impl Bench {
         self.number("select count(*) from pgbench_history")
     }
 
-    /// Transactions, until the server is gone.
-    pub(super) fn start(&self, lab: &Lab) -> Outcome<Running> {
+    /// Transactions, until the server is gone; `before` of them were there. Returns when the first is, because a pgbench that is
+    /// still connecting when its server goes counts nothing.
+    pub(super) fn start(&self, lab: &Lab, before: u64) -> Outcome<Running> {
         let report = fs::File::create(lab.dir.join(REPORT)).context("make a report")?;
+        let errors = report.try_clone().context("make a report")?;
         let clients = CLIENTS.to_string();
         let mut command = self.client("pgbench", "90");
         command
             .args(["-n", "-c", &clients, "-j", "2", "-T", "60", DATABASE])
             .stdout(report)
-            .stderr(Stdio::null());
-        Running::start(&mut command)
+            .stderr(errors);
+        let running = Running::start(&mut command)?;
+        wait::until("transactions run", READY_MAX, || {
+            (self.history().ok()? > before).then_some(())
+        })?;
+        Ok(running)
     }
 
     /// How many transactions it saw committed.
