@@ -229,19 +229,10 @@ impl Machine {
 
     /// The peer says how much room it has.
     fn on_room_told(&mut self, node: NodeId, header: Header) -> Option<()> {
-        match self.answered(node, header.seq)? {
-            Await::Growth(step) => self.on_room(node, step, header),
-            Await::Compare(_)
-            | Await::Content(_)
-            | Await::Write(_)
-            | Await::Barrier(_)
-            | Await::Flush(_)
-            | Await::Point(_)
-            | Await::ResyncStart
-            | Await::Chunk
-            | Await::Common(_)
-            | Await::Commit(_) => None,
-        }
+        let Await::Growth(step) = self.answered(node, header.seq)? else {
+            return None;
+        };
+        self.on_room(node, step, header)
     }
 
     /// The peer sent the content of a place that cannot be read here.

@@ -25,10 +25,7 @@ proptest! {
         let mut world = World::with_room(&[DISK_BYTES; 2], SMALL_BYTES, |_| {});
         world.run();
         prop_assert_eq!(world.control.in_sync.len(), 2);
-        for step in &plan.0 {
-            world.take(step);
-        }
-        world.heal_and_check();
+        world.survive(&plan);
     }
 
     #[test]
@@ -38,10 +35,7 @@ proptest! {
         let mut world = World::with_room(&[DISK_BYTES; 3], SMALL_BYTES, |config| config.apart = apart);
         world.run();
         prop_assert_eq!(world.control.in_sync.len(), 3);
-        for step in &plan.0 {
-            world.take(step);
-        }
-        world.heal_and_check();
+        world.survive(&plan);
     }
 
     #[test]
@@ -50,9 +44,6 @@ proptest! {
             config.apart = Some(Apart::everybody(SMALL));
         });
         world.run();
-        for step in &plan.0 {
-            world.take(step);
-        }
-        world.heal_and_check();
+        world.survive(&plan);
     }
 }

@@ -78,6 +78,14 @@ impl std::fmt::Debug for Plan {
 }
 
 impl World {
+    /// Takes every step, heals everything, and checks what was promised.
+    pub(super) fn survive(&mut self, Plan(steps): &Plan) {
+        for step in steps {
+            self.take(step);
+        }
+        self.heal_and_check();
+    }
+
     pub(super) fn take(&mut self, step: &Step) {
         match step {
             Step::Disk(node, pick) => {
@@ -198,12 +206,8 @@ fn place(at: u8, len: u8) -> (u64, u64) {
     (region * 65_536 + sector * 512, sectors * 512)
 }
 
-pub(super) fn run(Plan(steps): &Plan, tune: impl FnOnce(&mut Config)) {
-    let mut world = World::new(tune);
-    for step in steps {
-        world.take(step);
-    }
-    world.heal_and_check();
+pub(super) fn run(plan: &Plan, tune: impl FnOnce(&mut Config)) {
+    World::new(tune).survive(plan);
 }
 
 fn plan() -> impl Strategy<Value = Plan> {
@@ -233,10 +237,7 @@ proptest! {
         let mut world = World::new(|_| {});
         world.run();
         prop_assert_eq!(world.control.in_sync.len(), 2);
-        for step in &plan.0 {
-            world.take(step);
-        }
-        world.heal_and_check();
+        world.survive(&plan);
     }
 
     #[test]
@@ -244,10 +245,7 @@ proptest! {
         let mut world = World::new(|config| config.ack = Ack::Flush);
         world.run();
         prop_assert_eq!(world.control.in_sync.len(), 2);
-        for step in &plan.0 {
-            world.take(step);
-        }
-        world.heal_and_check();
+        world.survive(&plan);
     }
 
     #[test]
@@ -260,10 +258,7 @@ proptest! {
         let mut world = World::new(|config| config.apart = Some(Apart::everybody(SMALL)));
         world.run();
         prop_assert_eq!(world.control.in_sync.len(), 2);
-        for step in &plan.0 {
-            world.take(step);
-        }
-        world.heal_and_check();
+        world.survive(&plan);
     }
 
     #[test]
@@ -271,19 +266,13 @@ proptest! {
         let mut world = World::of(&[DISK_BYTES; 3], |_| {});
         world.run();
         prop_assert_eq!(world.control.in_sync.len(), 3);
-        for step in &plan.0 {
-            world.take(step);
-        }
-        world.heal_and_check();
+        world.survive(&plan);
     }
 
     #[test]
     fn three_replicas_from_nothing_survive_anything(plan in trio_plan()) {
         let mut world = World::of(&[DISK_BYTES; 3], |_| {});
-        for step in &plan.0 {
-            world.take(step);
-        }
-        world.heal_and_check();
+        world.survive(&plan);
     }
 
     #[test]
@@ -292,10 +281,7 @@ proptest! {
         let mut world = World::of(&[DISK_BYTES; 3], |config| config.apart = Some(far));
         world.run();
         prop_assert_eq!(world.control.in_sync.len(), 3);
-        for step in &plan.0 {
-            world.take(step);
-        }
-        world.heal_and_check();
+        world.survive(&plan);
     }
 
     #[test]

@@ -151,6 +151,14 @@ fn alone(args: &Args, ui: &Ui, others: &[Other]) -> Result<(), Failure> {
     connect::confirm_typed(ui, &typed)
 }
 
+/// What the metadata of a disk says, if it is whole.
+fn replica_on(disk: &Disk) -> Option<Box<Contents>> {
+    match inspect(disk.size(), |range| undo::read(disk, Some(range))).replica {
+        Found::Replica(contents) => Some(contents),
+        Found::Nothing | Found::Shrunk(_) => None,
+    }
+}
+
 fn cannot(mirror: &str) -> Failure {
     Failure::new(format!("cannot undo the resync of mirror {mirror}"))
 }
@@ -218,8 +226,7 @@ impl Place<'_> {
             Ok(disk) => disk,
             Err(failure) => return Some(format!("it cannot be looked at ({failure})")),
         };
-        let seen = inspect(disk.size(), |range| undo::read(&disk, Some(range)));
-        let Found::Replica(contents) = seen.replica else {
+        let Some(contents) = replica_on(&disk) else {
             return Some("its disk shows no whole replica".to_owned());
         };
         let why = match contents.superblock.state {
@@ -234,8 +241,7 @@ impl Place<'_> {
     }
 
     fn look(&self, disk: &Disk, log: &Disk) -> Result<WayBack, Failure> {
-        let seen = inspect(disk.size(), |range| undo::read(disk, Some(range)));
-        let Found::Replica(contents) = seen.replica else {
+        let Some(contents) = replica_on(disk) else {
             return Err(self
                 .cannot()
                 .cause("its disk shows no whole replica")

@@ -23,20 +23,14 @@ proptest! {
     fn resyncs_that_are_undone_lead_back_and_replicas_end_equal(plan in undone_plan(2), room in 1_u64..80) {
         let mut world = World::new(|config| config.undo_bytes = Some(room * 16_384));
         world.run();
-        for step in &plan.0 {
-            world.take(step);
-        }
-        world.heal_and_check();
+        world.survive(&plan);
     }
 
     #[test]
     fn three_replicas_whose_resyncs_are_undone_end_equal(plan in undone_plan(3), room in 1_u64..80) {
         let mut world = World::of(&[DISK_BYTES; 3], |config| config.undo_bytes = Some(room * 16_384));
         world.run();
-        for step in &plan.0 {
-            world.take(step);
-        }
-        world.heal_and_check();
+        world.survive(&plan);
     }
 
     #[test]
@@ -46,9 +40,6 @@ proptest! {
             config.undo_bytes = Some(room * 16_384);
         });
         world.run();
-        for step in &plan.0 {
-            world.take(step);
-        }
-        world.heal_and_check();
+        world.survive(&plan);
     }
 }
