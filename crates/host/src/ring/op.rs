@@ -179,6 +179,9 @@ impl ZeroBy {
 /// Most bytes that are copied at once to or from a file in memory: while more are, another processor could help.
 const IMMEDIATE_MAX: usize = 64 << 10;
 
+/// So many times in a row an operation that the kernel never began is given to it again; then it is done here.
+const UNBEGUN_MAX: u8 = 4;
+
 /// An operation under way.
 #[derive(Debug)]
 pub(super) struct Flight {
@@ -190,6 +193,8 @@ pub(super) struct Flight {
     pub(super) ticket: Option<Ticket>,
     /// The fault shim has delayed it once.
     pub(super) was_delayed: bool,
+    /// How often in a row the kernel gave a step back without having begun it.
+    unbegun: u8,
 }
 
 /// The next system call of a flight.
@@ -255,6 +260,7 @@ impl Flight {
             zero_by,
             ticket: None,
             was_delayed: false,
+            unbegun: 0,
         }
     }
 
@@ -295,8 +301,12 @@ impl Flight {
         }
     }
 
-    /// True if doing it is less work than handing it over: little of a file in memory.
+    /// True if it is done by the thread of the ring: little of a file in memory, where that is less work than handing it over, and
+    /// what the kernel does not begin.
     pub(super) fn is_immediate(&self) -> bool {
+        if self.unbegun > UNBEGUN_MAX {
+            return true;
+        }
         let (disk, bytes) = match &self.op {
             Op::Read { disk, buf, .. } => (disk, buf.len()),
             Op::Write { disk, data, .. } => (disk, data.len()),
@@ -375,6 +385,7 @@ impl Flight {
             Ok(count) => count,
             Err(why) => return self.failed(why),
         };
+        self.unbegun = 0;
         let (wanted, nothing_is) = match &self.op {
             Op::Flush { disk } => {
                 self.done += 1;
@@ -409,6 +420,13 @@ impl Flight {
 
     fn failed(&mut self, why: io::Error) -> Next {
         if why.kind() == io::ErrorKind::Interrupted {
+            return Next::Again;
+        }
+        if why.raw_os_error() == Some(libc::ECANCELED) && self.access().is_some() {
+            // Nobody here cancels what a disk does. The kernel hands what may block to worker threads, and when it can make none (a
+            // limit of tasks or of memory, a signal in the middle of it) it cancels what waits for them, unbegun: io-wq.c,
+            // io_acct_cancel_pending_work. So this says nothing about the disk, of a flush neither.
+            self.unbegun = self.unbegun.saturating_add(1);
             return Next::Again;
         }
         let unsupported = why.raw_os_error() == Some(libc::EOPNOTSUPP);

@@ -328,3 +328,76 @@ fn injected_faults_reach_operations_and_heal() {
         assert_eq!(read(&mut ring, &disk, 0, 4096)[0], 3);
     }
 }
+
+/// While it lives, the thread that made it can make no other: a control group of its own, with a limit of one task.
+struct NoMoreThreads {
+    group: std::path::PathBuf,
+    parent_tasks: std::path::PathBuf,
+}
+
+impl NoMoreThreads {
+    fn begin() -> Self {
+        let v1 = std::path::Path::new("/sys/fs/cgroup/pids");
+        let v2 = std::path::Path::new("/sys/fs/cgroup");
+        let name = format!("backstay-test-{}", std::process::id());
+        let (root, tasks) = if v1.is_dir() {
+            (v1, "tasks")
+        } else {
+            (v2, "cgroup.threads")
+        };
+        let group = root.join(name);
+        std::fs::create_dir(&group)
+            .expect("this test needs root and the controller of tasks (pids)");
+        if root == v2 {
+            std::fs::write(v2.join("cgroup.subtree_control"), "+pids").unwrap();
+            std::fs::write(group.join("cgroup.type"), "threaded").unwrap();
+        }
+        let this = Self {
+            parent_tasks: root.join(tasks),
+            group,
+        };
+        std::fs::write(this.group.join("pids.max"), "1").unwrap();
+        std::fs::write(this.group.join(tasks), tid()).unwrap();
+        this
+    }
+}
+
+impl Drop for NoMoreThreads {
+    fn drop(&mut self) {
+        std::fs::write(&self.parent_tasks, tid()).ok();
+        std::fs::remove_dir(&self.group).ok();
+    }
+}
+
+fn tid() -> String {
+    rustix::thread::gettid().as_raw_nonzero().to_string()
+}
+
+#[test]
+fn a_kernel_without_worker_threads_does_everything_all_the_same() {
+    let scratch = Scratch::new("ring-workers");
+    let disk = disk(&scratch, 1 << 20, false);
+    let mut ring = Ring::new(Some(Backend::Uring)).unwrap();
+    let _limit = NoMoreThreads::begin();
+    std::thread::Builder::new()
+        .spawn(|| ())
+        .expect_err("the limit does not hold");
+    for round in 0..3 {
+        let op = Op::Write {
+            disk: Arc::clone(&disk),
+            offset: 4096 * round,
+            data: filled(0x5a, 4096),
+            durable: true,
+        };
+        assert_eq!(run(&mut ring, op).result.unwrap(), 4096);
+        let op = Op::Flush {
+            disk: Arc::clone(&disk),
+        };
+        run(&mut ring, op).result.unwrap();
+    }
+    assert!(
+        read(&mut ring, &disk, 0, 4096)
+            .iter()
+            .all(|byte| *byte == 0x5a)
+    );
+}
