@@ -10,6 +10,9 @@ use crate::e2e::{self, World, stall};
 use crate::failure::{Failure, Outcome};
 use crate::table::Table;
 
+/// So much of a log is told when a run fails.
+const LOG_LINES: usize = 60;
+
 /// A claim about a front end.
 struct Scenario {
     name: &'static str,
@@ -80,14 +83,14 @@ const SCENARIOS: [Scenario; 14] = [
         Long,
         "ublk",
         "ext4",
-        "hang,power,disk-error,maintenance",
+        "hang,power,disk-error",
     ),
     demo(
         "nbd_and_the_other_breaks",
         Long,
         "nbd",
         "ext4",
-        "hang,power,disk-error,maintenance",
+        "hang,power,disk-error",
     ),
     demo(
         "ublk_when_cut_off",
@@ -181,6 +184,7 @@ fn demo_run(world: &World, front_end: &str, fstype: &str, breaks: &str) -> Outco
     for run in &runs {
         println!("{run}");
         if !e2e::demo::is_safe(run) || run["front_end"] != front_end {
+            tell_logs(run);
             return Err(
                 Failure::new(format!("break {} on {front_end}", run["break"]))
                     .because(&run["reasons"]),
@@ -191,6 +195,24 @@ fn demo_run(world: &World, front_end: &str, fstype: &str, breaks: &str) -> Outco
         }
     }
     Ok(runs.iter().map(outage).collect::<Vec<_>>().join(", "))
+}
+
+/// The ends of the logs of a run that failed: they go with the guest.
+fn tell_logs(run: &Value) {
+    let Some(lab) = run["logs"].as_str() else {
+        return;
+    };
+    for node in ["node-a", "node-b", "witness"] {
+        let log = Path::new(lab).join(node).join("daemon.log");
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let last = lines.len().saturating_sub(LOG_LINES);
+        println!(
+            "-- the end of {}\n{}",
+            log.display(),
+            lines[last..].join("\n")
+        );
+    }
 }
 
 fn outage(run: &Value) -> String {
