@@ -422,11 +422,13 @@ impl Flight {
         if why.kind() == io::ErrorKind::Interrupted {
             return Next::Again;
         }
-        if why.raw_os_error() == Some(libc::ECANCELED) && self.access().is_some() {
+        let is_done_here = self.unbegun > UNBEGUN_MAX;
+        let is_cancelled = why.raw_os_error() == Some(libc::ECANCELED);
+        if is_cancelled && !is_done_here && self.access().is_some() {
             // Nobody here cancels what a disk does. The kernel hands what may block to worker threads, and when it can make none (a
             // limit of tasks or of memory, a signal in the middle of it) it cancels what waits for them, unbegun: io-wq.c,
             // io_acct_cancel_pending_work. So this says nothing about the disk, of a flush neither.
-            self.unbegun = self.unbegun.saturating_add(1);
+            self.unbegun += 1;
             return Next::Again;
         }
         let unsupported = why.raw_os_error() == Some(libc::EOPNOTSUPP);

@@ -2,6 +2,7 @@ use super::*;
 use crate::disk::fault::{Fault, Faults};
 use crate::disk::{Disk, OpenOptions};
 use crate::scratch::Scratch;
+use rustix::io::Errno;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use wire::Duration;
@@ -383,13 +384,14 @@ fn a_kernel_without_worker_threads_does_everything_all_the_same() {
         .spawn(|| ())
         .expect_err("the limit does not hold");
     for round in 0..3 {
+        // More than is done at once, should the file be in memory.
         let op = Op::Write {
             disk: Arc::clone(&disk),
-            offset: 4096 * round,
-            data: filled(0x5a, 4096),
+            offset: 131_072 * round,
+            data: filled(0x5a, 131_072),
             durable: true,
         };
-        assert_eq!(run(&mut ring, op).result.unwrap(), 4096);
+        assert_eq!(run(&mut ring, op).result.unwrap(), 131_072);
         let op = Op::Flush {
             disk: Arc::clone(&disk),
         };
@@ -400,4 +402,18 @@ fn a_kernel_without_worker_threads_does_everything_all_the_same() {
             .iter()
             .all(|byte| *byte == 0x5a)
     );
+}
+
+#[test]
+fn what_is_cancelled_again_and_again_ends() {
+    let scratch = Scratch::new("ring-cancelled");
+    let disk = disk(&scratch, 1 << 20, false);
+    let mut flight = Flight::new(7, Op::Flush { disk });
+    let mut again = 0;
+    while let Next::Again = flight.advance(Err(Errno::CANCELED.into())) {
+        again += 1;
+        assert!(again < 20, "it never ends");
+    }
+    assert!(again > 0);
+    assert!(flight.is_immediate(), "the kernel had the last word");
 }
